@@ -1,0 +1,1 @@
+//! Quorate's client, as a library and as a command.

@@ -1,0 +1,1 @@
+//! The members that a cluster starts with, and the settings.

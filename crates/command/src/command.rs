@@ -1,0 +1,104 @@
+//! Every write and read that a client can ask for, with its operands. Lines, flags of a line and
+//! the form of the answer are the protocol's.
+
+use bytes::Bytes;
+
+use crate::{Exptime, Key};
+
+/// One command of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Goes through the log.
+    Write(Write),
+    /// Is answered from the store once leadership is confirmed (rule 35).
+    Read(Read),
+    /// Is answered at once by any server: it tells of the server and not of the data, and is
+    /// never refused (rule 54).
+    Stats(Stats),
+}
+
+/// A command that goes through the log: all that may change an item (rule 38).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// `set add replace append prepend cas`.
+    Store(Store),
+    /// `delete`.
+    Delete { key: Key },
+    /// `incr decr`.
+    Arithmetic {
+        key: Key,
+        direction: Direction,
+        delta: u64,
+    },
+    /// `touch`.
+    Touch { key: Key, exptime: Exptime },
+    /// `gat gats`: sets the time of each hit and answers it as it was.
+    GetAndTouch { keys: Vec<Key>, exptime: Exptime },
+    /// `flush_all`; the delay is 0 or negative for at once.
+    FlushAll { delay: Exptime },
+}
+
+/// A storage command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    pub mode: StoreMode,
+    pub key: Key,
+    /// Opaque to the server. Not used by append and prepend, which keep the item's.
+    pub flags: u32,
+    /// Not used by append and prepend, which keep the item's.
+    pub exptime: Exptime,
+    pub value: Bytes,
+}
+
+/// On which condition, and how, a value is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreMode {
+    Set,
+    /// Only when there is no item.
+    Add,
+    /// Only when there is one.
+    Replace,
+    /// Behind the value of the item, when there is one.
+    Append,
+    /// Before the value of the item, when there is one.
+    Prepend,
+    /// Only when the item's unique is this.
+    Cas(u64),
+}
+
+/// Which way `Arithmetic` goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Wraps at 2^64.
+    Increment,
+    /// Stops at 0.
+    Decrement,
+}
+
+/// A command that changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// `get gets`: one linearization point for all keys (rule 38).
+    Get { keys: Vec<Key> },
+}
+
+/// What `stats` is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stats {
+    /// `stats`.
+    General,
+    /// `stats settings`.
+    Settings,
+    /// `stats items`.
+    Items,
+    /// `stats slabs`.
+    Slabs,
+    /// `stats reset`.
+    Reset,
+}
+
+/// What an item takes beyond its key and value, as far as the limit on its size goes.
+pub const ITEM_OVERHEAD_BYTES: usize = 56;
+
+/// The largest item unless configured otherwise: key + value + 56.
+pub const ITEM_BYTES_MAX_DEFAULT: usize = 1 << 20;

@@ -1,0 +1,13 @@
+//! What can be asked of quorate's store, and what it can answer.
+
+mod codec;
+mod command;
+mod key;
+mod outcome;
+mod time;
+
+pub use codec::*;
+pub use command::*;
+pub use key::*;
+pub use outcome::*;
+pub use time::*;

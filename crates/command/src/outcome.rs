@@ -1,0 +1,63 @@
+//! What became of a command: three fates, never two.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::Key;
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Applied (or read); this is what the store answered.
+    Done(Reply),
+    /// Not applied, and it never will be.
+    NotDone(Refusal),
+    /// It was in the log when leadership or the majority was lost, or is not committed in time,
+    /// and may still be applied.
+    Unknown,
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// This server is a follower; the leader's clients connect there.
+    Redirect { host: Arc<str>, client_port: u16 },
+    /// No live leader is known, or the leader has lost its majority.
+    NoLeader,
+}
+
+/// What the store answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Stored,
+    NotStored,
+    /// `cas`: the item has another unique.
+    Exists,
+    NotFound,
+    Deleted,
+    Touched,
+    /// `incr decr`: the value after it.
+    Number(u64),
+    /// `incr decr` of a value that is no number.
+    NonNumeric,
+    /// `flush_all`, `stats reset`.
+    Ok,
+    /// `get gets gat gats`: the hits, in the order of the keys asked for.
+    Hits(Vec<Hit>),
+    /// `stats`: name and value of each line.
+    Stats(Vec<(Cow<'static, str>, String)>),
+}
+
+/// One item of a retrieval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// As it was asked for.
+    pub key: Key,
+    pub flags: u32,
+    /// Log index and place in the entry of the item's last change: index * 2^16 + place
+    /// (rule 57).
+    pub unique: u64,
+    pub value: Bytes,
+}

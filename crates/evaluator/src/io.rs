@@ -1,0 +1,92 @@
+//! The surface of the evaluator: what goes in, what comes out. `Evaluator::step` takes one `Input`,
+//! `Evaluator::take_output` gives what all inputs of a turn came to.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use command::{Command, LogTime, Outcome};
+use raft::{Fetch, Fetched, Instance, Message, Restart, ServerId, Timestamp, WriteId};
+
+/// What is fixed while a server runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub id: ServerId,
+    pub members: Vec<Member>,
+    pub instance: Instance,
+    pub restart: Restart,
+    pub election_timeout: Range<Duration>,
+    pub heartbeat: Duration,
+    pub seed: u64,
+    /// The largest item that this server, as leader, lets append and prepend make.
+    pub item_bytes_max: usize,
+}
+
+/// A member as the cluster file names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub id: ServerId,
+    /// What clients and peers are told.
+    pub host: Arc<str>,
+    pub client_port: u16,
+    pub rpc_port: u16,
+    pub http_port: u16,
+}
+
+/// Both clocks of this server, read once a turn (rule 48).
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For elections and deadlines; never goes back.
+    pub monotonic: Timestamp,
+    /// For the stamps that a leader puts into entries; may jump.
+    pub wall: LogTime,
+}
+
+/// One client connection, or one HTTP request. The caller draws it and never uses it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Commands of one connection, in order.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub connection: ConnectionId,
+    /// How many times this connection had been shown a refusal before these commands were
+    /// received (`protocol::Session` counts). A refusal of a command of epoch e refuses every
+    /// later command of the connection up to epoch e (rule 54).
+    pub epoch: u64,
+    pub commands: Vec<Command>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    Batch(Batch),
+    /// The connection is gone: what it waits for is done without an answer.
+    Disconnected(ConnectionId),
+    Message(Message),
+    Persisted(WriteId),
+    Fetched(Fetched),
+    /// A connection to this peer was made.
+    Connected(ServerId),
+    /// Hand leadership over and take no more commands: the server is about to stop.
+    Transfer,
+}
+
+/// What a turn came to.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub write: Option<raft::Write>,
+    pub messages: Vec<(ServerId, Message)>,
+    pub fetches: Vec<Fetch>,
+    pub outcomes: Vec<Outcomes>,
+}
+
+/// Outcomes of a connection's next commands, in order, one for each. Those of one batch may come
+/// in several of these, and those of several batches in one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcomes {
+    pub connection: ConnectionId,
+    pub outcomes: Vec<Outcome>,
+}

@@ -1,0 +1,1 @@
+//! memcached's text protocol, in both directions; bytes in, bytes out.

@@ -1,0 +1,182 @@
+//! The whole surface of the core: what goes in, what comes out. `Raft::step` takes one `Input`,
+//! `Raft::take_output` gives what all inputs since the last one came to.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::members::Configuration;
+use crate::message::Message;
+use crate::types::{
+    Entry, HardState, Index, Instance, Position, ReadId, Restart, ServerId, Term, WriteId,
+};
+
+/// What is fixed while a server runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub id: ServerId,
+    /// The members that a new cluster starts with, each with an address that is opaque here.
+    pub members: Vec<(ServerId, Bytes)>,
+    pub instance: Instance,
+    /// Larger than at any start before, and already durable (rule 15).
+    pub restart: Restart,
+    /// T to 2T; each election draws its own (§5.2).
+    pub election_timeout: Range<Duration>,
+    /// At most a third of T (rule 26).
+    pub heartbeat: Duration,
+    /// Seeds the core's only random source.
+    pub seed: u64,
+    /// The most that one AppendEntries carries, but for a single larger entry.
+    pub append_bytes_max: usize,
+    /// The most that is under way to one follower without an answer.
+    pub window_bytes_max: usize,
+    /// How much of the applied log is kept in memory for followers that are a little behind.
+    pub cache_bytes_max: usize,
+}
+
+/// What the log held at start (`wal` reads it back).
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    pub hard_state: HardState,
+    /// Every change of term in the log: the first entry of each, in order.
+    pub term_starts: Vec<Position>,
+    /// The last entry; 0, 0 in an empty log.
+    pub last: Position,
+    /// All configuration entries that were not superseded, in order.
+    pub configurations: Vec<Entry>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    Message(Message),
+    /// A payload for the log. `Raft::step` answers where it went, or `None` if it is not taken.
+    Propose(Bytes),
+    /// Reads that arrived before this call and wait for a confirmation of leadership.
+    Read(ReadId),
+    /// This write and all before it are on disk.
+    Persisted(WriteId),
+    /// Answers a `Fetch`.
+    Fetched(Fetched),
+    /// A connection to this peer was made: what was under way before is lost.
+    Connected(ServerId),
+    /// Hand leadership to the most caught-up server (diss. 3.10). Nothing on a follower.
+    Transfer,
+}
+
+/// All of it may be acted on at once, one part not waiting for another. A message that vouches
+/// for something on disk appears only after `Input::Persisted` has covered it.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub write: Option<Write>,
+    pub messages: Vec<(ServerId, Message)>,
+    /// In order, without gaps; each entry once in the life of this `Raft`.
+    pub committed: Vec<Entry>,
+    /// Reads whose leadership is confirmed: to be answered from a state at or after the index.
+    pub reads: Vec<(ReadId, Index)>,
+    /// Reads that will not be confirmed: leadership or the majority was lost.
+    pub refused_reads: Vec<ReadId>,
+    /// Entries wanted back from the log.
+    pub fetches: Vec<Fetch>,
+}
+
+/// One write for the log: all of it, then one sync. In this order: truncate, entries, hard state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// One more than that of the write before.
+    pub id: WriteId,
+    pub hard_state: Option<HardState>,
+    /// Entries from here on were superseded, and are gone once this is written.
+    pub truncate_from: Option<Index>,
+    /// Consecutive; the first is one behind what the log then holds.
+    pub entries: Vec<Entry>,
+}
+
+/// Who wants entries back from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reader {
+    /// The store: they are committed and not applied.
+    Apply,
+    /// A follower that is behind what memory holds.
+    Follower(ServerId),
+}
+
+/// Entries wanted back from the log. At most one is open for each reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    pub reader: Reader,
+    /// The first wanted.
+    pub from: Index,
+    /// The last wanted.
+    pub to: Index,
+    /// Stop before the entry that would exceed this, but for the first.
+    pub bytes_max: usize,
+}
+
+/// What the log held there: consecutive entries from `fetch.from`; at least one, unless `from`
+/// was superseded meanwhile.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    pub fetch: Fetch,
+    pub entries: Vec<Entry>,
+}
+
+/// A server's role. `Suspended` is a leader that has lost its majority (rule 29).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Follower,
+    PreCandidate,
+    Candidate,
+    Leader,
+    Suspended,
+}
+
+/// What can be read off the core between two steps.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub role: Role,
+    pub term: Term,
+    /// The leader of `term`, if it is known and was heard from within T; this server itself only
+    /// while it leads and has a majority.
+    pub leader: Option<ServerId>,
+    /// A leader whose no-op is committed: proposals and reads are taken (rule 21).
+    pub serves: bool,
+    /// Handing leadership over: proposals are not taken, reads are.
+    pub transferring: bool,
+    pub hard_state: HardState,
+    /// `last_applied <= commit_index <= last_log_index`, `persisted_index <= last_log_index`.
+    pub commit_index: Index,
+    /// The last entry that `Output::committed` gave.
+    pub last_applied: Index,
+    pub persisted_index: Index,
+    pub last_log_index: Index,
+    /// Bytes of entries handed to the log and not known to be synced.
+    pub unpersisted_bytes: usize,
+    /// Bytes of entries in the log and not known to be committed.
+    pub uncommitted_bytes: usize,
+    /// The newest configuration known to be committed, or else the newest in the log.
+    pub configuration: Option<Configuration>,
+    pub counters: Counters,
+}
+
+/// What happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Campaigns for a vote, pre-votes not counted.
+    pub elections: u64,
+    pub elections_won: u64,
+    pub suspensions: u64,
+    /// Entries taken back because a new leader had others.
+    pub truncations: u64,
+    /// Entries asked back from the log for a follower.
+    pub fetches: u64,
+    /// Messages from ids that are no members.
+    pub from_strangers: u64,
+    /// Messages from another cluster, or from a data directory that does not have the seat.
+    pub from_impostors: u64,
+    /// Messages of older terms or of an older start of their sender.
+    pub stale: u64,
+}

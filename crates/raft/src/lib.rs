@@ -1,0 +1,16 @@
+//! Quorate's consensus core: Raft without I/O.
+//!
+//! `Raft::step(now, input)` takes what happened, `Raft::take_output` gives what is to be done about
+//! it, `Raft::next_deadline` says when time alone will make something happen. There is no socket,
+//! file, clock, thread or global random source in here, so the same code runs in the server and in
+//! a simulation, and any failure replays from its seed.
+
+mod io;
+mod members;
+mod message;
+mod types;
+
+pub use io::*;
+pub use members::{Configuration, Member};
+pub use message::*;
+pub use types::*;

@@ -1,0 +1,108 @@
+//! The messages between servers, fields as in the paper, and what each carries about its sender.
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{ClusterId, Entry, Index, Instance, Position, Restart, ServerId, Term};
+
+/// One message. `sender` and `term` are in every one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub sender: Sender,
+    /// The sender's current term; in a pre-vote request and in its grant the term that the
+    /// candidate would campaign in (diss. 9.6).
+    pub term: Term,
+    pub body: Body,
+}
+
+/// Who sent a message, beyond its id (rules 15 and 41).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    pub id: ServerId,
+    /// The sender's cluster, once it is seated there.
+    pub cluster: Option<ClusterId>,
+    pub instance: Instance,
+    pub restart: Restart,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    RequestVote(RequestVote),
+    RequestVoteReply(RequestVoteReply),
+    AppendEntries(AppendEntries),
+    AppendEntriesReply(AppendEntriesReply),
+    Heartbeat(Heartbeat),
+    HeartbeatReply(HeartbeatReply),
+    TimeoutNow,
+}
+
+/// Why a candidate asks for a vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Campaign {
+    /// It asks whether it would win; nobody's term or vote changes (diss. 9.6).
+    PreVote,
+    /// It stands for election.
+    Election,
+    /// It stands at its leader's word, so that a live leader is no reason to refuse (diss. 3.10).
+    Transfer,
+}
+
+/// Asks for a vote (§5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestVote {
+    pub campaign: Campaign,
+    /// The end of the candidate's log.
+    pub last_log: Position,
+}
+
+/// Answers `RequestVote` of the same kind of campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestVoteReply {
+    pub campaign: Campaign,
+    pub granted: bool,
+}
+
+/// Entries to append behind `prev` (§5.3). Never without entries but to probe: `Heartbeat` is
+/// what asserts leadership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendEntries {
+    /// The entry before the first of `entries`.
+    pub prev: Position,
+    /// Consecutive, from `prev.index + 1`.
+    pub entries: Vec<Entry>,
+    pub leader_commit: Index,
+}
+
+/// Answers `AppendEntries`, with the same term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppendEntriesReply {
+    /// The log equals the leader's up to `match_index` and is on disk that far.
+    Matches { match_index: Index },
+    /// There is no entry at `prev`. Whoever wrote this log agrees with it at most up to the end
+    /// of `hint` (§5.3, the accelerated backtracking).
+    Conflict {
+        /// The `prev` of the request.
+        prev: Position,
+        /// The follower's last entry at or below `prev.index` whose term is at most
+        /// `prev.term`.
+        hint: Position,
+    },
+}
+
+/// Asserts leadership and asks for a confirmation of it (§5.2, §8). Bypasses entries under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// At most what the follower is known to hold, so that it can be believed without `prev`.
+    pub leader_commit: Index,
+    /// Grows with every round in a term.
+    pub round: u64,
+}
+
+/// Answers `Heartbeat`, at once: it vouches only for the term, and for what is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// The round of the request.
+    pub round: u64,
+    /// As in `AppendEntriesReply::Matches`; 0 when nothing was matched in this term yet.
+    pub match_index: Index,
+}

@@ -1,0 +1,1 @@
+//! Quorate's replicated state: a pure function of the log.

@@ -1,0 +1,1 @@
+//! One server of a quorate cluster.

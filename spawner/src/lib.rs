@@ -1,0 +1,1 @@
+//! Starts a whole local quorate cluster.
