@@ -2,6 +2,7 @@
 //! `Raft::take_output` gives what all inputs since the last one came to.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -158,7 +159,7 @@ pub struct Status {
     /// Bytes of entries in the log and not known to be committed.
     pub uncommitted_bytes: usize,
     /// The newest configuration known to be committed, or else the newest in the log.
-    pub configuration: Option<Configuration>,
+    pub configuration: Option<Arc<Configuration>>,
     pub counters: Counters,
 }
 

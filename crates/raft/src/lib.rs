@@ -5,12 +5,25 @@
 //! file, clock, thread or global random source in here, so the same code runs in the server and in
 //! a simulation, and any failure replays from its seed.
 
+mod candidate;
+mod check;
+mod follower;
 mod io;
+mod leader;
+mod log;
 mod members;
 mod message;
+mod progress;
+mod quorum;
+mod raft;
+mod read;
+mod seating;
+mod transfer;
 mod types;
 
+pub use check::check_cluster;
 pub use io::*;
 pub use members::{Configuration, Member};
 pub use message::*;
+pub use raft::Raft;
 pub use types::*;

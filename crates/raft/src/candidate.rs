@@ -1,0 +1,158 @@
+//! Elections: pre-votes, votes, and who is counted.
+
+use std::collections::BTreeMap;
+
+use crate::message::{Body, Campaign, RequestVote, RequestVoteReply, Sender};
+use crate::raft::{Raft, RoleState};
+use crate::types::{Instance, Seating, ServerId, Term};
+
+/// The votes of one campaign: each voter once, with the data directory that voted (rule 24).
+#[derive(Debug)]
+pub(crate) struct Tally {
+    campaign: Campaign,
+    granted: BTreeMap<ServerId, Instance>,
+}
+
+impl RequestVoteReply {
+    /// Its term is the one that the candidate would campaign in, which nobody is in yet (rule 27).
+    pub(crate) fn is_pre_vote_grant(self) -> bool {
+        self.granted && self.campaign == Campaign::PreVote
+    }
+}
+
+impl Raft {
+    /// Nobody has led for too long.
+    pub(crate) fn election_timeout(&mut self) {
+        if self.may_campaign() {
+            self.campaign(Campaign::PreVote);
+        } else {
+            self.restart_election_timer();
+        }
+    }
+
+    /// Asks all members for their vote, or whether they would give it.
+    pub(crate) fn campaign(&mut self, campaign: Campaign) {
+        self.leave_role();
+        self.forget_leader();
+        let granted = BTreeMap::from([(self.config.id, self.config.instance)]);
+        let tally = Tally { campaign, granted };
+        self.restart_election_timer();
+        if campaign == Campaign::PreVote {
+            self.role = RoleState::PreCandidate(tally);
+        } else {
+            self.following.enter_term();
+            self.hard_state.term = self.hard_state.term.next();
+            self.hard_state.voted_for = Some(self.config.id);
+            self.reveal_hard_state();
+            self.counters.elections += 1;
+            self.role = RoleState::Candidate(tally);
+        }
+        for peer in self.peers() {
+            self.ask_for_vote(peer);
+        }
+        self.count_votes();
+    }
+
+    /// Asks this peer, if a campaign is under way.
+    pub(crate) fn ask_for_vote(&mut self, peer: ServerId) {
+        let (campaign, term) = match &self.role {
+            RoleState::PreCandidate(tally) => (tally.campaign, self.hard_state.term.next()),
+            RoleState::Candidate(tally) => (tally.campaign, self.hard_state.term),
+            _ => return,
+        };
+        let request = RequestVote {
+            campaign,
+            last_log: self.log.last(),
+        };
+        self.send_in_term(peer, term, Body::RequestVote(request));
+    }
+
+    /// `RequestVote`, of any term (§5.2, §5.4.1).
+    pub(crate) fn request_vote(&mut self, from: Sender, term: Term, request: RequestVote) {
+        let up_to_date = request.last_log >= self.log.last();
+        let campaign = request.campaign;
+        if campaign == Campaign::PreVote {
+            let granted = term > self.hard_state.term
+                && up_to_date
+                && self.live_leader().is_none()
+                && self.may_vote_for(&from);
+            let reply = RequestVoteReply { campaign, granted };
+            let term = if granted { term } else { self.hard_state.term };
+            self.send_in_term(from.id, term, Body::RequestVoteReply(reply));
+            return;
+        }
+        // A live leader is not disturbed, but by its own wish (rule 31).
+        if campaign == Campaign::Election && self.live_leader().is_some() {
+            return;
+        }
+        if term > self.hard_state.term && self.may_vote_for(&from) {
+            self.become_follower(term);
+        }
+        let free = self
+            .hard_state
+            .voted_for
+            .is_none_or(|voted_for| voted_for == from.id);
+        let granted =
+            term == self.hard_state.term && free && up_to_date && self.may_vote_for(&from);
+        if granted {
+            if self.hard_state.voted_for.is_none() {
+                self.hard_state.voted_for = Some(from.id);
+                self.reveal_hard_state();
+            }
+            self.restart_election_timer();
+        }
+        let reply = RequestVoteReply { campaign, granted };
+        self.send(from.id, Body::RequestVoteReply(reply));
+    }
+
+    /// `RequestVoteReply` of this term, or a grant of a pre-vote.
+    pub(crate) fn request_vote_reply(&mut self, from: Sender, term: Term, reply: RequestVoteReply) {
+        let (tally, asked) = match &mut self.role {
+            RoleState::PreCandidate(tally) => (tally, self.hard_state.term.next()),
+            RoleState::Candidate(tally) => (tally, self.hard_state.term),
+            _ => return,
+        };
+        if reply.campaign != tally.campaign || (reply.granted && term != asked) {
+            self.counters.stale += 1;
+            return;
+        }
+        if !reply.granted {
+            if reply.campaign == Campaign::PreVote {
+                self.hasten_election_timer();
+            }
+            return;
+        }
+        // An unseated server is elected by unseated ones, a seated one by seated ones (rule 41).
+        let cluster = match self.hard_state.seating {
+            Seating::Seated { cluster, .. } => Some(cluster),
+            Seating::Unseated | Seating::Met(_) => None,
+        };
+        if from.cluster == cluster {
+            tally.granted.insert(from.id, from.instance);
+            self.count_votes();
+        }
+    }
+
+    /// This server's own vote counts once it is on disk, like everyone's.
+    pub(crate) fn own_vote_persisted(&mut self) {
+        if matches!(self.role, RoleState::Candidate(_)) {
+            self.count_votes();
+        }
+    }
+
+    fn count_votes(&mut self) {
+        let majority = self.majority();
+        match &self.role {
+            RoleState::PreCandidate(tally) if tally.granted.len() >= majority => {
+                self.campaign(Campaign::Election);
+            }
+            RoleState::Candidate(tally)
+                if tally.granted.len() >= majority && self.is_vote_persisted() =>
+            {
+                let voters: Vec<_> = tally.granted.iter().map(|(id, at)| (*id, *at)).collect();
+                self.become_leader(&voters);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! What a leader does: entries out, acknowledgements in, the commit rule, heartbeats, and standing
+//! down when its majority is gone. Reads are in `read.rs`, handing over in `transfer.rs`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt;
+
+use crate::io::{Fetch, Reader};
+use crate::log::entry_bytes;
+use crate::message::{AppendEntries, AppendEntriesReply, Body, Heartbeat, HeartbeatReply, Sender};
+use crate::progress::{Flow, Progress};
+use crate::quorum;
+use crate::raft::{Raft, RoleState};
+use crate::read::Reads;
+use crate::transfer::Transfer;
+use crate::types::{
+    ClusterId, Entry, EntryKind, Index, Instance, Position, Restart, ServerId, Timestamp,
+};
+
+/// How long the oldest write may wait for its sync before its leader hands over (rule 33).
+pub(crate) const STALLED_DISK_AFTER: Duration = Duration::from_secs(1);
+
+/// What a leader keeps for its term.
+#[derive(Debug)]
+pub(crate) struct Leadership {
+    pub(crate) followers: BTreeMap<ServerId, Progress>,
+    /// The first entry of this term; reads and more wait for its commit (rule 21).
+    pub(crate) first_index: Index,
+    pub(crate) heartbeat_deadline: Timestamp,
+    pub(crate) reads: Reads,
+    pub(crate) transfer: Transfer,
+}
+
+impl Leadership {
+    /// The data directory and the start that this follower answered from.
+    pub(crate) fn incarnation(&self, id: ServerId) -> Option<(Instance, Restart)> {
+        self.followers
+            .get(&id)
+            .and_then(|progress| progress.incarnation)
+    }
+
+    pub(crate) fn is_transferring(&self) -> bool {
+        self.transfer.is_under_way()
+    }
+}
+
+impl Raft {
+    pub(crate) fn become_leader(&mut self, voters: &[(ServerId, Instance)]) {
+        let next = self.log.last().index.next();
+        let followers = self
+            .peers()
+            .into_iter()
+            .map(|id| (id, Progress::new(next, self.now)));
+        self.role = RoleState::Leader(Leadership {
+            followers: followers.collect(),
+            first_index: next,
+            heartbeat_deadline: self.now,
+            reads: Reads::default(),
+            transfer: Transfer::default(),
+        });
+        self.counters.elections_won += 1;
+        if next == Index(1) {
+            let cluster = ClusterId(self.random_nonzero());
+            let configuration = self.first_configuration(cluster, voters);
+            self.append_as_leader(EntryKind::Configuration, configuration.encode());
+        } else {
+            self.append_as_leader(EntryKind::NoOp, Bytes::new());
+        }
+        self.leader_tick();
+    }
+
+    /// Leaves the role that this server has, with what only that role had.
+    pub(crate) fn leave_role(&mut self) {
+        let role = std::mem::replace(&mut self.role, RoleState::Follower);
+        match role {
+            RoleState::Leader(leadership) => {
+                self.refused_reads.extend(leadership.reads.into_ids());
+                self.restart_election_timer();
+            }
+            RoleState::Suspended(_)
+            | RoleState::Follower
+            | RoleState::PreCandidate(_)
+            | RoleState::Candidate(_) => {}
+        }
+    }
+
+    /// True while proposals and reads can be served: this server leads, and an entry of its term is
+    /// committed (rule 21).
+    pub(crate) fn serves(&self) -> bool {
+        match &self.role {
+            RoleState::Leader(leadership) => self.commit_index >= leadership.first_index,
+            _ => false,
+        }
+    }
+
+    /// A payload for the log; taken by a leader that is not about to stop being one.
+    pub(crate) fn propose(&mut self, payload: Bytes) -> Option<Position> {
+        match &self.role {
+            RoleState::Leader(leadership) if !leadership.is_transferring() => {
+                Some(self.append_as_leader(EntryKind::Command, payload))
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn append_as_leader(&mut self, kind: EntryKind, payload: Bytes) -> Position {
+        let position = Position {
+            term: self.hard_state.term,
+            index: self.log.last().index.next(),
+        };
+        self.append_to_log(Entry {
+            term: position.term,
+            index: position.index,
+            kind,
+            payload,
+        });
+        position
+    }
+
+    pub(crate) fn leader_deadline(&self, leadership: &Leadership) -> Timestamp {
+        let mut deadline = leadership
+            .heartbeat_deadline
+            .min(self.quorum_deadline(leadership));
+        if let Some(widen) = leadership.reads.widen_deadline() {
+            deadline = deadline.min(widen);
+        }
+        if let Some(transfer) = self.transfer_deadline(leadership) {
+            deadline = deadline.min(transfer);
+        }
+        deadline
+    }
+
+    /// When this leader will not have heard from a majority for T (rule 29).
+    fn quorum_deadline(&self, leadership: &Leadership) -> Timestamp {
+        let mut heard: Vec<Timestamp> = self
+            .config
+            .members
+            .iter()
+            .map(|(id, _)| match leadership.followers.get(id) {
+                Some(progress) if self.follower_counts(*id, progress) => progress.heard,
+                Some(_) => Timestamp(0),
+                None => Timestamp::NEVER,
+            })
+            .collect();
+        match quorum::reached_by_majority(&mut heard) {
+            Some(heard) => heard + self.config.election_timeout.start,
+            None => Timestamp::NEVER,
+        }
+    }
+
+    /// True if this follower's acknowledgements count towards a majority. Before it has answered
+    /// in this term it gets the benefit of T, like a leader that has just been elected.
+    fn follower_counts(&self, id: ServerId, progress: &Progress) -> bool {
+        match progress.incarnation {
+            Some((instance, _)) => self.counts(id, Some(instance)),
+            None => true,
+        }
+    }
+
+    pub(crate) fn leader_tick(&mut self) {
+        let RoleState::Leader(leadership) = &self.role else {
+            return;
+        };
+        if self.now >= self.quorum_deadline(leadership) {
+            self.suspend();
+            return;
+        }
+        if self.now >= leadership.heartbeat_deadline {
+            self.broadcast_heartbeat();
+        }
+        self.widen_read_round();
+        self.transfer_tick();
+    }
+
+    /// The majority is gone: this leader stops for good (rule 29).
+    fn suspend(&mut self) {
+        let role = std::mem::replace(&mut self.role, RoleState::Follower);
+        let RoleState::Leader(mut leadership) = role else {
+            self.role = role;
+            return;
+        };
+        self.refused_reads
+            .extend(std::mem::take(&mut leadership.reads).into_ids());
+        self.counters.suspensions += 1;
+        self.role = RoleState::Suspended(leadership);
+        self.restart_election_timer();
+    }
+
+    fn broadcast_heartbeat(&mut self) {
+        for peer in self.peers() {
+            self.send_heartbeat(peer);
+        }
+        let next = self.now + self.config.heartbeat;
+        if let RoleState::Leader(leadership) = &mut self.role {
+            leadership.heartbeat_deadline = next;
+        }
+    }
+
+    pub(crate) fn send_heartbeat(&mut self, to: ServerId) {
+        let RoleState::Leader(leadership) = &self.role else {
+            return;
+        };
+        let Some(progress) = leadership.followers.get(&to) else {
+            return;
+        };
+        let leader_commit = self.commit_index.min(progress.match_index);
+        let round = leadership.reads.round();
+        self.send(
+            to,
+            Body::Heartbeat(Heartbeat {
+                leader_commit,
+                round,
+            }),
+        );
+    }
+
+    /// A connection to this peer was made: what was on its way is lost.
+    pub(crate) fn connected(&mut self, peer: ServerId) {
+        match &mut self.role {
+            RoleState::Leader(leadership) => {
+                if let Some(progress) = leadership.followers.get_mut(&peer) {
+                    progress.probe(progress.next_index);
+                    self.send_heartbeat(peer);
+                }
+            }
+            RoleState::PreCandidate(_) | RoleState::Candidate(_) => self.ask_for_vote(peer),
+            RoleState::Follower | RoleState::Suspended(_) => {}
+        }
+    }
+
+    /// Sends each follower as many entries as its window takes.
+    pub(crate) fn send_entries(&mut self) {
+        if matches!(self.role, RoleState::Leader(_)) {
+            for peer in self.peers() {
+                while self.send_entries_to(peer) {}
+            }
+        }
+    }
+
+    /// One message of entries. False when there is nothing to send, or no room for it.
+    fn send_entries_to(&mut self, to: ServerId) -> bool {
+        let RoleState::Leader(leadership) = &self.role else {
+            return false;
+        };
+        let Some(progress) = leadership.followers.get(&to) else {
+            return false;
+        };
+        if progress.fetching || !progress.has_room(self.config.window_bytes_max) {
+            return false;
+        }
+        let (from, last) = (progress.next_index, self.log.last().index);
+        let probes = matches!(progress.flow, Flow::Probe { .. });
+        if from > last && !probes {
+            return false;
+        }
+        match self.log.cached(from, last, self.config.append_bytes_max) {
+            Some(entries) => self.send_append_entries(to, from, entries),
+            // Where the logs agree is found out first, then the log is read.
+            None if probes => self.send_append_entries(to, from, Vec::new()),
+            None => self.fetch_for(to, from, self.log.cache_start().prev()),
+        }
+    }
+
+    fn fetch_for(&mut self, to: ServerId, from: Index, last: Index) -> bool {
+        let bytes_max = self.config.append_bytes_max;
+        self.counters.fetches += 1;
+        self.fetches.push(Fetch {
+            reader: Reader::Follower(to),
+            from,
+            to: last,
+            bytes_max,
+        });
+        if let Some(progress) = self.follower_mut(to) {
+            progress.fetching = true;
+        }
+        false
+    }
+
+    /// Entries that a follower needs came back from the log.
+    pub(crate) fn fetched_for_follower(&mut self, to: ServerId, entries: Vec<Entry>) {
+        let Some(progress) = self.follower_mut(to) else {
+            return;
+        };
+        if !std::mem::take(&mut progress.fetching) {
+            return;
+        }
+        let from = progress.next_index;
+        let wanted = entries.first().is_some_and(|entry| entry.index == from)
+            && entries
+                .iter()
+                .all(|entry| self.log.position_at(entry.index) == Some(entry.position()));
+        if wanted {
+            self.send_append_entries(to, from, entries);
+        }
+    }
+
+    fn send_append_entries(&mut self, to: ServerId, from: Index, entries: Vec<Entry>) -> bool {
+        let prev = self.log.position_at(from.prev());
+        let prev = prev.expect("the next entry of a follower is at most one behind the last");
+        let bytes = entries.iter().map(entry_bytes).sum();
+        let last = entries.last().map(|entry| entry.index);
+        let leader_commit = self.commit_index;
+        let request = AppendEntries {
+            prev,
+            entries,
+            leader_commit,
+        };
+        self.send(to, Body::AppendEntries(request));
+        if let Some(progress) = self.follower_mut(to) {
+            progress.sent(last, bytes);
+        }
+        last.is_some()
+    }
+
+    pub(crate) fn follower_mut(&mut self, id: ServerId) -> Option<&mut Progress> {
+        match &mut self.role {
+            RoleState::Leader(leadership) | RoleState::Suspended(leadership) => {
+                leadership.followers.get_mut(&id)
+            }
+            _ => None,
+        }
+    }
+
+    /// A reply of this term. False if it is of an older start of its sender (rule 15).
+    fn follower_heard(&mut self, from: Sender) -> bool {
+        let now = self.now;
+        let Some(progress) = self.follower_mut(from.id) else {
+            return false;
+        };
+        if !progress.met(from.instance, from.restart) {
+            self.counters.stale += 1;
+            return false;
+        }
+        progress.heard = now;
+        true
+    }
+
+    /// `AppendEntriesReply` of this term (§5.3).
+    pub(crate) fn append_entries_reply(&mut self, from: Sender, reply: AppendEntriesReply) {
+        if !self.follower_heard(from) {
+            return;
+        }
+        match reply {
+            AppendEntriesReply::Matches { match_index } => self.matches(from.id, match_index),
+            AppendEntriesReply::Conflict { prev, hint } => self.conflict(from.id, prev, hint),
+        }
+    }
+
+    fn matches(&mut self, from: ServerId, match_index: Index) {
+        if match_index > self.log.last().index {
+            self.counters.stale += 1;
+            return;
+        }
+        if self
+            .follower_mut(from)
+            .is_some_and(|progress| progress.matches(match_index))
+        {
+            self.advance_commit_index();
+        }
+        self.seat_newcomers();
+    }
+
+    /// The logs differ at `prev`: goes back to the last entry on which they can agree (rule 18).
+    fn conflict(&mut self, from: ServerId, prev: Position, hint: Position) {
+        let agreeable = self.log.last_agreeable(hint);
+        let Some(progress) = self.follower_mut(from) else {
+            return;
+        };
+        // An answer to a message before the last change of course says nothing (rule 19).
+        let current = match progress.flow {
+            Flow::Probe { .. } => prev.index.next() == progress.next_index,
+            Flow::Replicate => prev.index > progress.match_index,
+        };
+        if current {
+            progress.probe(agreeable.index.next());
+        }
+    }
+
+    /// `HeartbeatReply` of this term.
+    pub(crate) fn heartbeat_reply(&mut self, from: Sender, reply: HeartbeatReply) {
+        if !self.follower_heard(from) {
+            return;
+        }
+        if let Some(progress) = self.follower_mut(from.id) {
+            progress.round_acked = progress.round_acked.max(reply.round);
+            let idle = progress.match_index >= reply.match_index;
+            if idle && progress.idle_heartbeat() {
+                progress.probe(progress.next_index);
+            }
+        }
+        self.matches(from.id, reply.match_index);
+    }
+
+    /// Commits what a majority has persisted, up to an entry of this leader's own term: an older
+    /// entry can be on a majority and still be overwritten (§5.4.2, figure 8). This leader counts
+    /// itself up to its own sync (rule 3).
+    pub(crate) fn advance_commit_index(&mut self) {
+        let (RoleState::Leader(leadership) | RoleState::Suspended(leadership)) = &self.role else {
+            return;
+        };
+        let own = self.log.persisted_index();
+        let mut matched: Vec<Index> = self
+            .config
+            .members
+            .iter()
+            .map(|(id, _)| match leadership.followers.get(id) {
+                Some(progress) => {
+                    let instance = progress.incarnation.map(|(instance, _)| instance);
+                    if self.counts(*id, instance) {
+                        progress.match_index
+                    } else {
+                        Index(0)
+                    }
+                }
+                None if self.counts(*id, Some(self.config.instance)) => own,
+                None => Index(0),
+            })
+            .collect();
+        let Some(index) = quorum::reached_by_majority(&mut matched) else {
+            return;
+        };
+        if index > self.commit_index && self.log.term_at(index) == Some(self.hard_state.term) {
+            self.set_commit_index(index);
+            self.seat_newcomers();
+        }
+    }
+
+    fn random_nonzero(&mut self) -> u64 {
+        self.random().random_range(1..=u64::MAX)
+    }
+}

@@ -1,0 +1,470 @@
+//! The struct, the dispatch, and the rules that hold in every role (§5.1): terms, what waits for a
+//! sync, what is handed out. The roles' own rules are in `follower.rs`, `candidate.rs` and
+//! `leader.rs`.
+
+use std::collections::VecDeque;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::candidate::Tally;
+use crate::follower::Following;
+use crate::io::{
+    Config, Counters, Fetch, Fetched, Input, Output, Reader, Recovered, Role, Status, Write,
+};
+use crate::leader::Leadership;
+use crate::log::{Log, entry_bytes};
+use crate::message::{Body, Message, Sender};
+use crate::seating::Configurations;
+use crate::types::{
+    Entry, EntryKind, HardState, Index, Position, ReadId, ServerId, Term, Timestamp, WriteId,
+};
+
+/// The most that is read back from the log at once to be applied.
+const APPLY_BYTES_MAX: usize = 4 << 20;
+
+/// One server of one Raft group.
+#[derive(Debug)]
+pub struct Raft {
+    pub(crate) config: Config,
+    pub(crate) now: Timestamp,
+    random: StdRng,
+    pub(crate) hard_state: HardState,
+    /// The hard state differs from the one in the last write.
+    hard_state_changed: bool,
+    /// The write that holds the term, vote and cluster as they are: messages reveal these, and
+    /// wait for it (rule 1).
+    revealing_write: WriteId,
+    /// The id of the next write.
+    next_write: WriteId,
+    persisted_write: WriteId,
+    /// When each write that is not known to be synced was handed out.
+    writes_under_way: VecDeque<(WriteId, Timestamp)>,
+    pub(crate) log: Log,
+    pub(crate) configurations: Configurations,
+    /// `last_applied <= commit_index <= last log index`.
+    pub(crate) commit_index: Index,
+    pub(crate) last_applied: Index,
+    /// Entries read back from the log to be applied next, in order.
+    to_apply: Vec<Entry>,
+    apply_fetching: bool,
+    pub(crate) uncommitted_bytes: usize,
+    pub(crate) role: RoleState,
+    pub(crate) following: Following,
+    /// When this server takes matters into its own hands, unless it leads.
+    pub(crate) election_deadline: Timestamp,
+    pub(crate) counters: Counters,
+    /// Messages that may leave at once.
+    ready: Vec<(ServerId, Message)>,
+    /// Messages that wait for a write, in the order in which they came to be.
+    withheld: VecDeque<(WriteId, ServerId, Message)>,
+    pub(crate) fetches: Vec<Fetch>,
+    pub(crate) reads: Vec<(ReadId, Index)>,
+    pub(crate) refused_reads: Vec<ReadId>,
+}
+
+/// The role, with what only that role has.
+#[derive(Debug)]
+pub(crate) enum RoleState {
+    Follower,
+    PreCandidate(Tally),
+    Candidate(Tally),
+    Leader(Leadership),
+    /// A leader that has lost its majority: its late acknowledgements still count (rule 29).
+    Suspended(Leadership),
+}
+
+impl Raft {
+    /// A server as it starts, with what its log held.
+    ///
+    /// # Panics
+    /// If this server is not among the members, or the election timeout is no range.
+    #[must_use]
+    pub fn new(config: Config, recovered: Recovered, now: Timestamp) -> Raft {
+        assert!(
+            config.members.iter().any(|(id, _)| *id == config.id),
+            "server {} is no member",
+            config.id,
+        );
+        assert!(
+            config.election_timeout.start < config.election_timeout.end,
+            "an election timeout of {:?}",
+            config.election_timeout,
+        );
+        let mut raft = Raft {
+            now,
+            random: StdRng::seed_from_u64(config.seed),
+            hard_state: recovered.hard_state,
+            hard_state_changed: false,
+            revealing_write: WriteId(0),
+            next_write: WriteId(1),
+            persisted_write: WriteId(0),
+            writes_under_way: VecDeque::new(),
+            log: Log::new(&recovered),
+            configurations: Configurations::new(&recovered),
+            commit_index: Index(0),
+            last_applied: Index(0),
+            to_apply: Vec::new(),
+            apply_fetching: false,
+            uncommitted_bytes: 0,
+            role: RoleState::Follower,
+            following: Following::default(),
+            election_deadline: now,
+            counters: Counters::default(),
+            ready: Vec::new(),
+            withheld: VecDeque::new(),
+            fetches: Vec::new(),
+            reads: Vec::new(),
+            refused_reads: Vec::new(),
+            config,
+        };
+        if raft.config.members.len() > 1 {
+            raft.restart_election_timer();
+        }
+        raft.take_seat();
+        raft
+    }
+
+    /// Takes in one thing that happened at `now`. Gives the place in the log of a proposal that was
+    /// taken, and `None` for one that was not and for everything else.
+    ///
+    /// A caller that has waited takes in all messages that wait before it says `Tick` (rule 25).
+    pub fn step(&mut self, now: Timestamp, input: Input) -> Option<Position> {
+        self.now = self.now.max(now);
+        match input {
+            Input::Tick => self.tick(),
+            Input::Message(message) => self.message(message),
+            Input::Propose(payload) => return self.propose(payload),
+            Input::Read(id) => self.read(id),
+            Input::Persisted(id) => self.persisted(id),
+            Input::Fetched(fetched) => self.fetched(fetched),
+            Input::Connected(peer) => self.connected(peer),
+            Input::Transfer => self.transfer(),
+        }
+        None
+    }
+
+    /// What all inputs since the last call came to.
+    pub fn take_output(&mut self) -> Output {
+        self.acknowledge();
+        self.send_entries();
+        self.tell_target();
+        self.start_read_round();
+        self.confirm_reads();
+        let committed = self.take_committed();
+        self.log
+            .shrink(self.last_applied, self.config.cache_bytes_max);
+        Output {
+            write: self.take_write(),
+            messages: std::mem::take(&mut self.ready),
+            committed,
+            reads: std::mem::take(&mut self.reads),
+            refused_reads: std::mem::take(&mut self.refused_reads),
+            fetches: std::mem::take(&mut self.fetches),
+        }
+    }
+
+    /// When `Input::Tick` will next make something happen.
+    #[must_use]
+    pub fn next_deadline(&self) -> Timestamp {
+        match &self.role {
+            RoleState::Leader(leadership) => self.leader_deadline(leadership),
+            _ => self.election_deadline,
+        }
+    }
+
+    /// What can be read off between two steps.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status {
+            role: self.role(),
+            term: self.hard_state.term,
+            leader: self.live_leader(),
+            serves: self.serves(),
+            transferring: self.transferring(),
+            hard_state: self.hard_state,
+            commit_index: self.commit_index,
+            last_applied: self.last_applied,
+            persisted_index: self.log.persisted_index(),
+            last_log_index: self.log.last().index,
+            unpersisted_bytes: self.log.unpersisted_bytes(),
+            uncommitted_bytes: self.uncommitted_bytes,
+            configuration: self
+                .configurations
+                .committed_or_last(self.commit_index_known()),
+            counters: self.counters,
+        }
+    }
+
+    fn role(&self) -> Role {
+        match &self.role {
+            RoleState::Follower => Role::Follower,
+            RoleState::PreCandidate(_) => Role::PreCandidate,
+            RoleState::Candidate(_) => Role::Candidate,
+            RoleState::Leader(_) => Role::Leader,
+            RoleState::Suspended(_) => Role::Suspended,
+        }
+    }
+
+    fn tick(&mut self) {
+        match &self.role {
+            RoleState::Leader(_) => self.leader_tick(),
+            _ if self.now >= self.election_deadline => self.election_timeout(),
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, message: Message) {
+        if !self.admit(&message) || !self.agree_on_term(&message) {
+            return;
+        }
+        let from = message.sender;
+        match message.body {
+            Body::RequestVote(request) => self.request_vote(from, message.term, request),
+            Body::RequestVoteReply(reply) => self.request_vote_reply(from, message.term, reply),
+            Body::AppendEntries(request) => self.append_entries(from.id, request),
+            Body::AppendEntriesReply(reply) => self.append_entries_reply(from, reply),
+            Body::Heartbeat(request) => self.heartbeat(from.id, request),
+            Body::HeartbeatReply(reply) => self.heartbeat_reply(from, reply),
+            Body::TimeoutNow => self.timeout_now(from.id),
+        }
+    }
+
+    /// Brings this server's term and the message's together (§5.1). True if the message is to be
+    /// handled: it is of this term now, or its own rules say what its term means.
+    fn agree_on_term(&mut self, message: &Message) -> bool {
+        match &message.body {
+            // Stickiness comes before the term (rule 31), and a pre-vote's term is nobody's yet.
+            Body::RequestVote(_) => return true,
+            Body::RequestVoteReply(reply) if reply.is_pre_vote_grant() => return true,
+            _ => {}
+        }
+        if message.term > self.hard_state.term {
+            self.become_follower(message.term);
+        }
+        if message.term == self.hard_state.term {
+            return true;
+        }
+        self.counters.stale += 1;
+        match &message.body {
+            // Whoever still leads an older term learns of this one (rule 30).
+            Body::AppendEntries(_) | Body::Heartbeat(_) => self.send_stale_term(message.sender.id),
+            _ => {}
+        }
+        false
+    }
+
+    /// Follows, in `term` from now on. A vote is forgotten only with its term.
+    pub(crate) fn become_follower(&mut self, term: Term) {
+        assert!(
+            term >= self.hard_state.term,
+            "term {term} after term {}",
+            self.hard_state.term
+        );
+        self.leave_role();
+        if term > self.hard_state.term {
+            self.hard_state.term = term;
+            self.hard_state.voted_for = None;
+            self.reveal_hard_state();
+            self.following.enter_term();
+        }
+        self.role = RoleState::Follower;
+    }
+
+    /// The hard state changed in what messages reveal: later ones wait for the next write.
+    pub(crate) fn reveal_hard_state(&mut self) {
+        self.hard_state_changed = true;
+        self.revealing_write = self.next_write;
+    }
+
+    /// The hard state changed in what only this server's own restart looks at.
+    pub(crate) fn keep_hard_state(&mut self) {
+        self.hard_state_changed = true;
+    }
+
+    /// True once nothing of term and vote waits for a sync.
+    pub(crate) fn is_vote_persisted(&self) -> bool {
+        self.revealing_write <= self.persisted_write
+    }
+
+    pub(crate) fn restart_election_timer(&mut self) {
+        let timeout = self
+            .random
+            .random_range(self.config.election_timeout.clone());
+        self.election_deadline = self.now + timeout;
+    }
+
+    /// The timer after a refused pre-vote: one heartbeat, and up to one more so that two servers do
+    /// not keep in step (rule 26).
+    pub(crate) fn hasten_election_timer(&mut self) {
+        let heartbeat = self.config.heartbeat;
+        let soon = self.now + self.random.random_range(heartbeat..heartbeat * 2);
+        self.election_deadline = self.election_deadline.min(soon);
+    }
+
+    pub(crate) fn random(&mut self) -> &mut StdRng {
+        &mut self.random
+    }
+
+    pub(crate) fn sender(&self) -> Sender {
+        let seating = self.hard_state.seating;
+        Sender {
+            id: self.config.id,
+            cluster: if seating.is_seated() {
+                seating.cluster()
+            } else {
+                None
+            },
+            instance: self.config.instance,
+            restart: self.config.restart,
+        }
+    }
+
+    /// Sends in this server's term.
+    pub(crate) fn send(&mut self, to: ServerId, body: Body) {
+        self.send_in_term(to, self.hard_state.term, body);
+    }
+
+    /// Sends as soon as what the message reveals is on disk (rules 1 and 4): messages of one term
+    /// and vote leave in order, and a later one never overtakes the write that it waits for.
+    pub(crate) fn send_in_term(&mut self, to: ServerId, term: Term, body: Body) {
+        let message = Message {
+            sender: self.sender(),
+            term,
+            body,
+        };
+        if self.revealing_write <= self.persisted_write {
+            self.ready.push((to, message));
+        } else {
+            self.withheld.push_back((self.revealing_write, to, message));
+        }
+    }
+
+    fn persisted(&mut self, id: WriteId) {
+        assert!(id < self.next_write, "write {id} was never handed out");
+        if id <= self.persisted_write {
+            return;
+        }
+        self.persisted_write = id;
+        while self
+            .writes_under_way
+            .front()
+            .is_some_and(|(write, _)| *write <= id)
+        {
+            self.writes_under_way.pop_front();
+        }
+        self.log.persisted(id);
+        while self
+            .withheld
+            .front()
+            .is_some_and(|(needs, ..)| *needs <= id)
+        {
+            if let Some((_, to, message)) = self.withheld.pop_front() {
+                self.ready.push((to, message));
+            }
+        }
+        self.own_vote_persisted();
+        self.advance_commit_index();
+    }
+
+    /// When the oldest write that is not known to be synced was handed out.
+    pub(crate) fn oldest_write_at(&self) -> Option<Timestamp> {
+        self.writes_under_way.front().map(|(_, at)| *at)
+    }
+
+    fn take_write(&mut self) -> Option<Write> {
+        let hard_state = std::mem::take(&mut self.hard_state_changed).then_some(self.hard_state);
+        let write = self.log.take_write(self.next_write, hard_state)?;
+        self.writes_under_way.push_back((write.id, self.now));
+        self.next_write = self.next_write.next();
+        Some(write)
+    }
+
+    pub(crate) fn append_to_log(&mut self, entry: Entry) {
+        self.uncommitted_bytes += entry_bytes(&entry);
+        if entry.kind == EntryKind::Configuration {
+            self.configurations.append(&entry);
+        }
+        self.log.append(entry);
+    }
+
+    /// Takes back entries that another leader's replace. Never committed ones (rule 12).
+    pub(crate) fn truncate_log(&mut self, from: Index) {
+        assert!(
+            from > self.commit_index,
+            "entry {from} is to be replaced, but {} are committed",
+            self.commit_index,
+        );
+        self.counters.truncations += 1;
+        let bytes = self.log.truncate(from);
+        self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(bytes);
+        self.configurations.truncate(from);
+    }
+
+    pub(crate) fn set_commit_index(&mut self, index: Index) {
+        let last = self.log.last().index;
+        assert!(
+            self.commit_index < index && index <= last,
+            "commit {index} after {}, the last is {last}",
+            self.commit_index,
+        );
+        let bytes = self.log.cached_bytes(self.commit_index.next(), index);
+        self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(bytes);
+        self.commit_index = index;
+        self.take_seat();
+    }
+
+    fn take_committed(&mut self) -> Vec<Entry> {
+        let mut committed = std::mem::take(&mut self.to_apply);
+        if let Some(last) = committed.last() {
+            self.last_applied = last.index;
+        }
+        let from = self.last_applied.next();
+        if from <= self.commit_index && !self.apply_fetching {
+            if let Some(entries) = self.log.cached(from, self.commit_index, usize::MAX) {
+                committed.extend(entries);
+                self.last_applied = self.commit_index;
+            } else {
+                let to = self.commit_index.min(self.log.cache_start().prev());
+                let fetch = Fetch {
+                    reader: Reader::Apply,
+                    from,
+                    to,
+                    bytes_max: APPLY_BYTES_MAX,
+                };
+                self.fetches.push(fetch);
+                self.apply_fetching = true;
+            }
+        }
+        committed
+    }
+
+    fn fetched(&mut self, fetched: Fetched) {
+        match fetched.fetch.reader {
+            Reader::Apply => self.fetched_to_apply(fetched.entries),
+            Reader::Follower(id) => self.fetched_for_follower(id, fetched.entries),
+        }
+    }
+
+    fn fetched_to_apply(&mut self, entries: Vec<Entry>) {
+        self.apply_fetching = false;
+        let mut next = self
+            .to_apply
+            .last()
+            .map_or(self.last_applied, |entry| entry.index)
+            .next();
+        for entry in entries {
+            let expected = self.log.position_at(next);
+            assert!(
+                expected == Some(entry.position()),
+                "the log gave back {:?} for {expected:?}",
+                entry.position(),
+            );
+            if next > self.commit_index {
+                break;
+            }
+            next = next.next();
+            self.to_apply.push(entry);
+        }
+    }
+}
