@@ -1,0 +1,427 @@
+//! Random faults on a simulated network and disk: whatever is lost, late, doubled, cut or crashed,
+//! nothing acknowledged is lost, no read is stale, and once all is well again the cluster serves.
+
+mod simulated;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use bytes::Bytes;
+use quorate_raft::{Counters, Index, Input, Position, ReadId, ServerId, Timestamp};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use simulated::{Cluster, Packet, Sizes, Stepped};
+
+const MS: u64 = 1_000_000;
+
+/// How often each fault happens; drawn for each seed, and each absent from half of them.
+#[derive(Clone, Copy, Debug)]
+struct Faults {
+    /// Of each message, in a thousand.
+    lost: u32,
+    doubled: u32,
+    /// Delayed by up to a second: old messages find what new ones do not.
+    late: u32,
+    /// Of each step of 10 ms, in ten thousand.
+    crash: u32,
+    cut: u32,
+    /// The longest sync.
+    sync_ms: u64,
+    /// Crashes hit servers while a write waits for its sync.
+    crash_unsynced: bool,
+}
+
+impl Faults {
+    fn draw(random: &mut StdRng) -> Faults {
+        let mut sometimes = |most: u32| {
+            if random.random_bool(0.5) {
+                random.random_range(1..=most)
+            } else {
+                0
+            }
+        };
+        Faults {
+            lost: sometimes(200),
+            doubled: sometimes(200),
+            late: sometimes(50),
+            crash: sometimes(200),
+            cut: sometimes(200),
+            sync_ms: u64::from(sometimes(40)),
+            crash_unsynced: sometimes(1) > 0,
+        }
+    }
+
+    fn none() -> Faults {
+        Faults {
+            lost: 0,
+            doubled: 0,
+            late: 0,
+            crash: 0,
+            cut: 0,
+            sync_ms: 0,
+            crash_unsynced: false,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Deliver(Packet),
+    Sync(ServerId),
+    Fetch(ServerId),
+    Start(ServerId),
+    /// Every 10 ms: clocks, clients and faults.
+    Step,
+}
+
+struct World {
+    random: StdRng,
+    cluster: Cluster,
+    now: u64,
+    events: BinaryHeap<Reverse<(u64, u64)>>,
+    pending: BTreeMap<u64, Event>,
+    sequence: u64,
+    faults: Faults,
+    cuts: Vec<(ServerId, ServerId)>,
+    /// Proposals that their leader has not seen committed, with their payload.
+    proposed: BTreeMap<(ServerId, Position), Bytes>,
+    acknowledged: BTreeMap<Index, Bytes>,
+    /// The highest acknowledged index when each read was asked for.
+    reads: BTreeMap<(ServerId, ReadId), Index>,
+    reads_done: u64,
+    crashes: u64,
+    /// What the servers that crashed had counted.
+    counted: Counters,
+    number: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = StdRng::seed_from_u64(seed);
+        let servers = [1, 2, 3, 3, 5, 5, 7][random.random_range(0..7)];
+        let small = random.random_bool(0.5);
+        let sizes = if small {
+            Sizes {
+                append_bytes_max: 100,
+                window_bytes_max: 200,
+                cache_bytes_max: 100,
+            }
+        } else {
+            Sizes::default()
+        };
+        let mut cluster = Cluster::new(servers, seed, sizes);
+        for server in &mut cluster.servers {
+            server.syncs_at_once = false;
+        }
+        let faults = Faults::draw(&mut random);
+        let mut world = World {
+            random,
+            cluster,
+            now: 0,
+            events: BinaryHeap::new(),
+            pending: BTreeMap::new(),
+            sequence: 0,
+            faults,
+            cuts: Vec::new(),
+            proposed: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            reads_done: 0,
+            crashes: 0,
+            counted: Counters::default(),
+            number: 0,
+        };
+        world.schedule(0, Event::Step);
+        world
+    }
+
+    fn schedule(&mut self, after: u64, event: Event) {
+        self.sequence += 1;
+        self.events.push(Reverse((self.now + after, self.sequence)));
+        self.pending.insert(self.sequence, event);
+    }
+
+    fn run(&mut self, until: u64) {
+        while self.now < until {
+            let Some(Reverse((at, sequence))) = self.events.pop() else {
+                return;
+            };
+            self.now = self.now.max(at);
+            for server in &mut self.cluster.servers {
+                server.now = Timestamp(self.now);
+            }
+            match self.pending.remove(&sequence) {
+                Some(Event::Deliver(packet)) => self.deliver(packet),
+                Some(Event::Sync(id)) => {
+                    if let Some(stepped) = self.cluster.sync(id) {
+                        self.stepped(id, stepped);
+                    }
+                }
+                Some(Event::Fetch(id)) => {
+                    if let Some(stepped) = self.cluster.answer_fetch(id) {
+                        self.stepped(id, stepped);
+                    }
+                }
+                Some(Event::Start(id)) => self.start(id),
+                Some(Event::Step) => self.step(),
+                None => {}
+            }
+        }
+    }
+
+    fn deliver(&mut self, packet: Packet) {
+        if !self.cuts.contains(&(packet.from, packet.to)) {
+            let id = packet.to;
+            let stepped = self.cluster.deliver(packet);
+            self.stepped(id, stepped);
+        }
+    }
+
+    fn start(&mut self, id: ServerId) {
+        if self.cluster.server(id).raft.is_none() {
+            self.cluster.start(id);
+            self.input(id, Input::Tick);
+        }
+    }
+
+    fn step(&mut self) {
+        for id in self.cluster.ids() {
+            let due = self
+                .cluster
+                .server(id)
+                .raft
+                .as_ref()
+                .map(|raft| raft.next_deadline());
+            if due.is_some_and(|due| due <= Timestamp(self.now)) {
+                self.input(id, Input::Tick);
+            }
+            self.client(id);
+            self.crash(id);
+        }
+        self.cut();
+        self.schedule(10 * MS, Event::Step);
+    }
+
+    /// Every server is asked, whether it leads or not: one that was deposed must not answer.
+    fn client(&mut self, id: ServerId) {
+        if self.random.random_bool(0.3) {
+            self.number += 1;
+            let payload = Bytes::from(format!("command {}", self.number));
+            let stepped = self.cluster.step(id, Input::Propose(payload.clone()));
+            if let Some(position) = stepped.accepted {
+                self.proposed.insert((id, position), payload);
+            }
+            self.stepped(id, stepped);
+        }
+        if self.random.random_bool(0.3) && self.cluster.server(id).raft.is_some() {
+            self.number += 1;
+            let read = ReadId(self.number);
+            let floor = self.acknowledged.keys().last().copied().unwrap_or_default();
+            self.reads.insert((id, read), floor);
+            self.input(id, Input::Read(read));
+        }
+    }
+
+    fn crash(&mut self, id: ServerId) {
+        let server = self.cluster.server(id);
+        if server.raft.is_none() {
+            return;
+        }
+        let biased = self.faults.crash_unsynced && server.disk.has_pending();
+        let chance = self.faults.crash * if biased { 20 } else { 1 };
+        if self.random.random_ratio(chance.min(10_000), 10_000) {
+            let kept = self.random.random_range(0..3);
+            self.crashes += 1;
+            if let Some(raft) = &server.raft {
+                add(&mut self.counted, raft.status().counters);
+            }
+            self.cluster.crash(id, kept);
+            self.proposed.retain(|(leader, _), _| *leader != id);
+            self.reads.retain(|(leader, _), _| *leader != id);
+            let after = self.random.random_range(1..2_000) * MS;
+            self.schedule(after, Event::Start(id));
+        }
+    }
+
+    fn cut(&mut self) {
+        if self.random.random_ratio(self.faults.cut, 10_000) {
+            let ids = self.cluster.ids();
+            for from in &ids {
+                for to in &ids {
+                    if self.random.random_bool(0.3) {
+                        self.cuts.push((*from, *to));
+                    }
+                }
+            }
+        } else if self.random.random_bool(0.01) {
+            self.cuts.clear();
+        }
+    }
+
+    fn input(&mut self, id: ServerId, input: Input) {
+        let stepped = self.cluster.step(id, input);
+        self.stepped(id, stepped);
+    }
+
+    fn stepped(&mut self, id: ServerId, stepped: Stepped) {
+        for packet in std::mem::take(&mut self.cluster.network) {
+            self.send(packet);
+        }
+        if self.cluster.server(id).disk.has_pending() {
+            let after = self.random.random_range(0..=self.faults.sync_ms * MS);
+            self.schedule(after, Event::Sync(id));
+        }
+        if !self.cluster.server(id).fetches.is_empty() {
+            self.schedule(MS, Event::Fetch(id));
+        }
+        for entry in stepped.committed {
+            if let Some(payload) = self.proposed.remove(&(id, entry.position())) {
+                assert_eq!(payload, entry.payload, "entry {} is another", entry.index);
+                self.acknowledged.insert(entry.index, payload);
+            }
+        }
+        for (read, index) in stepped.reads {
+            let floor = self
+                .reads
+                .remove(&(id, read))
+                .expect("each read is answered once");
+            assert!(
+                index >= floor,
+                "a read at {index} came after {floor} was acknowledged"
+            );
+            self.reads_done += 1;
+        }
+        for read in stepped.refused_reads {
+            self.reads
+                .remove(&(id, read))
+                .expect("each read is answered once");
+        }
+    }
+
+    fn send(&mut self, packet: Packet) {
+        if self.random.random_ratio(self.faults.lost, 1000) {
+            return;
+        }
+        if self.random.random_ratio(self.faults.doubled, 1000) {
+            let after = self.random.random_range(0..20 * MS);
+            self.schedule(after, Event::Deliver(packet.clone()));
+        }
+        let longest = if self.random.random_ratio(self.faults.late, 1000) {
+            1000
+        } else {
+            5
+        };
+        let after = self.random.random_range(0..longest * MS);
+        self.schedule(after, Event::Deliver(packet));
+    }
+
+    fn counters(&self) -> Counters {
+        let mut total = self.counted;
+        for raft in self
+            .cluster
+            .servers
+            .iter()
+            .filter_map(|server| server.raft.as_ref())
+        {
+            add(&mut total, raft.status().counters);
+        }
+        total
+    }
+
+    /// All faults end; the cluster must serve again, and all servers must hold the same.
+    fn heal(&mut self) {
+        self.faults = Faults::none();
+        self.cuts.clear();
+        for id in self.cluster.ids() {
+            if self.cluster.server(id).raft.is_none() {
+                self.cluster.start(id);
+            }
+        }
+        let acknowledged = self.acknowledged.len();
+        let reads = self.reads_done;
+        self.run(self.now + 5_000 * MS);
+        assert!(
+            self.acknowledged.len() > acknowledged,
+            "no write succeeds: {:#?}",
+            self.cluster
+        );
+        assert!(self.reads_done > reads, "no read succeeds");
+        for (index, payload) in &self.acknowledged {
+            let held = self
+                .cluster
+                .committed
+                .get(index)
+                .map(|(_, payload)| payload);
+            assert_eq!(held, Some(payload), "the acknowledged entry {index}");
+        }
+
+        let applied: Vec<_> = self
+            .cluster
+            .servers
+            .iter()
+            .filter_map(|server| server.raft.as_ref().map(|raft| raft.status().last_applied))
+            .collect();
+        let most = applied.iter().max().copied().unwrap_or_default();
+        for index in &applied {
+            assert!(most - *index < 100, "servers applied {applied:?}");
+        }
+    }
+}
+
+/// What runs have reached: a test whose faults never happen proves nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reached {
+    acknowledged: usize,
+    reads: u64,
+    crashes: u64,
+    counters: Counters,
+}
+
+fn run_seed(seed: u64) -> Reached {
+    let mut world = World::new(seed);
+    world.run(10_000 * MS);
+    world.heal();
+    Reached {
+        acknowledged: world.acknowledged.len(),
+        reads: world.reads_done,
+        crashes: world.crashes,
+        counters: world.counters(),
+    }
+}
+
+fn add(total: &mut Counters, more: Counters) {
+    total.elections += more.elections;
+    total.elections_won += more.elections_won;
+    total.suspensions += more.suspensions;
+    total.truncations += more.truncations;
+    total.fetches += more.fetches;
+    total.from_strangers += more.from_strangers;
+    total.from_impostors += more.from_impostors;
+    total.stale += more.stale;
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_happens() {
+    let seeds: u64 = std::env::var("QUORATE_SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(60);
+    let first: u64 = std::env::var("QUORATE_SEED")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
+    for seed in first..first + seeds {
+        let done = std::panic::catch_unwind(|| run_seed(seed));
+        assert!(
+            done.is_ok(),
+            "seed {seed} failed: QUORATE_SEED={seed} QUORATE_SEEDS=1 replays it"
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..3 {
+        assert_eq!(run_seed(seed), run_seed(seed));
+    }
+}

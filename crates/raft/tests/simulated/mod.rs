@@ -1,0 +1,404 @@
+//! Servers of the core on a simulated disk and a simulated network, with everything checked that
+//! can be seen from outside after every step. Who is stepped when is the caller's business.
+
+#![allow(dead_code, reason = "each test uses the part that it needs")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_raft::{
+    Body, Campaign, Config, Entry, EntryKind, Fetch, Fetched, HardState, Index, Input, Instance,
+    Message, Output, Position, Raft, ReadId, Recovered, Restart, Role, ServerId, Term, Timestamp,
+    Write, WriteId, check_cluster,
+};
+
+/// A disk that knows what is synced: the durable part, and the writes that are not.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    pub(crate) instance: Instance,
+    pub(crate) restart: Restart,
+    hard_state: HardState,
+    entries: Vec<Entry>,
+    pending: VecDeque<Write>,
+}
+
+impl Disk {
+    pub(crate) fn new(instance: Instance) -> Disk {
+        Disk {
+            instance,
+            restart: Restart(0),
+            hard_state: HardState::default(),
+            entries: Vec::new(),
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// Syncs the oldest write.
+    pub(crate) fn sync(&mut self) -> Option<WriteId> {
+        let write = self.pending.pop_front()?;
+        if let Some(from) = write.truncate_from {
+            self.entries.retain(|entry| entry.index < from);
+        }
+        for entry in write.entries {
+            let last = self.entries.len() as u64;
+            assert_eq!(
+                entry.index,
+                Index(last + 1),
+                "the disk holds {last} entries"
+            );
+            self.entries.push(entry);
+        }
+        if let Some(hard_state) = write.hard_state {
+            let old = self.hard_state;
+            assert!(hard_state.term >= old.term, "{hard_state:?} after {old:?}");
+            let kept = hard_state.term > old.term
+                || old.voted_for.is_none()
+                || old.voted_for == hard_state.voted_for;
+            assert!(
+                kept,
+                "a vote changed within a term: {hard_state:?} after {old:?}"
+            );
+            self.hard_state = hard_state;
+        }
+        Some(write.id)
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// What the log reads back, unsynced writes included.
+    fn fetch(&self, fetch: Fetch) -> Fetched {
+        let mut view = self.clone();
+        while view.sync().is_some() {}
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        for entry in view.entries {
+            bytes += entry.payload.len();
+            if entry.index < fetch.from {
+                bytes = 0;
+            } else if entry.index > fetch.to || (bytes > fetch.bytes_max && !entries.is_empty()) {
+                break;
+            } else {
+                entries.push(entry);
+            }
+        }
+        Fetched { fetch, entries }
+    }
+
+    fn recovered(&self) -> Recovered {
+        let mut recovered = Recovered {
+            hard_state: self.hard_state,
+            ..Recovered::default()
+        };
+        for entry in &self.entries {
+            if entry.term > recovered.last.term {
+                recovered.term_starts.push(entry.position());
+            }
+            if entry.kind == EntryKind::Configuration {
+                recovered.configurations.push(entry.clone());
+            }
+            recovered.last = entry.position();
+        }
+        recovered
+    }
+}
+
+/// One server, running or not.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) id: ServerId,
+    pub(crate) raft: Option<Raft>,
+    pub(crate) disk: Disk,
+    /// Its own monotonic clock.
+    pub(crate) now: Timestamp,
+    /// Writes are synced as soon as they are handed out.
+    pub(crate) syncs_at_once: bool,
+    pub(crate) fetches: VecDeque<Fetch>,
+}
+
+/// A message on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) from: ServerId,
+    pub(crate) to: ServerId,
+    pub(crate) message: Message,
+}
+
+/// What a step of one server came to, as far as a caller may want to know.
+#[derive(Debug, Default)]
+pub(crate) struct Stepped {
+    pub(crate) accepted: Option<Position>,
+    pub(crate) write: Option<Write>,
+    pub(crate) sent: Vec<Packet>,
+    pub(crate) committed: Vec<Entry>,
+    pub(crate) reads: Vec<(ReadId, Index)>,
+    pub(crate) refused_reads: Vec<ReadId>,
+}
+
+/// Settings that the tests vary.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) append_bytes_max: usize,
+    pub(crate) window_bytes_max: usize,
+    pub(crate) cache_bytes_max: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Sizes {
+        Sizes {
+            append_bytes_max: 1 << 20,
+            window_bytes_max: 4 << 20,
+            cache_bytes_max: 16 << 20,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) servers: Vec<Server>,
+    pub(crate) network: Vec<Packet>,
+    pub(crate) sizes: Sizes,
+    seed: u64,
+    instances: u64,
+    /// Every committed entry that any server has handed out.
+    pub(crate) committed: BTreeMap<Index, (Term, Bytes)>,
+    /// Who led each term.
+    pub(crate) leaders: BTreeMap<Term, ServerId>,
+}
+
+impl Cluster {
+    pub(crate) fn new(servers: u64, seed: u64, sizes: Sizes) -> Cluster {
+        let mut cluster = Cluster {
+            servers: Vec::new(),
+            network: Vec::new(),
+            sizes,
+            seed,
+            instances: 0,
+            committed: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+        };
+        for id in 1..=servers {
+            let disk = cluster.fresh_disk();
+            cluster.servers.push(Server {
+                id: ServerId(id),
+                raft: None,
+                disk,
+                now: Timestamp(0),
+                syncs_at_once: true,
+                fetches: VecDeque::new(),
+            });
+        }
+        for id in 1..=servers {
+            cluster.start(ServerId(id));
+        }
+        cluster
+    }
+
+    pub(crate) fn fresh_disk(&mut self) -> Disk {
+        self.instances += 1;
+        Disk::new(Instance(self.instances))
+    }
+
+    pub(crate) fn server(&self, id: ServerId) -> &Server {
+        &self.servers[id.0 as usize - 1]
+    }
+
+    pub(crate) fn server_mut(&mut self, id: ServerId) -> &mut Server {
+        &mut self.servers[id.0 as usize - 1]
+    }
+
+    pub(crate) fn ids(&self) -> Vec<ServerId> {
+        self.servers.iter().map(|server| server.id).collect()
+    }
+
+    /// Starts a server from what its disk holds.
+    pub(crate) fn start(&mut self, id: ServerId) {
+        let members = self.ids();
+        let members = if members.len() < id.0 as usize {
+            (1..=id.0).map(ServerId).collect()
+        } else {
+            members
+        };
+        let (sizes, seed) = (self.sizes, self.seed);
+        let server = self.server_mut(id);
+        server.disk.restart.0 += 1;
+        let config = Config {
+            id,
+            members: members.iter().map(|id| (*id, Bytes::new())).collect(),
+            instance: server.disk.instance,
+            restart: server.disk.restart,
+            election_timeout: Duration::from_millis(150)..Duration::from_millis(300),
+            heartbeat: Duration::from_millis(50),
+            seed: seed ^ (id.0 << 32) ^ server.disk.restart.0,
+            append_bytes_max: sizes.append_bytes_max,
+            window_bytes_max: sizes.window_bytes_max,
+            cache_bytes_max: sizes.cache_bytes_max,
+        };
+        server.raft = Some(Raft::new(config, server.disk.recovered(), server.now));
+    }
+
+    /// The process ends; of the writes that are not synced the oldest `kept` survive.
+    pub(crate) fn crash(&mut self, id: ServerId, kept: usize) {
+        let server = self.server_mut(id);
+        server.raft = None;
+        server.fetches.clear();
+        for _ in 0..kept {
+            server.disk.sync();
+        }
+        server.disk.pending.clear();
+    }
+
+    /// Steps a running server and takes its output.
+    pub(crate) fn step(&mut self, id: ServerId, input: Input) -> Stepped {
+        let server = self.server_mut(id);
+        let now = server.now;
+        let Some(raft) = &mut server.raft else {
+            return Stepped::default();
+        };
+        let accepted = raft.step(now, input);
+        raft.check();
+        let output = raft.take_output();
+        raft.check();
+        let mut stepped = self.take(id, output);
+        stepped.accepted = accepted;
+        if self.server(id).syncs_at_once {
+            while let Some(write) = self.server_mut(id).disk.sync() {
+                let after = self.step(id, Input::Persisted(write));
+                stepped.sent.extend(after.sent);
+                stepped.committed.extend(after.committed);
+                stepped.reads.extend(after.reads);
+                stepped.refused_reads.extend(after.refused_reads);
+            }
+        }
+        self.check();
+        stepped
+    }
+
+    /// Answers the oldest fetch of a server.
+    pub(crate) fn answer_fetch(&mut self, id: ServerId) -> Option<Stepped> {
+        let server = self.server_mut(id);
+        let fetch = server.fetches.pop_front()?;
+        let fetched = server.disk.fetch(fetch);
+        Some(self.step(id, Input::Fetched(fetched)))
+    }
+
+    /// Syncs the oldest write of a server and tells it.
+    pub(crate) fn sync(&mut self, id: ServerId) -> Option<Stepped> {
+        let write = self.server_mut(id).disk.sync()?;
+        Some(self.step(id, Input::Persisted(write)))
+    }
+
+    fn take(&mut self, id: ServerId, output: Output) -> Stepped {
+        if let Some(write) = &output.write {
+            self.server_mut(id).disk.pending.push_back(write.clone());
+        }
+        self.server_mut(id).fetches.extend(output.fetches);
+        let mut sent = Vec::new();
+        for (to, message) in output.messages {
+            self.check_vouched(id, to, &message);
+            sent.push(Packet {
+                from: id,
+                to,
+                message,
+            });
+        }
+        self.network.extend(sent.iter().cloned());
+        for entry in &output.committed {
+            let ours = (entry.term, entry.payload.clone());
+            let known = self
+                .committed
+                .entry(entry.index)
+                .or_insert_with(|| ours.clone());
+            assert_eq!(
+                *known, ours,
+                "server {id} applies another entry {}",
+                entry.index
+            );
+        }
+        Stepped {
+            accepted: None,
+            write: output.write,
+            sent,
+            committed: output.committed,
+            reads: output.reads,
+            refused_reads: output.refused_reads,
+        }
+    }
+
+    /// Nothing that is sent reveals what is not on disk (rules 1 to 4).
+    fn check_vouched(&self, id: ServerId, to: ServerId, message: &Message) {
+        let disk = &self.server(id).disk;
+        let durable = disk.hard_state;
+        let pre_vote = match &message.body {
+            Body::RequestVote(request) => request.campaign == Campaign::PreVote,
+            Body::RequestVoteReply(reply) => reply.campaign == Campaign::PreVote && reply.granted,
+            _ => false,
+        };
+        let promised = if pre_vote {
+            Term(message.term.0 - 1)
+        } else {
+            message.term
+        };
+        if pre_vote && matches!(message.body, Body::RequestVoteReply(_)) {
+            return;
+        }
+        assert!(
+            promised <= durable.term,
+            "server {id} sends {message:?} but has {durable:?} on disk",
+        );
+        let matched = match &message.body {
+            Body::RequestVote(request) if request.campaign != Campaign::PreVote => {
+                let voted = durable.term > message.term || durable.voted_for == Some(id);
+                assert!(voted, "server {id} stands without its own vote on disk");
+                return;
+            }
+            Body::RequestVoteReply(reply) if reply.granted => {
+                let voted = durable.term > message.term || durable.voted_for == Some(to);
+                assert!(voted, "server {id} grants {to} a vote that is not on disk");
+                return;
+            }
+            Body::AppendEntriesReply(quorate_raft::AppendEntriesReply::Matches { match_index }) => {
+                *match_index
+            }
+            Body::HeartbeatReply(reply) => reply.match_index,
+            _ => return,
+        };
+        let held = Index(disk.entries.len() as u64);
+        assert!(
+            matched <= held,
+            "server {id} acknowledges {matched}, on disk are {held}"
+        );
+    }
+
+    fn check(&mut self) {
+        check_cluster(
+            self.servers
+                .iter()
+                .filter_map(|server| server.raft.as_ref()),
+        );
+        for server in &self.servers {
+            let Some(raft) = &server.raft else { continue };
+            let status = raft.status();
+            if matches!(status.role, Role::Leader | Role::Suspended) {
+                let leader = self.leaders.entry(status.term).or_insert(server.id);
+                assert_eq!(*leader, server.id, "two servers led term {}", status.term);
+            }
+        }
+    }
+
+    /// Delivers one message, if its receiver runs.
+    pub(crate) fn deliver(&mut self, packet: Packet) -> Stepped {
+        self.step(packet.to, Input::Message(packet.message))
+    }
+
+    /// The server that leads the highest term and is not suspended.
+    pub(crate) fn leader(&self) -> Option<ServerId> {
+        let leaders = self.servers.iter().filter_map(|server| {
+            let status = server.raft.as_ref()?.status();
+            (status.role == Role::Leader).then_some((status.term, server.id))
+        });
+        leaders.max().map(|(_, id)| id)
+    }
+}
