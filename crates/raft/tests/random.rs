@@ -410,12 +410,41 @@ fn nothing_acknowledged_is_lost_whatever_happens() {
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(0);
+    let mut total = Reached::default();
     for seed in first..first + seeds {
         let done = std::panic::catch_unwind(|| run_seed(seed));
-        assert!(
-            done.is_ok(),
-            "seed {seed} failed: QUORATE_SEED={seed} QUORATE_SEEDS=1 replays it"
-        );
+        let Ok(reached) = done else {
+            panic!("seed {seed} failed: QUORATE_SEED={seed} QUORATE_SEEDS=1 replays it");
+        };
+        total.acknowledged += reached.acknowledged;
+        total.reads += reached.reads;
+        total.crashes += reached.crashes;
+        add(&mut total.counters, reached.counters);
+    }
+    println!("{total:?}");
+    if seeds >= 60 {
+        let Counters {
+            elections_won,
+            suspensions,
+            truncations,
+            fetches,
+            stale,
+            ..
+        } = total.counters;
+        let events = [
+            elections_won,
+            suspensions,
+            truncations,
+            fetches,
+            stale,
+            total.crashes,
+        ];
+        for reached in events
+            .into_iter()
+            .chain([total.acknowledged as u64, total.reads])
+        {
+            assert!(reached >= 10, "the runs reached too little: {total:?}");
+        }
     }
 }
 
