@@ -1,0 +1,134 @@
+//! Commands that tell of the server and not of the data. But for `stats`, which the evaluator
+//! answers, each has its whole answer here: what there is no part of (extstore, a slab mover, a
+//! log to watch, a dump of the keys) is answered as by a memcached built or started without it.
+
+use command::{Command, Stats};
+
+use crate::classic::BAD_FORMAT;
+use crate::request::{Line, Request, Shape};
+use crate::words::{Words, signed, unsigned};
+
+/// What `version` tells: clients read the digits and dots at its start.
+pub const VERSION: &str = concat!("1.6.45-quorate-", env!("CARGO_PKG_VERSION"));
+
+pub(crate) const ERROR: &str = "ERROR\r\n";
+const OK: &str = "OK\r\n";
+const VERSION_LINE: &str = concat!("VERSION 1.6.45-quorate-", env!("CARGO_PKG_VERSION"), "\r\n");
+const SHUTDOWN_DISABLED: &str = "SERVER_ERROR: shutdown not enabled\r\n";
+const WATCH_DISABLED: &str = "CLIENT_ERROR watch commands not allowed\r\n";
+const REASSIGN_DISABLED: &str = "CLIENT_ERROR slab reassignment disabled\r\n";
+const METADUMP_DISABLED: &str = "ERROR metadump not allowed\r\n";
+const CACHEDUMP_DISABLED: &str = "CLIENT_ERROR stats cachedump not allowed\r\n";
+const CACHEDUMP_USAGE: &str = "CLIENT_ERROR bad command line\r\n";
+const DETAIL_USAGE: &str = "CLIENT_ERROR usage: stats detail on|off|dump\r\n";
+const SIZES_DISABLED: &str = "STAT sizes_status disabled\r\nEND\r\n";
+const MEMLIMIT_TOO_SMALL: &str = "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
+
+/// The least memory that `cache_memlimit` takes, in MiB.
+const MEMLIMIT_MIB_MIN: u64 = 8;
+
+/// Reads the rest of a line that begins with `name`; `None` when that is no command of here.
+pub(crate) fn line(name: &[u8], words: Words<'_>) -> Option<Line> {
+    let line = match name {
+        b"version" => Line::answer(VERSION_LINE),
+        b"mn" => Line::answer("MN\r\n"),
+        b"quit" => Line::Request(Request::Close),
+        b"verbosity" => verbosity(words),
+        b"stats" => stats(words),
+        b"shutdown" => Line::answer(SHUTDOWN_DISABLED),
+        b"cache_memlimit" => cache_memlimit(words),
+        b"watch" => Line::answer(WATCH_DISABLED),
+        b"slabs" => slabs(words),
+        b"lru" => lru(words),
+        b"lru_crawler" => lru_crawler(words),
+        _ => return None,
+    };
+    Some(line)
+}
+
+/// `<level> [noreply]`. The level is checked and otherwise of no effect.
+fn verbosity(mut words: Words<'_>) -> Line {
+    let silent = words.end_in_noreply();
+    match words.next().and_then(unsigned) {
+        Some(_) => Line::answer_unless(silent, OK),
+        None => Line::answer_unless(silent, BAD_FORMAT),
+    }
+}
+
+fn stats(mut words: Words<'_>) -> Line {
+    let stats = match words.next() {
+        None => Stats::General,
+        Some(b"settings") => Stats::Settings,
+        Some(b"items") => Stats::Items,
+        Some(b"slabs") => Stats::Slabs,
+        Some(b"reset") => Stats::Reset,
+        Some(b"sizes") => return Line::answer(SIZES_DISABLED),
+        Some(b"detail") => return stats_detail(words),
+        Some(b"cachedump") => return stats_cachedump(words),
+        Some(_) => return Line::answer(ERROR),
+    };
+    Line::command(Command::Stats(stats), Shape::Stats(stats))
+}
+
+/// Statistics by prefix of the key are not kept, so there are none to dump.
+fn stats_detail(mut words: Words<'_>) -> Line {
+    Line::answer(match words.next() {
+        Some(b"on" | b"off") => OK,
+        Some(b"dump") => "END\r\n",
+        _ => DETAIL_USAGE,
+    })
+}
+
+fn stats_cachedump(mut words: Words<'_>) -> Line {
+    Line::answer(match (words.next(), words.next()) {
+        (Some(_), Some(_)) => CACHEDUMP_DISABLED,
+        _ => CACHEDUMP_USAGE,
+    })
+}
+
+/// `<MiB> [noreply]`. Of no effect.
+fn cache_memlimit(mut words: Words<'_>) -> Line {
+    let silent = words.end_in_noreply();
+    let Some(limit) = words.next() else {
+        return Line::answer(ERROR);
+    };
+    let answer = match unsigned(limit) {
+        None => ERROR,
+        Some(mib) if mib < MEMLIMIT_MIB_MIN => MEMLIMIT_TOO_SMALL,
+        Some(_) => OK,
+    };
+    Line::answer_unless(silent, answer)
+}
+
+fn slabs(mut words: Words<'_>) -> Line {
+    let silent = words.end_in_noreply();
+    let answer = match (words.next(), words.next(), words.next()) {
+        (Some(b"automove"), Some(mode), _) if unsigned(mode).is_some() => OK,
+        (Some(b"automove"), Some(_), _) => BAD_FORMAT,
+        (Some(b"reassign"), Some(_), Some(_)) => REASSIGN_DISABLED,
+        _ => ERROR,
+    };
+    Line::answer_unless(silent, answer)
+}
+
+fn lru(mut words: Words<'_>) -> Line {
+    let silent = words.end_in_noreply();
+    let answer = match (words.next(), words.next()) {
+        (Some(b"mode"), Some(b"flat" | b"segmented")) => OK,
+        (Some(b"tune"), Some(_)) if words.count() >= 3 => OK,
+        (Some(b"temp_ttl"), Some(seconds)) if signed(seconds).is_some() => OK,
+        _ => ERROR,
+    };
+    Line::answer_unless(silent, answer)
+}
+
+fn lru_crawler(mut words: Words<'_>) -> Line {
+    let silent = words.end_in_noreply();
+    let answer = match (words.next(), words.next()) {
+        (Some(b"enable" | b"disable"), _) => OK,
+        (Some(b"crawl" | b"sleep" | b"tocrawl"), Some(_)) => OK,
+        (Some(b"metadump" | b"mgdump"), Some(_)) => METADUMP_DISABLED,
+        _ => ERROR,
+    };
+    Line::answer_unless(silent, answer)
+}

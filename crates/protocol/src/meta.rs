@@ -1,0 +1,25 @@
+//! The meta commands' lines. They are answered `ERROR`; only the data block of `ms` is known, and
+//! passed over, so that no value is read as a command.
+
+use crate::classic::{block_length, skip_block};
+use crate::local::ERROR;
+use crate::request::Line;
+use crate::words::Words;
+
+/// Reads the rest of a line that begins with `name`; `None` when that is no command of here.
+pub(crate) fn line(name: &[u8], words: Words<'_>) -> Option<Line> {
+    match name {
+        b"ms" => Some(set(words)),
+        b"mg" | b"md" | b"ma" | b"me" => Some(Line::answer(ERROR)),
+        _ => None,
+    }
+}
+
+/// `<key> <bytes> <flag>*`.
+fn set(mut words: Words<'_>) -> Line {
+    let (_key, length) = (words.next(), words.next());
+    match length.and_then(block_length) {
+        Some(value_bytes) => skip_block(ERROR, value_bytes),
+        None => Line::answer(ERROR),
+    }
+}

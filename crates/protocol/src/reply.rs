@@ -1,0 +1,108 @@
+//! Outcomes to reply bytes.
+
+use command::{Hit, Outcome, Refusal, Reply};
+
+use crate::Output;
+use crate::request::Shape;
+use crate::session::StatLine;
+
+/// What stands before the host and port that a redirect names.
+pub(crate) const REDIRECT: &str = "ERR_REDIRECT ";
+pub(crate) const NO_LEADER: &str = "SERVER_ERROR no leader";
+pub(crate) const OUTCOME_UNKNOWN: &str = "SERVER_ERROR outcome unknown";
+pub(crate) const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
+
+/// Appends the reply to a command of this shape. `server_stats` are lines to follow those that
+/// `stats` has brought along.
+///
+/// # Panics
+///
+/// When the outcome is none that a command of this shape can have.
+pub fn write_reply(
+    outcome: &Outcome,
+    shape: Shape,
+    server_stats: &[StatLine],
+    output: &mut Output,
+) {
+    if shape == Shape::Silent {
+        return;
+    }
+    match outcome {
+        Outcome::Done(Reply::Hits(hits)) => write_hits(hits, shape, output),
+        Outcome::Done(Reply::Stats(lines)) => {
+            write_stats(lines.iter().chain(server_stats), output);
+        }
+        Outcome::Done(Reply::Number(number)) => {
+            output.append_number(*number);
+            output.append(b"\r\n");
+        }
+        Outcome::Done(reply) => write_line(line(reply, shape), output),
+        Outcome::NotDone(Refusal::Redirect { host, client_port }) => {
+            output.append(REDIRECT.as_bytes());
+            output.append(host.as_bytes());
+            output.append(b" ");
+            output.append_number(u64::from(*client_port));
+            output.append(b"\r\n");
+        }
+        Outcome::NotDone(Refusal::NoLeader) => write_line(NO_LEADER, output),
+        Outcome::Unknown => write_line(OUTCOME_UNKNOWN, output),
+    }
+}
+
+/// The line of a reply that is one and always the same.
+fn line(reply: &Reply, shape: Shape) -> &'static str {
+    match reply {
+        Reply::Stored => "STORED",
+        Reply::NotStored => "NOT_STORED",
+        Reply::Exists => "EXISTS",
+        Reply::NotFound => "NOT_FOUND",
+        Reply::Deleted => "DELETED",
+        Reply::Touched => "TOUCHED",
+        Reply::NonNumeric => NON_NUMERIC,
+        Reply::Ok if matches!(shape, Shape::Stats(_)) => "RESET",
+        Reply::Ok => "OK",
+        Reply::Number(_) | Reply::Hits(_) | Reply::Stats(_) => {
+            unreachable!("{reply:?} is not one line")
+        }
+    }
+}
+
+fn write_line(line: &str, output: &mut Output) {
+    output.append(line.as_bytes());
+    output.append(b"\r\n");
+}
+
+fn write_hits(hits: &[Hit], shape: Shape, output: &mut Output) {
+    let with_unique = match shape {
+        Shape::Values => false,
+        Shape::ValuesWithUnique => true,
+        other => unreachable!("{} hits for a command of the shape {other:?}", hits.len()),
+    };
+    for hit in hits {
+        output.append(b"VALUE ");
+        output.append(hit.key.as_bytes());
+        output.append(b" ");
+        output.append_number(u64::from(hit.flags));
+        output.append(b" ");
+        output.append_number(hit.value.len() as u64);
+        if with_unique {
+            output.append(b" ");
+            output.append_number(hit.unique);
+        }
+        output.append(b"\r\n");
+        output.append_value(&hit.value);
+        output.append(b"\r\n");
+    }
+    output.append(b"END\r\n");
+}
+
+fn write_stats<'a>(lines: impl Iterator<Item = &'a StatLine>, output: &mut Output) {
+    for (name, value) in lines {
+        output.append(b"STAT ");
+        output.append(name.as_bytes());
+        output.append(b" ");
+        output.append(value.as_bytes());
+        output.append(b"\r\n");
+    }
+    output.append(b"END\r\n");
+}

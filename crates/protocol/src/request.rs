@@ -1,0 +1,72 @@
+//! What the parser yields, and the form that its reply must take.
+
+use command::{Command, Stats, Store};
+
+/// One request of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// For the evaluator. Its outcome is written in the form of `shape`.
+    Command { command: Command, shape: Shape },
+    /// Needs no store: these bytes are the whole reply, in its place among the others. Empty when
+    /// the client wants none.
+    Answer(&'static str),
+    /// Close the connection once all earlier replies are written. The parser is at its end.
+    Close,
+}
+
+/// The form that the reply to a command must take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One line that says what became of it.
+    Line,
+    /// `noreply`: nothing, whatever became of it.
+    Silent,
+    /// `get gat`: `VALUE` lines, `END`.
+    Values,
+    /// `gets gats`: `VALUE` lines with the unique, `END`.
+    ValuesWithUnique,
+    /// `stats`: `STAT` lines, `END`; or `RESET`.
+    Stats(Stats),
+}
+
+/// What one line came to.
+#[derive(Debug)]
+pub(crate) enum Line {
+    /// A whole request.
+    Request(Request),
+    /// The value is still to come.
+    Block(Block),
+    /// Answered at once, and a data block is passed over unread, so that no value is ever read as
+    /// a command.
+    Skip {
+        answer: &'static str,
+        block_bytes: u64,
+    },
+}
+
+/// A storage command that waits for its data block.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// Complete but for its value.
+    pub(crate) store: Store,
+    /// Without the `\r\n` that ends the block.
+    pub(crate) value_bytes: usize,
+    pub(crate) shape: Shape,
+}
+
+impl Line {
+    /// The line is answered with `text`, whatever follows.
+    pub(crate) fn answer(text: &'static str) -> Line {
+        Line::Request(Request::Answer(text))
+    }
+
+    /// The line is answered with `text` unless the client wants no reply.
+    pub(crate) fn answer_unless(silent: bool, text: &'static str) -> Line {
+        Line::answer(if silent { "" } else { text })
+    }
+
+    /// The line is a whole command.
+    pub(crate) fn command(command: Command, shape: Shape) -> Line {
+        Line::Request(Request::Command { command, shape })
+    }
+}
