@@ -1,1 +1,16 @@
-//! The frames between quorate's servers.
+//! The frames between quorate's servers, as bytes: what a frame looks like, who may talk to whom,
+//! and each message of the consensus core there and back. Sockets are the server's.
+//!
+//! A connection begins with one `Hello` from the server that made it, and one `Answer` from the
+//! other. If that accepts, messages follow, in the direction of the `Hello` only.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+mod codec;
+mod frame;
+mod hello;
+
+pub use frame::{
+    Error, FRAME_BYTES_MAX, Frame, HANDSHAKE_FRAME_BYTES_MAX, LENGTH_BYTES, Outgoing, decode,
+};
+pub use hello::{Answer, Hello, Identity, Refusal, VERSIONS};

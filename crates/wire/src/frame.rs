@@ -1,0 +1,211 @@
+//! What is common to all frames, and a queue of encoded ones on their way to a socket.
+//!
+//! ```text
+//! length of what follows (u32) | version (u8) | kind (u8) | group (u32) | body
+//! ```
+//! All numbers are little-endian. The version is 0 in the two frames of the handshake, whose
+//! layout never changes, and the one that the handshake agreed upon in all others.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use raft::{GroupId, Message};
+
+use crate::codec;
+use crate::hello::{Answer, Hello, VERSIONS};
+
+/// The longest frame, its length field not counted.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+
+/// The longest frame while nobody knows who is there.
+pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 1 << 10;
+
+/// The size of the length field before each frame.
+pub const LENGTH_BYTES: usize = 4;
+
+/// Version, kind and group.
+const HEADER_BYTES: usize = 6;
+
+/// A payload up to this size is copied behind the frame's header, a larger one is a chunk of its
+/// own: one more piece in a vectored write costs about as much as copying this much.
+const COPIED_BYTES_MAX: usize = 16 << 10;
+
+const HANDSHAKE_VERSION: u8 = 0;
+
+/// The kinds of frames.
+const HELLO: u8 = 0;
+const ANSWER: u8 = 1;
+const APPEND_ENTRIES: u8 = 2;
+const MESSAGE: u8 = 3;
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    Hello(Hello),
+    Answer(Answer),
+    Message(GroupId, Message),
+}
+
+/// Why bytes are no frame. The connection that they came from is of no more use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("a frame ends before its fields do")]
+    Short,
+    #[error("a frame of version {found}")]
+    Version { found: u8 },
+    #[error("a frame of unknown kind {found}")]
+    Kind { found: u8 },
+    #[error("a handshake by something else than a server of quorate")]
+    Magic,
+    #[error("a frame with a field that has no meaning")]
+    Field,
+    #[error("a frame with {found} bytes too many")]
+    Trailing { found: usize },
+}
+
+/// The frame with these bytes, its length field not among them. Payloads of entries are slices of
+/// `bytes`, not copies.
+///
+/// # Errors
+/// Why the bytes are no frame. Nothing is allocated in proportion to a number in them.
+pub fn decode(mut bytes: Bytes) -> Result<Frame, Error> {
+    let version = bytes.try_get_u8().map_err(|_| Error::Short)?;
+    let kind = bytes.try_get_u8().map_err(|_| Error::Short)?;
+    let group = GroupId(bytes.try_get_u32_le().map_err(|_| Error::Short)?);
+    let of_handshake = matches!(kind, HELLO | ANSWER);
+    if of_handshake != (version == HANDSHAKE_VERSION)
+        || !(of_handshake || VERSIONS.contains(&version))
+    {
+        return Err(Error::Version { found: version });
+    }
+    match kind {
+        HELLO => Hello::decode(&mut bytes).map(Frame::Hello),
+        ANSWER => Answer::decode(&mut bytes).map(Frame::Answer),
+        APPEND_ENTRIES => Ok(Frame::Message(group, codec::decode_append_entries(bytes)?)),
+        MESSAGE => Ok(Frame::Message(group, codec::decode_message(&bytes)?)),
+        found => Err(Error::Kind { found }),
+    }
+}
+
+/// Encoded frames, each behind its length, in the order in which they were pushed. As a `Buf` it
+/// is what is still to be written; large payloads are shared with whoever else holds them.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    /// All but the last bytes, none of them empty.
+    chunks: VecDeque<Bytes>,
+    /// The last bytes, still growing.
+    tail: BytesMut,
+    /// In `chunks` and `tail` together.
+    remaining: usize,
+}
+
+impl Outgoing {
+    /// An empty queue.
+    #[must_use]
+    pub fn new() -> Outgoing {
+        Outgoing::default()
+    }
+
+    /// Appends a message of the version that the handshake agreed upon.
+    ///
+    /// # Panics
+    /// If the frame would be longer than `FRAME_BYTES_MAX`.
+    pub fn push_message(&mut self, version: u8, group: GroupId, message: &Message) {
+        assert!(
+            VERSIONS.contains(&version),
+            "version {version} was agreed upon"
+        );
+        match codec::append_entries(message) {
+            Some(append) => {
+                let length = codec::append_entries_bytes(append);
+                self.header(version, APPEND_ENTRIES, group, length);
+                codec::encode_append_entries(message, append, &mut self.tail);
+                for entry in &append.entries {
+                    self.payload(&entry.payload);
+                }
+            }
+            None => {
+                let body = codec::encode_message(message);
+                self.header(version, MESSAGE, group, body.len());
+                self.tail.put_slice(&body);
+            }
+        }
+    }
+
+    /// Appends a `Hello`.
+    pub fn push_hello(&mut self, hello: &Hello) {
+        self.header(HANDSHAKE_VERSION, HELLO, GroupId(0), Hello::BYTES);
+        hello.encode(&mut self.tail);
+    }
+
+    /// Appends an `Answer`.
+    pub fn push_answer(&mut self, answer: &Answer) {
+        self.header(HANDSHAKE_VERSION, ANSWER, GroupId(0), Answer::BYTES);
+        answer.encode(&mut self.tail);
+    }
+
+    fn header(&mut self, version: u8, kind: u8, group: GroupId, body_bytes: usize) {
+        let length = HEADER_BYTES + body_bytes;
+        assert!(
+            length <= FRAME_BYTES_MAX,
+            "a frame of {length} bytes, at most {FRAME_BYTES_MAX} are possible"
+        );
+        self.tail
+            .put_u32_le(u32::try_from(length).expect("at most FRAME_BYTES_MAX"));
+        self.tail.put_u8(version);
+        self.tail.put_u8(kind);
+        self.tail.put_u32_le(group.0);
+        self.remaining += LENGTH_BYTES + length;
+    }
+
+    fn payload(&mut self, payload: &Bytes) {
+        if payload.len() <= COPIED_BYTES_MAX {
+            self.tail.put_slice(payload);
+            return;
+        }
+        if !self.tail.is_empty() {
+            self.chunks.push_back(self.tail.split().freeze());
+        }
+        self.chunks.push_back(payload.clone());
+    }
+}
+
+impl Buf for Outgoing {
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks.front().map_or(&self.tail, |chunk| chunk)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let tail = Some(&self.tail[..]).filter(|tail| !tail.is_empty());
+        let pieces = self.chunks.iter().map(|chunk| &chunk[..]).chain(tail);
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        count
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        assert!(
+            count <= self.remaining,
+            "advanced by {count} of {} bytes",
+            self.remaining
+        );
+        self.remaining -= count;
+        while let Some(chunk) = self.chunks.front_mut() {
+            if count < chunk.len() {
+                chunk.advance(count);
+                return;
+            }
+            count -= chunk.len();
+            self.chunks.pop_front();
+        }
+        self.tail.advance(count);
+    }
+}
