@@ -1,1 +1,10 @@
-//! Quorate's replicated state: a pure function of the log.
+//! Quorate's replicated state: a pure function of the log. Nothing in here reads a clock or leaves
+//! a trace of an unordered map's order, so every server that has applied the same entries answers
+//! the same.
+
+mod expiry;
+mod item;
+mod map;
+mod store;
+
+pub use store::{Counts, Store};

@@ -1,0 +1,50 @@
+//! What is over at which second: exactly one entry for each item that has a deadline, so that
+//! touching an item again and again takes no memory.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+/// The deadlines of the items of a map, each with the hash of its key, which finds the item there.
+/// Items that share both share an entry.
+#[derive(Debug, Default)]
+pub(crate) struct Expiry {
+    deadlines: BTreeSet<(u32, u64)>,
+}
+
+impl Expiry {
+    /// An item with this hash is over at this second; nothing if that is never.
+    pub(crate) fn insert(&mut self, over_at: u32, hash: u64) {
+        if over_at != 0 {
+            self.deadlines.insert((over_at, hash));
+        }
+    }
+
+    /// No item with this hash is over at this second any more.
+    pub(crate) fn remove(&mut self, over_at: u32, hash: u64) {
+        self.deadlines.remove(&(over_at, hash));
+    }
+
+    /// The first deadline, if it is at this second or before.
+    pub(crate) fn first_due(&self, second: u64) -> Option<(u32, u64)> {
+        let first = self.deadlines.first().copied();
+        first.filter(|(over_at, _)| u64::from(*over_at) <= second)
+    }
+
+    /// The first second after this one at which an item is over.
+    pub(crate) fn next_after(&self, second: u64) -> Option<u64> {
+        let second = u32::try_from(second).ok()?;
+        let from = Bound::Excluded((second, u64::MAX));
+        let (over_at, _) = self.deadlines.range((from, Bound::Unbounded)).next()?;
+        Some(u64::from(*over_at))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.deadlines.is_empty()
+    }
+
+    /// Drops up to `count` entries, and says how many; at least 1, for the time that it takes.
+    pub(crate) fn shrink(&mut self, count: usize) -> usize {
+        let dropped = (0..count).find(|_| self.deadlines.pop_first().is_none());
+        dropped.unwrap_or(count).max(1)
+    }
+}

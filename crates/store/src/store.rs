@@ -1,0 +1,474 @@
+//! The state and what each command does to it. Commands are applied one at a time, so that reads
+//! may stand between two commands of an entry (rule 54). What clients see is exact at every place
+//! in the log; the memory of what is gone may be freed a little later, piece by piece (`tidy`).
+
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use command::{
+    Deadline, Direction, Exptime, Hit, Key, LogTime, Preamble, Read, Reply, StoreMode, Write,
+};
+use foldhash::SharedSeed;
+use foldhash::quality::FoldHasher;
+
+use crate::expiry::Expiry;
+use crate::item::{About, Item, arithmetic, over_at};
+use crate::map::{Map, Shard};
+
+/// The most items that are taken out at once because they are over.
+const EXPIRE_ITEMS_MAX: usize = 1024;
+
+/// The most items of a flushed store that are dropped at once, give or take a shard.
+const DROP_ITEMS_MAX: usize = 1024;
+
+/// The replicated state of one group.
+#[derive(Debug)]
+pub struct Store {
+    map: Map,
+    /// Every item of `map` that has a deadline, whether it has come or not.
+    expiry: Expiry,
+    /// The entry that is being applied, or was last.
+    index: u64,
+    item_bytes_max: usize,
+    log_time: LogTime,
+    /// A `flush_all` whose time has not come.
+    flush: Option<Flush>,
+    /// Items whose unique is lower are gone: a delayed flush has taken them.
+    flushed_below: u64,
+    /// The next shard to take such items out of.
+    sweep: Option<usize>,
+    garbage: Garbage,
+    counts: Counts,
+    scratch: Vec<u8>,
+}
+
+/// A delayed `flush_all`.
+#[derive(Debug)]
+struct Flush {
+    /// Since 1970: what existed a second earlier vanishes.
+    second: u64,
+    /// Items whose unique is lower existed then; `None` until that second has come.
+    below: Option<u64>,
+}
+
+/// What was flushed at once and is to be dropped piece by piece.
+#[derive(Debug, Default)]
+struct Garbage {
+    shards: Vec<Arc<Shard>>,
+    expiries: Vec<Expiry>,
+}
+
+impl Garbage {
+    fn is_empty(&self) -> bool {
+        self.shards.is_empty() && self.expiries.is_empty()
+    }
+
+    /// Drops a little of it: whole shards, as long as they are small.
+    fn shrink(&mut self) {
+        let mut dropped = 0;
+        while dropped < DROP_ITEMS_MAX
+            && let Some(shard) = self.shards.pop()
+        {
+            dropped += shard.len();
+        }
+        let mut dropped = 0;
+        while dropped < DROP_ITEMS_MAX
+            && let Some(mut expiry) = self.expiries.pop()
+        {
+            dropped += expiry.shrink(DROP_ITEMS_MAX);
+            if !expiry.is_empty() {
+                self.expiries.push(expiry);
+            }
+        }
+    }
+}
+
+/// What the store holds, for `stats`. Items that are gone count until their memory is freed, as
+/// in memcached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub items: u64,
+    /// Keys, values and `ITEM_OVERHEAD_BYTES` for each item.
+    pub bytes: u64,
+    /// Items stored by the entries applied since the start.
+    pub total_items: u64,
+    /// Items whose deadline came since the start.
+    pub expired_items: u64,
+}
+
+impl Store {
+    /// An empty store. `seed` is this process's own, and shows nowhere.
+    #[must_use]
+    pub fn new(seed: u64) -> Store {
+        Store {
+            map: Map::new(seed),
+            expiry: Expiry::default(),
+            index: 0,
+            item_bytes_max: 0,
+            log_time: LogTime(0),
+            flush: None,
+            flushed_below: 0,
+            sweep: None,
+            garbage: Garbage::default(),
+            counts: Counts::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Begins the entry at `index`: time goes on to its stamp, never back, and what is due is gone
+    /// (rules 48 and 49).
+    ///
+    /// # Panics
+    /// If `index` is not larger than that of the entry before, or 2^48 or more.
+    pub fn enter(&mut self, index: u64, preamble: &Preamble) {
+        assert!(
+            self.index < index && index < 1 << 48,
+            "entry {index} after {}",
+            self.index
+        );
+        self.index = index;
+        self.item_bytes_max = preamble.item_bytes_max as usize;
+        if preamble.log_time > self.log_time {
+            self.log_time = preamble.log_time;
+            self.flush_if_due(unique(index, 0));
+            self.expire();
+        }
+    }
+
+    /// Carries out the command at `place` of the entry begun last.
+    pub fn apply(&mut self, place: u16, write: &Write) -> Reply {
+        let unique = unique(self.index, place);
+        match write {
+            Write::Store(store) => self.store(unique, store),
+            Write::Delete { key } => self.delete(key),
+            Write::Arithmetic {
+                key,
+                direction,
+                delta,
+            } => self.arithmetic(unique, key, *direction, *delta),
+            Write::Touch { key, exptime } => self.touch(key, *exptime),
+            Write::GetAndTouch { keys, exptime } => self.get_and_touch(keys, *exptime),
+            Write::FlushAll { delay } => self.flush_all(unique, *delay),
+        }
+    }
+
+    /// Answers from the state as it is, which is that of one place in the log.
+    #[must_use]
+    pub fn read(&self, read: &Read) -> Reply {
+        match read {
+            Read::Get { keys } => {
+                Reply::Hits(keys.iter().filter_map(|key| self.get(key)).collect())
+            }
+        }
+    }
+
+    /// The time in the log.
+    #[must_use]
+    pub fn log_time(&self) -> LogTime {
+        self.log_time
+    }
+
+    /// The first second after the time in the log at which something falls due: an entry stamped
+    /// then or later makes it happen.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        let flush = self.flush.as_ref().map(|flush| match flush.below {
+            None => flush.second - 1,
+            Some(_) => flush.second,
+        });
+        let item = self.expiry.next_after(self.log_time.seconds());
+        flush.into_iter().chain(item).min()
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Frees a bounded part of the memory of what is gone; true if there is more. Changes nothing
+    /// that a client could see.
+    pub fn tidy(&mut self) -> bool {
+        self.expire();
+        self.sweep_shard();
+        self.garbage.shrink();
+        self.sweep.is_some()
+            || !self.garbage.is_empty()
+            || self.expiry.first_due(self.log_time.seconds()).is_some()
+    }
+
+    /// A number that is the same on all servers that have applied the same entries, and very likely
+    /// not on others. Walks over all items.
+    #[must_use]
+    pub fn state_hash(&self) -> u64 {
+        let mut sum: u64 = 0;
+        for item in self.map.items().filter(|item| self.is_alive(item)) {
+            let mut hasher = FoldHasher::with_seed(0, SharedSeed::global_fixed());
+            hasher.write_usize(item.key().len());
+            hasher.write(item.key());
+            hasher.write_usize(item.value().len());
+            hasher.write(item.value());
+            hasher.write_u64(item.unique);
+            hasher.write_u32(item.flags);
+            hasher.write_u32(item.over_at);
+            sum = sum.wrapping_add(hasher.finish());
+        }
+        let mut hasher = FoldHasher::with_seed(0, SharedSeed::global_fixed());
+        hasher.write_u64(sum);
+        hasher.write_u64(self.log_time.0);
+        if let Some(flush) = &self.flush {
+            hasher.write_u64(flush.second);
+            hasher.write_u64(flush.below.unwrap_or(0));
+        }
+        hasher.finish()
+    }
+
+    fn is_alive(&self, item: &Item) -> bool {
+        item.unique >= self.flushed_below
+            && (item.over_at == 0 || u64::from(item.over_at) > self.log_time.seconds())
+    }
+
+    /// The item with this key, unless it is gone.
+    fn find(&self, hash: u64, key: &Key) -> Option<&Item> {
+        let item = self.map.find(hash, key.as_bytes())?;
+        self.is_alive(item).then_some(item)
+    }
+
+    fn get(&self, key: &Key) -> Option<Hit> {
+        let item = self.find(self.map.hash(key.as_bytes()), key)?;
+        Some(Hit {
+            key: key.clone(),
+            flags: item.flags,
+            unique: item.unique,
+            value: item.share_value(),
+        })
+    }
+
+    fn store(&mut self, unique: u64, store: &command::Store) -> Reply {
+        let hash = self.map.hash(store.key.as_bytes());
+        let found = self.find(hash, &store.key);
+        match (store.mode, found) {
+            (StoreMode::Add, Some(_))
+            | (StoreMode::Replace | StoreMode::Append | StoreMode::Prepend, None) => {
+                return Reply::NotStored;
+            }
+            (StoreMode::Cas(_), None) => return Reply::NotFound,
+            (StoreMode::Cas(unique), Some(item)) if item.unique != unique => return Reply::Exists,
+            _ => {}
+        }
+        match store.mode {
+            StoreMode::Append | StoreMode::Prepend => self.extend(unique, hash, store),
+            _ => self.put(unique, hash, store),
+        }
+    }
+
+    /// Stores a whole value, with its flags and time.
+    fn put(&mut self, unique: u64, hash: u64, store: &command::Store) -> Reply {
+        let key = store.key.as_bytes();
+        self.counts.total_items += 1;
+        match over_at(store.exptime.deadline(self.log_time)) {
+            // It was stored and is over: what remains of that is that the old item is gone.
+            None => self.remove(hash, key),
+            Some(over_at) => {
+                let about = About {
+                    unique,
+                    flags: store.flags,
+                    over_at,
+                };
+                let item = Item::new(&mut self.scratch, about, key, &store.value, &[]);
+                self.insert(hash, item);
+            }
+        }
+        Reply::Stored
+    }
+
+    /// Appends or prepends to the item, which exists. Flags and time stay as they are.
+    fn extend(&mut self, unique: u64, hash: u64, store: &command::Store) -> Reply {
+        let key = store.key.as_bytes();
+        let Some(old) = self.map.find(hash, key) else {
+            return Reply::NotStored;
+        };
+        if old.bytes() + store.value.len() > self.item_bytes_max {
+            return Reply::NotStored;
+        }
+        let (head, tail) = match store.mode {
+            StoreMode::Prepend => (&*store.value, old.value()),
+            _ => (old.value(), &*store.value),
+        };
+        let about = About {
+            unique,
+            flags: old.flags,
+            over_at: old.over_at,
+        };
+        let item = Item::new(&mut self.scratch, about, key, head, tail);
+        self.counts.total_items += 1;
+        self.insert(hash, item);
+        Reply::Stored
+    }
+
+    fn delete(&mut self, key: &Key) -> Reply {
+        let hash = self.map.hash(key.as_bytes());
+        if self.find(hash, key).is_none() {
+            return Reply::NotFound;
+        }
+        self.remove(hash, key.as_bytes());
+        Reply::Deleted
+    }
+
+    fn arithmetic(&mut self, unique: u64, key: &Key, direction: Direction, delta: u64) -> Reply {
+        let hash = self.map.hash(key.as_bytes());
+        let Some(old) = self.find(hash, key) else {
+            return Reply::NotFound;
+        };
+        let Some((number, value)) = arithmetic(old.value(), direction, delta) else {
+            return Reply::NonNumeric;
+        };
+        let about = About {
+            unique,
+            flags: old.flags,
+            over_at: old.over_at,
+        };
+        let item = Item::new(&mut self.scratch, about, key.as_bytes(), &value, &[]);
+        self.insert(hash, item);
+        Reply::Number(number)
+    }
+
+    fn touch(&mut self, key: &Key, exptime: Exptime) -> Reply {
+        let hash = self.map.hash(key.as_bytes());
+        if self.find(hash, key).is_none() {
+            return Reply::NotFound;
+        }
+        self.set_deadline(hash, key, exptime);
+        Reply::Touched
+    }
+
+    fn get_and_touch(&mut self, keys: &[Key], exptime: Exptime) -> Reply {
+        let mut hits = Vec::new();
+        for key in keys {
+            if let Some(hit) = self.get(key) {
+                hits.push(hit);
+                self.set_deadline(self.map.hash(key.as_bytes()), key, exptime);
+            }
+        }
+        Reply::Hits(hits)
+    }
+
+    /// Gives an item that exists another deadline. Its unique stays (docs/memcached.md, cas).
+    fn set_deadline(&mut self, hash: u64, key: &Key, exptime: Exptime) {
+        let Some(over_at) = over_at(exptime.deadline(self.log_time)) else {
+            self.remove(hash, key.as_bytes());
+            return;
+        };
+        if let Some(item) = self.map.find_mut(hash, key.as_bytes()) {
+            let old = std::mem::replace(&mut item.over_at, over_at);
+            self.forget_deadline(hash, old);
+            self.expiry.insert(over_at, hash);
+        }
+    }
+
+    fn flush_all(&mut self, unique: u64, delay: Exptime) -> Reply {
+        self.flush = None;
+        match delay.deadline(self.log_time) {
+            Deadline::Never | Deadline::Past => self.flush_now(),
+            Deadline::At(second) => {
+                let begun = self.log_time.seconds() + 1 >= second;
+                self.flush = Some(Flush {
+                    second,
+                    below: begun.then_some(unique),
+                });
+            }
+        }
+        Reply::Ok
+    }
+
+    fn flush_now(&mut self) {
+        self.sweep = None;
+        if self.counts.items == 0 {
+            return;
+        }
+        self.garbage.shards.append(&mut self.map.take_shards());
+        let expiry = std::mem::take(&mut self.expiry);
+        self.garbage.expiries.push(expiry);
+        self.counts.items = 0;
+        self.counts.bytes = 0;
+    }
+
+    /// Takes a delayed flush as far as the time in the log goes: first what exists is marked, a
+    /// second later it vanishes. `unique` is that of the first command after this.
+    fn flush_if_due(&mut self, unique: u64) {
+        let second = self.log_time.seconds();
+        let Some(flush) = &mut self.flush else {
+            return;
+        };
+        if second + 1 >= flush.second {
+            let below = *flush.below.get_or_insert(unique);
+            if second >= flush.second {
+                self.flush = None;
+                self.flushed_below = below;
+                self.sweep = Some(0);
+            }
+        }
+    }
+
+    /// Takes out items that are over, some at once, which is all but for a crowd.
+    fn expire(&mut self) {
+        let second = self.log_time.seconds();
+        for _ in 0..EXPIRE_ITEMS_MAX {
+            let Some((over_at, hash)) = self.expiry.first_due(second) else {
+                return;
+            };
+            self.expiry.remove(over_at, hash);
+            while let Some(item) = self.map.remove_over_at(hash, over_at) {
+                self.counts.expired_items += 1;
+                self.uncount(&item);
+            }
+        }
+    }
+
+    /// Takes flushed items out of one more shard.
+    fn sweep_shard(&mut self) {
+        let (Some(shard), below) = (self.sweep, self.flushed_below) else {
+            return;
+        };
+        let drained = self.map.drain_shard(shard, |item| item.unique < below);
+        self.sweep = drained.is_some().then_some(shard + 1);
+        for (hash, item) in drained.into_iter().flatten() {
+            self.uncount(&item);
+            self.forget_deadline(hash, item.over_at);
+        }
+    }
+
+    fn insert(&mut self, hash: u64, item: Item) {
+        self.counts.items += 1;
+        self.counts.bytes += item.bytes() as u64;
+        let over_at = item.over_at;
+        if let Some(old) = self.map.insert(hash, item) {
+            self.uncount(&old);
+            self.forget_deadline(hash, old.over_at);
+        }
+        self.expiry.insert(over_at, hash);
+    }
+
+    fn remove(&mut self, hash: u64, key: &[u8]) {
+        if let Some(old) = self.map.remove(hash, key) {
+            self.uncount(&old);
+            self.forget_deadline(hash, old.over_at);
+        }
+    }
+
+    fn uncount(&mut self, item: &Item) {
+        self.counts.items -= 1;
+        self.counts.bytes -= item.bytes() as u64;
+    }
+
+    /// An item with this hash is not over at this second any more.
+    fn forget_deadline(&mut self, hash: u64, over_at: u32) {
+        if over_at != 0 && !self.map.has_over_at(hash, over_at) {
+            self.expiry.remove(over_at, hash);
+        }
+    }
+}
+
+/// What identifies a change of an item: growing, and the same on all servers (rule 57).
+fn unique(index: u64, place: u16) -> u64 {
+    index << 16 | u64::from(place)
+}
