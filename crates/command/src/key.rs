@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-/// The longest key, in bytes (MEMCACHED.md, framing).
+/// The longest key, in bytes, as memcached has it.
 pub const KEY_BYTES_MAX: usize = 250;
 
 /// A key: 1 to 250 bytes, any of them. Which bytes a line may hold is the protocol's business.

@@ -14,7 +14,7 @@ impl LogTime {
 }
 
 /// A time as memcached's clients give it: 0 is never; 1 to 2,592,000 (30 days) are seconds from
-/// now; more is seconds since 1970; less than 0 is already over (MEMCACHED.md, storage).
+/// now; more is seconds since 1970; less than 0 is already over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Exptime(pub i32);
 

@@ -19,7 +19,7 @@ const INVALID_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument\r\n";
 const DELETE_USAGE: &str =
     "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
 
-/// The longest value that a line can announce (docs/memcached.md, storage).
+/// The longest value that a line can announce, as memcached has it.
 const ANNOUNCED_BYTES_MAX: i64 = 2_147_483_645;
 
 /// Reads the rest of a line that begins with `name`; `None` when that is no command of here.

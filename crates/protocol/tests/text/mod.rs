@@ -1,0 +1,86 @@
+//! Requests as lines of text, for tables.
+
+use bytes::BytesMut;
+use command::{Command, Direction, Key, Read, StoreMode, Write};
+use quorate_protocol::{Limits, Parsed, Parser, Request, Shape};
+
+/// The requests in these bytes, received at once.
+pub(crate) fn requests(input: &[u8], limits: Limits) -> Vec<Parsed> {
+    let mut parser = Parser::new(limits);
+    let mut buffer = BytesMut::from(input);
+    std::iter::from_fn(|| parser.next(&mut buffer)).collect()
+}
+
+/// A request as the tables write it: the command and `-> shape`, an answer as it is, or `close`.
+pub(crate) fn show(request: &Request) -> String {
+    match request {
+        Request::Command { command, shape } => {
+            format!("{}{}", show_command(command), show_shape(*shape))
+        }
+        Request::Answer(answer) => format!("{:?}", answer),
+        Request::Close => "close".to_string(),
+    }
+}
+
+fn show_shape(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Line | Shape::Values | Shape::Stats(_) => "",
+        Shape::Silent => " silent",
+        Shape::ValuesWithUnique => " with unique",
+    }
+}
+
+fn show_command(command: &Command) -> String {
+    match command {
+        Command::Write(write) => show_write(write),
+        Command::Read(Read::Get { keys }) => format!("get {}", show_keys(keys)),
+        Command::Stats(stats) => format!("stats {stats:?}"),
+    }
+}
+
+fn show_write(write: &Write) -> String {
+    match write {
+        Write::Store(store) => {
+            let name = match store.mode {
+                StoreMode::Set => "set".to_string(),
+                StoreMode::Add => "add".to_string(),
+                StoreMode::Replace => "replace".to_string(),
+                StoreMode::Append => "append".to_string(),
+                StoreMode::Prepend => "prepend".to_string(),
+                StoreMode::Cas(unique) => format!("cas({unique})"),
+            };
+            format!(
+                "{name} {} flags {} exptime {} value {}",
+                show_key(&store.key),
+                store.flags,
+                store.exptime.0,
+                store.value.escape_ascii(),
+            )
+        }
+        Write::Delete { key } => format!("delete {}", show_key(key)),
+        Write::Arithmetic {
+            key,
+            direction: Direction::Increment,
+            delta,
+        } => format!("incr {} by {delta}", show_key(key)),
+        Write::Arithmetic {
+            key,
+            direction: Direction::Decrement,
+            delta,
+        } => format!("decr {} by {delta}", show_key(key)),
+        Write::Touch { key, exptime } => format!("touch {} exptime {}", show_key(key), exptime.0),
+        Write::GetAndTouch { keys, exptime } => {
+            format!("gat {} exptime {}", show_keys(keys), exptime.0)
+        }
+        Write::FlushAll { delay } => format!("flush_all delay {}", delay.0),
+    }
+}
+
+fn show_keys(keys: &[Key]) -> String {
+    let shown: Vec<String> = keys.iter().map(show_key).collect();
+    shown.join(" ")
+}
+
+fn show_key(key: &Key) -> String {
+    key.as_bytes().escape_ascii().to_string()
+}
