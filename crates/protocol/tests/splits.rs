@@ -1,0 +1,286 @@
+//! The same bytes give the same requests and the same replies, however they are split over
+//! packets.
+
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use command::{Command, Hit, Key, Outcome, Read, Reply, Write};
+use proptest::prelude::*;
+use quorate_protocol::{Limits, Parsed, Parser, Session};
+
+/// Small ones, so that they are met often. Lines of all kinds have one limit: where an over-long
+/// line is split does matter to memcached, and so to the parser, when it has two.
+fn limits() -> Limits {
+    Limits {
+        item_bytes_max: 56 + 40,
+        line_bytes_max: 400,
+        get_line_bytes_max: 400,
+        run_commands_max: 3,
+        ..Limits::default()
+    }
+}
+
+/// Hands `bytes` out in pieces of these lengths, round and round.
+fn pieces<'a>(mut bytes: &'a [u8], lengths: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {
+    let mut lengths = lengths.iter().cycle();
+    std::iter::from_fn(move || {
+        let length = *lengths.next()?;
+        let (piece, rest) = bytes.split_at(length.min(bytes.len()));
+        bytes = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+fn requests(bytes: &[u8], lengths: &[usize]) -> Vec<Parsed> {
+    let mut parser = Parser::new(limits());
+    let mut buffer = BytesMut::new();
+    let mut requests = Vec::new();
+    let mut received = 0;
+    for piece in pieces(bytes, lengths) {
+        buffer.extend_from_slice(piece);
+        received += piece.len();
+        while let Some(parsed) = parser.next(&mut buffer) {
+            requests.push(parsed);
+        }
+        assert_eq!(
+            parser.consumed_bytes() + buffer.len() as u64,
+            received as u64
+        );
+    }
+    requests
+}
+
+/// All commands and reply bytes of a connection whose evaluator answers at once.
+fn conversation(bytes: &[u8], lengths: &[usize]) -> (Vec<Command>, Vec<u8>, bool) {
+    let mut session = Session::new(limits());
+    let mut commands = Vec::new();
+    let mut replies = Vec::new();
+    for piece in pieces(bytes, lengths) {
+        session.receive_buffer().extend_from_slice(piece);
+        while let Some(run) = session.next_run() {
+            assert!(!run.commands.is_empty());
+            assert_eq!(run.epoch, 0, "nothing is refused");
+            session.outcomes(run.commands.iter().map(done), |_| Vec::new());
+            commands.extend(run.commands);
+        }
+        while session.output().has_remaining() {
+            let chunk = session.output().chunk().to_vec();
+            session.written(chunk.len(), 0);
+            replies.extend_from_slice(&chunk);
+        }
+        assert!(session.is_settled());
+        assert!(session.wants_input() || session.should_close());
+    }
+    (commands, replies, session.should_close())
+}
+
+/// An outcome that the command can have and that depends on nothing else.
+fn done(command: &Command) -> Outcome {
+    Outcome::Done(match command {
+        Command::Write(Write::Store(_)) => Reply::Stored,
+        Command::Write(Write::Delete { .. }) => Reply::Deleted,
+        Command::Write(Write::Arithmetic { delta, .. }) => Reply::Number(*delta),
+        Command::Write(Write::Touch { .. }) => Reply::Touched,
+        Command::Write(Write::GetAndTouch { keys, .. }) => Reply::Hits(hits(keys)),
+        Command::Write(Write::FlushAll { .. }) => Reply::Ok,
+        Command::Read(Read::Get { keys }) => Reply::Hits(hits(keys)),
+        Command::Stats(command::Stats::Reset) => Reply::Ok,
+        Command::Stats(_) => Reply::Stats(Vec::new()),
+    })
+}
+
+fn hits(keys: &[Key]) -> Vec<Hit> {
+    let hit = |key: &Key| Hit {
+        key: key.clone(),
+        flags: 1,
+        unique: 2,
+        value: key.as_bytes().to_vec().into(),
+    };
+    keys.iter().map(hit).collect()
+}
+
+fn check(bytes: &[u8], lengths: &[usize]) {
+    let whole = requests(bytes, &[usize::MAX]);
+    assert_eq!(requests(bytes, &[1]), whole, "byte by byte");
+    assert_eq!(requests(bytes, lengths), whole, "split by {lengths:?}");
+    let whole = conversation(bytes, &[usize::MAX]);
+    assert_eq!(conversation(bytes, &[1]), whole, "byte by byte");
+    assert_eq!(conversation(bytes, lengths), whole, "split by {lengths:?}");
+}
+
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => prop::sample::select(b"abc".to_vec()).prop_map(|byte| vec![byte]),
+        2 => prop::collection::vec(0x21..=0xffu8, 1..20),
+        1 => prop::collection::vec(any::<u8>(), 1..5),
+        1 => Just(vec![b'k'; 251]),
+    ]
+}
+
+fn word() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => (0..60u32).prop_map(|number| number.to_string().into_bytes()),
+        1 => any::<i64>().prop_map(|number| number.to_string().into_bytes()),
+        2 => Just(b"noreply".to_vec()),
+        1 => key(),
+    ]
+}
+
+fn storage() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop::sample::select(vec!["set", "add", "append", "cas", "ms", "replace"]);
+    let value = prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n')], 0..60);
+    // The announced length is usually right.
+    let off = prop_oneof![8 => Just(0i64), 1 => -2..3i64];
+    let block = (value, off, prop::collection::vec(word(), 0..3));
+    (name, key(), word(), word(), block).prop_map(
+        |(name, key, flags, exptime, (value, off, extra))| {
+            let length = (value.len() as i64 + off).to_string().into_bytes();
+            let mut words = match name {
+                "ms" => vec![name.as_bytes().to_vec(), key, length],
+                _ => vec![name.as_bytes().to_vec(), key, flags, exptime, length],
+            };
+            words.extend(extra);
+            [words.join(&b' '), b"\r\n".to_vec(), value, b"\r\n".to_vec()].concat()
+        },
+    )
+}
+
+fn other_line() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop::sample::select(vec![
+        "get",
+        "gets",
+        "gat",
+        "gats",
+        "delete",
+        "incr",
+        "decr",
+        "touch",
+        "flush_all",
+        "version",
+        "verbosity",
+        "stats",
+        "mn",
+        "mg",
+        "foo",
+        "",
+        " get",
+        "quit",
+        "GET / HTTP/1.1",
+    ]);
+    let end = prop::sample::select(vec!["\r\n", "\n"]);
+    (
+        name,
+        prop::collection::vec(prop_oneof![key(), word()], 0..4),
+        end,
+    )
+        .prop_map(|(name, words, end)| {
+            let mut line = name.as_bytes().to_vec();
+            for word in words {
+                line.push(b' ');
+                line.extend_from_slice(&word);
+            }
+            [line, end.as_bytes().to_vec()].concat()
+        })
+}
+
+fn stream() -> impl Strategy<Value = Vec<u8>> {
+    let request = prop_oneof![3 => storage(), 3 => other_line(), 1 => key()];
+    prop::collection::vec(request, 1..30).prop_map(|requests| requests.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_split_of_a_stream_gives_the_same_requests_and_replies(
+        bytes in stream(),
+        lengths in prop::collection::vec(1..50usize, 1..20),
+    ) {
+        check(&bytes, &lengths);
+    }
+}
+
+/// Pieces that a stream of requests is made of: a fuzzer finds its way through bytes better when
+/// one of them is a word.
+const PIECES: &[&str] = &[
+    "get",
+    "gets",
+    "gat",
+    "gats",
+    "set",
+    "add",
+    "replace",
+    "append",
+    "prepend",
+    "cas",
+    "delete",
+    "incr",
+    "decr",
+    "touch",
+    "flush_all",
+    "version",
+    "verbosity",
+    "stats",
+    "settings",
+    "reset",
+    "mn",
+    "ms",
+    "mg",
+    "push",
+    "slabs",
+    "lru",
+    "lru_crawler",
+    "cache_memlimit",
+    "watch",
+    "shutdown",
+    "noreply",
+    "HTTP/1.1",
+    "0",
+    "1",
+    "2",
+    "3",
+    "10",
+    "40",
+    "41",
+    "-1",
+    "+",
+    "4294967296",
+    "18446744073709551616",
+    "2147483645",
+    "2147483646",
+    "a",
+    "b",
+    "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkk",
+    " ",
+    " ",
+    " ",
+    " ",
+    "\r\n",
+    "\r\n",
+    "\r\n",
+    "\n",
+    "\r",
+    "\0",
+    "\t",
+];
+
+#[test]
+fn no_bytes_at_all_break_the_parser() {
+    bolero::check!()
+        .with_max_len(400)
+        .with_iterations(20_000)
+        .with_test_time(Duration::from_secs(3))
+        .for_each(|input: &[u8]| {
+            let Some((split, input)) = input.split_first() else {
+                return;
+            };
+            let mut bytes = Vec::new();
+            for byte in input {
+                match PIECES.get(usize::from(byte / 2)) {
+                    Some(piece) => bytes.extend_from_slice(piece.as_bytes()),
+                    None => bytes.push(*byte),
+                }
+            }
+            check(&bytes, &[usize::from(split % 16) + 1, 7]);
+        });
+}
