@@ -1,1 +1,36 @@
-//! Quorate's log on disk.
+//! Quorate's log on disk: everything that a server has promised, and the number of its start.
+//!
+//! `Wal::open` takes a directory, finds out what it holds and says so; `Wal::append` takes what
+//! the consensus core wants written, `Wal::sync` makes all of it durable with one write and one
+//! sync; a `Reader` gives entries back on another thread. Whatever touches a file goes through
+//! `Disk`, of which there are two: a directory, and a faulty disk in memory for tests.
+//!
+//! A directory holds
+//!
+//! ```text
+//! lock                     locked while a server uses the directory
+//! meta.0, meta.1           whose directory it is, and how often it was started (meta.rs)
+//! wal-<sequence>-<first index>.log
+//!                          the segments of the log, both numbers in 16 hex digits (segment.rs)
+//! wal.next, meta.tmp       a segment or a meta file that is still being prepared
+//! ```
+
+#![deny(clippy::indexing_slicing)]
+
+mod contents;
+mod disk;
+mod error;
+mod memory_disk;
+mod meta;
+mod reader;
+pub mod record;
+mod recover;
+mod segment;
+mod wal;
+
+pub use disk::{DirectoryDisk, Disk};
+pub use error::{Error, Problem};
+pub use memory_disk::{Failure, MemoryDisk, MemoryFile};
+pub use reader::Reader;
+pub use recover::Torn;
+pub use wal::{Opened, Options, SEGMENT_BYTES, SEGMENT_BYTES_MIN, Wal};

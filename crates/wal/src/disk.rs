@@ -1,0 +1,206 @@
+//! The directory that a log lives in. `Disk` is all that the log asks of it, `DirectoryDisk` is
+//! the real one; it decides nothing, so that what the log relies on can be tested without it.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rustix::fs::{AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::Error;
+
+/// One directory without folders in it. Names are plain file names.
+///
+/// What is written is durable after `sync` of its file, and what is created, renamed or removed
+/// after `sync_directory`; before that a crash keeps any part of it.
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    /// An open file.
+    type File: fmt::Debug + Send + Sync + 'static;
+
+    /// Where the directory is, for messages.
+    fn path(&self) -> &Path;
+
+    /// Takes the lock that one process at a time has, and holds it while this `Disk` lives.
+    /// False if another has it.
+    fn lock(&self, name: &str) -> io::Result<bool>;
+
+    /// The names of all files, in any order.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Opens a file for reading and writing; an error if it is not there.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Makes an empty file, in place of one of that name.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Gives a file another name, in place of one that has it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    fn sync_directory(&self) -> io::Result<()>;
+
+    /// The length of a file in bytes.
+    fn length(&self, file: &Self::File) -> io::Result<u64>;
+
+    /// Makes a file this long and reserves the space for it. What was not written reads as zeros.
+    fn allocate(&self, file: &Self::File, bytes: u64) -> io::Result<()>;
+
+    /// Fills the buffer; an error if the file ends before.
+    fn read_at(&self, file: &Self::File, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all of it.
+    fn write_at(&self, file: &Self::File, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes what was written to this file durable, its length too.
+    fn sync(&self, file: &Self::File) -> io::Result<()>;
+}
+
+/// A directory of the file system. Its files are readable by their owner only.
+#[derive(Debug)]
+pub struct DirectoryDisk {
+    path: PathBuf,
+    directory: OwnedFd,
+    /// Held while it is open.
+    lock: Mutex<Option<OwnedFd>>,
+}
+
+impl DirectoryDisk {
+    /// The directory at `path`, made if it is not there.
+    ///
+    /// # Errors
+    /// `Error::Io` if it can't be made or opened.
+    pub fn open(path: &Path) -> Result<DirectoryDisk, Error> {
+        let failed = |operation| {
+            move |source: io::Error| Error::Io {
+                file: path.to_path_buf(),
+                operation,
+                source,
+            }
+        };
+        if !path.exists() {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(failed("create the data directory"))?;
+            // The directory's own entry has to survive a crash too (rule 8).
+            let parent = path.parent().filter(|parent| *parent != Path::new(""));
+            File::open(parent.unwrap_or(Path::new(".")))
+                .and_then(|parent| parent.sync_all())
+                .map_err(failed("sync the directory that holds it"))?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .map_err(failed("open the data directory"))?;
+        Ok(DirectoryDisk {
+            path: path.to_path_buf(),
+            directory,
+            lock: Mutex::new(None),
+        })
+    }
+
+    fn open_with(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        // A link in the directory may lead anywhere, so it is not followed.
+        let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(rustix::fs::openat(&self.directory, name, flags, mode)?)
+    }
+}
+
+impl Disk for DirectoryDisk {
+    type File = File;
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn lock(&self, name: &str) -> io::Result<bool> {
+        let file = self.open_with(name, OFlags::CREATE)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                *self.lock.lock().expect("no holder of this lock panics") = Some(file);
+                Ok(true)
+            }
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.directory)? {
+            // A name that is no text is none of ours.
+            if let Ok(name) = entry?.file_name().to_str() {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        Ok(self.open_with(name, OFlags::empty())?.into())
+    }
+
+    fn create(&self, name: &str) -> io::Result<File> {
+        match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.open_with(name, OFlags::CREATE | OFlags::EXCL)?.into())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(
+            &self.directory,
+            from,
+            &self.directory,
+            to,
+        )?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(
+            &self.directory,
+            name,
+            AtFlags::empty(),
+        )?)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.directory)?)
+    }
+
+    fn length(&self, file: &File) -> io::Result<u64> {
+        Ok(file.metadata()?.len())
+    }
+
+    fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
+        let reserved = rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes)
+        });
+        match reserved {
+            Err(Errno::OPNOTSUPP) => file.set_len(bytes),
+            other => Ok(other?),
+        }
+    }
+
+    fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        file.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        // Not the standard library's, which tries again when it is interrupted (rule 7).
+        Ok(rustix::fs::fdatasync(file)?)
+    }
+}

@@ -1,0 +1,120 @@
+//! What can go wrong with a log, each with a line that an operator can act on.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use raft::ServerId;
+
+use crate::disk::Disk;
+
+/// Why the log can't be opened, or can't be used any more. After an error of `append` or `sync`
+/// it is not known what is on disk: the process ends (rule 7).
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused; never tried again.
+    #[error("{}: cannot {operation}: {source}", file.display())]
+    Io {
+        file: PathBuf,
+        /// What was tried, as a verb.
+        operation: &'static str,
+        source: io::Error,
+    },
+    /// Something that was synced is not there as it was written.
+    #[error(
+        "{}: corrupt at byte {offset}: {problem}; this server can't vouch for its data any more",
+        file.display()
+    )]
+    Corrupt {
+        file: PathBuf,
+        offset: u64,
+        problem: Problem,
+    },
+    /// A file that must be there is not.
+    #[error("{}: missing; this server can't vouch for its data any more", file.display())]
+    Missing { file: PathBuf },
+    /// Another process uses the directory.
+    #[error("{}: locked: another server is running on this data directory", file.display())]
+    Locked { file: PathBuf },
+    /// The directory is another server's (rule 41).
+    #[error(
+        "{}: is the data directory of server {found}, not of server {expected}",
+        directory.display()
+    )]
+    OtherServer {
+        directory: PathBuf,
+        expected: ServerId,
+        found: ServerId,
+    },
+    /// A later release wrote this.
+    #[error(
+        "{}: has format version {found}, and this release reads versions up to {newest}",
+        file.display()
+    )]
+    NewerFormat {
+        file: PathBuf,
+        found: u32,
+        newest: u32,
+    },
+    /// An earlier call failed, and what is on disk since is not known.
+    #[error("the log can't be used after a failed write")]
+    Failed,
+}
+
+/// What is wrong with a corrupt place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// Bytes that a checksum covers are not those that were written.
+    Checksum { expected: u32, found: u32 },
+    /// Zeros stand where there was something.
+    Lost,
+    /// Something other than zeros stands between two records.
+    Padding,
+    /// A checksum is right, and the number or code it covers still makes no sense here.
+    Unexpected {
+        what: &'static str,
+        expected: u64,
+        found: u64,
+    },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::Checksum { expected, found } => {
+                write!(
+                    f,
+                    "the checksum is {found:08x} and should be {expected:08x}"
+                )
+            }
+            Problem::Lost => f.write_str("zeros where a record was written"),
+            Problem::Padding => f.write_str("something other than zeros between two records"),
+            Problem::Unexpected {
+                what,
+                expected,
+                found,
+            } => write!(f, "the {what} is {found} and should be {expected}"),
+        }
+    }
+}
+
+impl Error {
+    /// What makes an `Error` of a failure to do `operation` to the file of this name; the
+    /// directory itself has the name "".
+    pub(crate) fn io<D: Disk>(
+        disk: &D,
+        name: &str,
+        operation: &'static str,
+    ) -> impl Fn(io::Error) -> Error {
+        let file = if name.is_empty() {
+            disk.path().to_path_buf()
+        } else {
+            disk.path().join(name)
+        };
+        move |source| Error::Io {
+            file: file.clone(),
+            operation,
+            source,
+        }
+    }
+}

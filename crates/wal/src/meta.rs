@@ -1,0 +1,188 @@
+//! Whose data directory it is and how often it was started, in two files that are written in
+//! turn: whatever a crash does to the one, the other is whole.
+//!
+//! ```text
+//! 4096 bytes
+//!      0  8 bytes  "QUORMETA"
+//!      8  u32      CRC-32C of bytes 12 to 4095
+//!     12  u32      format version, 1
+//!     16  u64      sequence: that of the file written before + 1
+//!     24  u64      server id
+//!     32  u64      instance: the random number of the data directory
+//!     40  u64      restart number
+//!     48  u64      cluster id, 0 if it is not known
+//!     56  u64      1 while the server is recovering; reserved, 0
+//!     64  u64      synced mark: sequence of the segment, 0 before there is one
+//!     72  u64      synced mark: offset in it, behind the last record that is known to be synced
+//!     80  u64      synced mark: the last index there
+//!     88  u32      length of the configuration of last resort; reserved, 0
+//!     92           zeros
+//! ```
+//! All numbers are little-endian. The magic, the checksum and the version stay where they are in
+//! every version. A file comes into being under another name and whole; later it is overwritten.
+
+use std::io::ErrorKind;
+
+use bytes::{Buf, BufMut};
+use raft::{ClusterId, Index, Instance, Restart, ServerId};
+
+use crate::disk::Disk;
+use crate::error::{Error, Problem};
+use crate::segment::{FORMAT_VERSION, Identity, Unreadable, seal, unseal};
+
+const MAGIC: &[u8; 8] = b"QUORMETA";
+const META_BYTES: usize = 4096;
+const NAMES: [&str; 2] = ["meta.0", "meta.1"];
+pub(crate) const TEMPORARY_NAME: &str = "meta.tmp";
+
+/// What both files are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    /// Grows with each write; its parity says which file has it.
+    pub(crate) sequence: u64,
+    pub(crate) identity: Identity,
+    pub(crate) restart: Restart,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) mark: Mark,
+}
+
+/// How far the log was synced at some time: what is torn lies behind it. Written now and then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// 0 before there is a segment.
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    pub(crate) index: Index,
+}
+
+/// What the files say at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    pub(crate) state: State,
+    /// One of the files can't be read. It may have been a write that a crash tore, or the newest
+    /// state that rotted: then one more start was made than `state` says.
+    pub(crate) doubtful: bool,
+}
+
+impl State {
+    fn encode(&self) -> Vec<u8> {
+        let mut fields = Vec::with_capacity(META_BYTES - 12);
+        fields.put_u32_le(FORMAT_VERSION);
+        fields.put_u64_le(self.sequence);
+        fields.put_u64_le(self.identity.server.0);
+        fields.put_u64_le(self.identity.instance.0);
+        fields.put_u64_le(self.restart.0);
+        fields.put_u64_le(self.cluster.map_or(0, |cluster| cluster.0));
+        fields.put_u64_le(0);
+        fields.put_u64_le(self.mark.segment);
+        fields.put_u64_le(self.mark.offset);
+        fields.put_u64_le(self.mark.index.0);
+        seal(MAGIC, META_BYTES, fields)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<State, Unreadable> {
+        let mut fields = unseal(MAGIC, bytes)?;
+        let sequence = fields.get_u64_le();
+        let server = ServerId(fields.get_u64_le());
+        let instance = Instance(fields.get_u64_le());
+        let restart = Restart(fields.get_u64_le());
+        let cluster = fields.get_u64_le();
+        let recovering = fields.get_u64_le();
+        if recovering != 0 {
+            return Err(Unreadable::Corrupt(Problem::Unexpected {
+                what: "recovering mark",
+                expected: 0,
+                found: recovering,
+            }));
+        }
+        Ok(State {
+            sequence,
+            identity: Identity { server, instance },
+            restart,
+            cluster: (cluster != 0).then_some(ClusterId(cluster)),
+            mark: Mark {
+                segment: fields.get_u64_le(),
+                offset: fields.get_u64_le(),
+                index: Index(fields.get_u64_le()),
+            },
+        })
+    }
+}
+
+/// Reads the files of a directory with these names; `None` if it has neither.
+pub(crate) fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded>, Error> {
+    let mut newest: Option<State> = None;
+    let mut readable = 0;
+    let mut unreadable: Option<Error> = None;
+    for name in NAMES {
+        if !names.iter().any(|listed| listed == name) {
+            continue;
+        }
+        match read(disk, name)? {
+            Ok(state) => {
+                readable += 1;
+                if newest.is_none_or(|newest| newest.sequence < state.sequence) {
+                    newest = Some(state);
+                }
+            }
+            // An older release must not run on what a newer one wrote, not even in part.
+            Err(newer @ Unreadable::Newer(_)) => return Err(newer.into_error(disk, name)),
+            Err(corrupt) => unreadable = Some(corrupt.into_error(disk, name)),
+        }
+    }
+    match (newest, unreadable) {
+        (Some(state), _) => Ok(Some(Loaded {
+            state,
+            doubtful: readable < NAMES.len(),
+        })),
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(None),
+    }
+}
+
+fn read<D: Disk>(disk: &D, name: &str) -> Result<Result<State, Unreadable>, Error> {
+    let failed = Error::io(disk, name, "read");
+    let file = disk.open(name).map_err(&failed)?;
+    let length = disk.length(&file).map_err(&failed)?;
+    if length < META_BYTES as u64 {
+        return Ok(Err(Unreadable::Corrupt(Problem::Unexpected {
+            what: "length of the file",
+            expected: META_BYTES as u64,
+            found: length,
+        })));
+    }
+    let mut bytes = vec![0; META_BYTES];
+    disk.read_at(&file, &mut bytes, 0).map_err(&failed)?;
+    Ok(State::decode(&bytes))
+}
+
+/// Writes a state over the older of the two files, and makes it durable.
+pub(crate) fn write<D: Disk>(disk: &D, state: &State) -> Result<(), Error> {
+    let name = if state.sequence % 2 == 1 {
+        "meta.0"
+    } else {
+        "meta.1"
+    };
+    let (file, written_name) = match disk.open(name) {
+        Ok(file) => (file, name),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let created = disk.create(TEMPORARY_NAME);
+            (
+                created.map_err(Error::io(disk, TEMPORARY_NAME, "create"))?,
+                TEMPORARY_NAME,
+            )
+        }
+        Err(error) => return Err(Error::io(disk, name, "open")(error)),
+    };
+    let failed = Error::io(disk, written_name, "write");
+    disk.write_at(&file, &state.encode(), 0).map_err(&failed)?;
+    disk.sync(&file)
+        .map_err(Error::io(disk, written_name, "sync"))?;
+    if written_name != name {
+        disk.rename(TEMPORARY_NAME, name)
+            .map_err(Error::io(disk, TEMPORARY_NAME, "rename"))?;
+        disk.sync_directory()
+            .map_err(Error::io(disk, "", "sync the data directory"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! Giving entries back: where each one is, and a handle for another thread that reads them.
+//!
+//! The log only ever grows, so what a place once held it holds until the segment goes: a reader
+//! needs no lock while it reads, and checks afterwards that what it read was not superseded.
+
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::{Buf, Bytes};
+use raft::{Entry, Fetch, Index};
+
+use crate::disk::Disk;
+use crate::error::{Error, Problem};
+use crate::record::{HEADER_BYTES, Header, Kind, checksum};
+use crate::recover::corrupt;
+use crate::segment::SegmentHeader;
+
+/// What one read of the disk asks for at most, unless a single entry is larger.
+const READ_BYTES_MAX: usize = 1 << 20;
+/// Entries of which the places are kept in one allocation, so that none is ever large to move.
+const CHUNK_ENTRIES: usize = 1 << 13;
+/// How many places are looked up at once.
+const FETCH_ENTRIES_MAX: u64 = 1 << 13;
+
+/// Where an entry's record starts: the segment's place in the list of segments in the upper half,
+/// the offset in units of 8 bytes in the lower one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(u64);
+
+impl Place {
+    pub(crate) fn new(segment: usize, offset: u64) -> Place {
+        let segment = u64::try_from(segment).expect("usize has at most 64 bits");
+        assert!(segment < 1 << 32, "segment {segment} has no place");
+        assert!(
+            offset.is_multiple_of(8) && offset < 1 << 35,
+            "offset {offset} has no place"
+        );
+        Place((segment << 32) | (offset / 8))
+    }
+
+    fn segment(self) -> usize {
+        (self.0 >> 32) as usize
+    }
+
+    fn offset(self) -> u64 {
+        (self.0 & u64::from(u32::MAX)) * 8
+    }
+}
+
+/// Where each entry is: the entry at index i has place i - 1.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    chunks: Vec<Vec<Place>>,
+    pub(crate) segments: Vec<Arc<SegmentHeader>>,
+}
+
+impl Places {
+    pub(crate) fn last_index(&self) -> Index {
+        let full = self.chunks.len().saturating_sub(1) * CHUNK_ENTRIES;
+        Index((full + self.chunks.last().map_or(0, Vec::len)) as u64)
+    }
+
+    pub(crate) fn push(&mut self, place: Place) {
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.len() < CHUNK_ENTRIES => chunk.push(place),
+            _ => {
+                let mut chunk = Vec::with_capacity(CHUNK_ENTRIES);
+                chunk.push(place);
+                self.chunks.push(chunk);
+            }
+        }
+    }
+
+    pub(crate) fn truncate_to(&mut self, last: Index) {
+        let entries = usize::try_from(last.0).expect("every entry has a place in memory");
+        self.chunks.truncate(entries.div_ceil(CHUNK_ENTRIES));
+        if let Some(chunk) = self.chunks.last_mut()
+            && !entries.is_multiple_of(CHUNK_ENTRIES)
+        {
+            chunk.truncate(entries % CHUNK_ENTRIES);
+        }
+    }
+
+    fn get(&self, index: Index) -> Option<Place> {
+        let at = usize::try_from(index.0.checked_sub(1)?).ok()?;
+        let chunk = self.chunks.get(at / CHUNK_ENTRIES)?;
+        chunk.get(at % CHUNK_ENTRIES).copied()
+    }
+}
+
+/// What the log and its readers share.
+#[derive(Debug)]
+pub(crate) struct Shared<D> {
+    pub(crate) disk: D,
+    places: RwLock<Places>,
+}
+
+impl<D> Shared<D> {
+    pub(crate) fn new(disk: D, places: Places) -> Shared<D> {
+        Shared {
+            disk,
+            places: RwLock::new(places),
+        }
+    }
+
+    pub(crate) fn places(&self) -> RwLockReadGuard<'_, Places> {
+        self.places.read().expect("no holder of this lock panics")
+    }
+
+    pub(crate) fn places_mut(&self) -> RwLockWriteGuard<'_, Places> {
+        self.places.write().expect("no holder of this lock panics")
+    }
+}
+
+/// Gives synced entries back, on whatever thread it is taken to.
+#[derive(Debug)]
+pub struct Reader<D> {
+    shared: Arc<Shared<D>>,
+}
+
+impl<D> Clone for Reader<D> {
+    fn clone(&self) -> Reader<D> {
+        Reader {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<D: Disk> Reader<D> {
+    pub(crate) fn new(shared: Arc<Shared<D>>) -> Reader<D> {
+        Reader { shared }
+    }
+
+    /// The entries that a fetch wants: consecutive from `fetch.from`, not beyond `fetch.to`, and
+    /// not more than `fetch.bytes_max` of payload but for the first. Fewer, or none, if what
+    /// follows is not synced or was superseded; fewer also when there are very many.
+    ///
+    /// # Errors
+    /// `Error::Io` if the disk can't be read, `Error::Corrupt` if it gives something else than
+    /// what was written.
+    pub fn read(&self, fetch: &Fetch) -> Result<Vec<Entry>, Error> {
+        let wanted = self.look_up(fetch);
+        let mut entries = Vec::new();
+        let mut bytes_left = fetch.bytes_max;
+        let mut file: Option<OpenSegment<'_, D>> = None;
+        for (index, place, header) in &wanted {
+            if file.as_ref().is_none_or(|file| file.header != *header) {
+                file = Some(OpenSegment::open(&self.shared.disk, header)?);
+            }
+            let file = file.as_mut().expect("it was opened just above");
+            let required = entries.is_empty();
+            let Some(entry) = file.entry(*index, place.offset(), bytes_left, required)? else {
+                break;
+            };
+            bytes_left = bytes_left.saturating_sub(entry.payload.len());
+            entries.push(entry);
+        }
+        // What was superseded while it was read has another place now, or none.
+        let places = self.shared.places();
+        let still_there = wanted
+            .iter()
+            .take_while(|(index, place, _)| places.get(*index) == Some(*place))
+            .count();
+        entries.truncate(still_there);
+        Ok(entries)
+    }
+
+    fn look_up(&self, fetch: &Fetch) -> Vec<(Index, Place, Arc<SegmentHeader>)> {
+        let places = self.shared.places();
+        let to = fetch
+            .to
+            .min(places.last_index())
+            .min(Index(fetch.from.0.saturating_add(FETCH_ENTRIES_MAX)));
+        (fetch.from.0..=to.0)
+            .map_while(|index| {
+                let place = places.get(Index(index))?;
+                let header = places.segments.get(place.segment())?;
+                Some((Index(index), place, Arc::clone(header)))
+            })
+            .collect()
+    }
+}
+
+/// A segment that is being read, and the last part that was read of it.
+struct OpenSegment<'a, D: Disk> {
+    disk: &'a D,
+    header: Arc<SegmentHeader>,
+    name: String,
+    file: D::File,
+    part: Bytes,
+    part_offset: u64,
+}
+
+impl<'a, D: Disk> OpenSegment<'a, D> {
+    fn open(disk: &'a D, header: &Arc<SegmentHeader>) -> Result<OpenSegment<'a, D>, Error> {
+        let name = header.name();
+        let file = disk.open(&name).map_err(Error::io(disk, &name, "open"))?;
+        Ok(OpenSegment {
+            disk,
+            header: Arc::clone(header),
+            name,
+            file,
+            part: Bytes::new(),
+            part_offset: 0,
+        })
+    }
+
+    /// The entry at this offset; `None` if it has more than `bytes_max` bytes, unless it is
+    /// required.
+    fn entry(
+        &mut self,
+        index: Index,
+        offset: u64,
+        bytes_max: usize,
+        required: bool,
+    ) -> Result<Option<Entry>, Error> {
+        let ahead = bytes_max.saturating_add(HEADER_BYTES);
+        let mut bytes = self.bytes(offset, HEADER_BYTES, ahead)?;
+        let mut header = [0; HEADER_BYTES];
+        bytes.copy_to_slice(&mut header);
+        let header = Header::decode(&header, self.header.salt)
+            .map_err(|invalid| corrupt(self.disk, &self.name, offset, invalid))?;
+        let Kind::Entry(kind) = header.kind else {
+            return Err(self.unexpected(offset, "record's kind", 1, 0));
+        };
+        if header.position.index != index {
+            let found = header.position.index.0;
+            return Err(self.unexpected(offset, "entry's index", index.0, found));
+        }
+        let payload_bytes = header.payload_bytes as usize;
+        if payload_bytes > bytes_max && !required {
+            return Ok(None);
+        }
+        let payload_offset = offset + HEADER_BYTES as u64;
+        let payload = self.bytes(payload_offset, payload_bytes, payload_bytes)?;
+        let found = checksum(self.header.salt, &payload);
+        let expected = header.payload_checksum;
+        if found != expected {
+            return Err(Error::Corrupt {
+                file: self.disk.path().join(&self.name),
+                offset,
+                problem: Problem::Checksum { expected, found },
+            });
+        }
+        Ok(Some(Entry {
+            term: header.position.term,
+            index,
+            kind,
+            payload,
+        }))
+    }
+
+    /// `length` bytes at this offset; if they have to be read, up to `ahead` bytes with them.
+    fn bytes(&mut self, offset: u64, length: usize, ahead: usize) -> Result<Bytes, Error> {
+        let held = |part: &Bytes, part_offset: u64| {
+            let start = usize::try_from(offset.checked_sub(part_offset)?).ok()?;
+            let end = start.checked_add(length)?;
+            (end <= part.len()).then(|| part.slice(start..end))
+        };
+        if let Some(bytes) = held(&self.part, self.part_offset) {
+            return Ok(bytes);
+        }
+        let left = self.header.file_bytes.saturating_sub(offset);
+        let wanted = length.max(ahead.min(READ_BYTES_MAX));
+        let read_bytes = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
+        if read_bytes < length {
+            return Err(self.unexpected(offset, "room in the segment", length as u64, left));
+        }
+        let mut part = vec![0; read_bytes];
+        self.disk
+            .read_at(&self.file, &mut part, offset)
+            .map_err(Error::io(self.disk, &self.name, "read"))?;
+        self.part = part.into();
+        self.part_offset = offset;
+        Ok(self.part.slice(..length))
+    }
+
+    fn unexpected(&self, offset: u64, what: &'static str, expected: u64, found: u64) -> Error {
+        Error::Corrupt {
+            file: self.disk.path().join(&self.name),
+            offset,
+            problem: Problem::Unexpected {
+                what,
+                expected,
+                found,
+            },
+        }
+    }
+}

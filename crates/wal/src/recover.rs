@@ -1,0 +1,572 @@
+//! Reading the log back at start, and telling a torn end from corruption.
+//!
+//! A batch counts once its last record is there, so a write of the core is in the log wholly or
+//! not at all. The first place where no valid record is ends the log, and is one of two things:
+//!
+//! - *Torn*: the batch that starts there or reaches over it was never synced, and so nothing in it
+//!   was acknowledged. That holds if the place is in the last segment and not below the synced
+//!   mark, if it looks like sectors that did not reach the disk (a header all zeros, or a payload
+//!   with more parts of zeros than its header counts), and if no record of a later batch is
+//!   behind it, since a batch is only written when the one before is synced. The whole batch is
+//!   erased.
+//! - *Corrupt*: everything else. Nothing is changed.
+//!
+//! One thing can't be told from a torn batch, and lies outside what the log survives: a disk that
+//! said that the newest batch was synced and lost a sector of it, before the mark was moved on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raft::{Entry, EntryKind, HardState, Position};
+
+use crate::contents::Contents;
+use crate::disk::Disk;
+use crate::error::{Error, Problem};
+use crate::meta::Mark;
+use crate::reader::{Place, Places};
+use crate::record::{
+    HEADER_BYTES, Header, Invalid, Kind, SECTOR_BYTES, VERSION, checksum, decode_hard_state,
+    header_places, header_start, is_zero, zero_parts,
+};
+use crate::segment::{
+    Identity, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, Unreadable, parse_name,
+};
+
+/// What one read of the disk asks for, unless a record is larger.
+const READ_BYTES: usize = 1 << 20;
+
+/// A batch at the end of the log that was never synced, and is erased.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torn {
+    pub file: PathBuf,
+    /// Where the log ends.
+    pub offset: u64,
+    /// How many bytes of the batch there were.
+    pub bytes: u64,
+}
+
+/// What the segments held.
+pub(crate) struct Log<F> {
+    pub(crate) contents: Contents,
+    pub(crate) configurations: Vec<Entry>,
+    pub(crate) places: Places,
+    /// The last batch.
+    pub(crate) batch: u64,
+    /// The last segment.
+    pub(crate) segment: Segment<F>,
+    /// The header checksum of that segment's end record, if it has one: the log has to go on in
+    /// the next segment, which was not made.
+    pub(crate) end_checksum: Option<u32>,
+    pub(crate) torn: Option<Torn>,
+}
+
+/// Reads all segments among these names, and erases a torn end. `None` if there is no segment
+/// and never was one. What it returns is durable.
+pub(crate) fn recover<D: Disk>(
+    disk: &D,
+    identity: Identity,
+    mark: Mark,
+    names: &[String],
+) -> Result<Option<Log<D::File>>, Error> {
+    let names = segment_names(disk, mark, names)?;
+    let mut scan = Scan {
+        disk,
+        identity,
+        mark,
+        contents: Contents::default(),
+        configurations: Vec::new(),
+        places: Places::default(),
+        batch: 0,
+        end_checksum: None,
+        steps: Vec::new(),
+    };
+    let mut last = None;
+    for (at, name) in names.iter().enumerate() {
+        last = Some(scan.segment(name, at + 1 == names.len())?);
+    }
+    let Some((segment, torn)) = last else {
+        return Ok(None);
+    };
+    // A process that was killed may have written what it did not come to sync.
+    let name = segment.header.name();
+    disk.sync(&segment.file)
+        .map_err(Error::io(disk, &name, "sync"))?;
+    Ok(Some(Log {
+        contents: scan.contents,
+        configurations: scan.configurations,
+        places: scan.places,
+        batch: scan.batch,
+        segment,
+        end_checksum: scan.end_checksum,
+        torn,
+    }))
+}
+
+/// The names of all segments in order, none missing.
+fn segment_names<'a, D: Disk>(
+    disk: &D,
+    mark: Mark,
+    names: &'a [String],
+) -> Result<Vec<&'a String>, Error> {
+    let mut segments: Vec<_> = names
+        .iter()
+        .filter_map(|name| Some((parse_name(name)?, name)))
+        .collect();
+    segments.sort_unstable();
+    let missing = |sequence: u64| Error::Missing {
+        file: disk.path().join(format!("wal-{sequence:016x}-*.log")),
+    };
+    for (expected, ((found, _), _)) in (1..).zip(&segments) {
+        if *found != expected {
+            return Err(missing(expected));
+        }
+    }
+    if (segments.len() as u64) < mark.segment {
+        return Err(missing(segments.len() as u64 + 1));
+    }
+    Ok(segments.into_iter().map(|(_, name)| name).collect())
+}
+
+/// One effect of a batch that is not known to be whole yet, with the offset of its record.
+struct Step {
+    offset: u64,
+    effect: Effect,
+}
+
+enum Effect {
+    Entry(Position, Option<Bytes>),
+    HardState(HardState),
+    Truncate(Position),
+    End { position: Position, checksum: u32 },
+}
+
+/// A place where no valid record is.
+struct Bad {
+    offset: u64,
+    problem: Problem,
+    /// It looks like sectors that did not reach the disk.
+    incomplete: bool,
+}
+
+struct Scan<'a, D: Disk> {
+    disk: &'a D,
+    identity: Identity,
+    mark: Mark,
+    contents: Contents,
+    configurations: Vec<Entry>,
+    places: Places,
+    batch: u64,
+    end_checksum: Option<u32>,
+    /// What the batch that is being read came to so far.
+    steps: Vec<Step>,
+}
+
+impl<D: Disk> Scan<'_, D> {
+    fn segment(
+        &mut self,
+        name: &str,
+        is_last: bool,
+    ) -> Result<(Segment<D::File>, Option<Torn>), Error> {
+        let mut window = Window::open(self.disk, name)?;
+        let header = self.header(name, &mut window)?;
+        let header = Arc::new(header);
+        self.places.segments.push(Arc::clone(&header));
+        self.end_checksum = None;
+        // Where the last whole batch ends, and where the last record ends.
+        let mut whole = SEGMENT_HEADER_BYTES as u64;
+        let mut end = whole;
+        let mut torn = None;
+        while self.end_checksum.is_none() {
+            match self.record(&header, &mut window, end)? {
+                Ok((record_end, last)) => {
+                    end = record_end;
+                    if last {
+                        self.apply(name)?;
+                        whole = end;
+                    }
+                }
+                Err(bad) => {
+                    torn = self.judge(&bad, name, &header, &mut window, is_last, whole)?;
+                    break;
+                }
+            }
+        }
+        self.steps.clear();
+        let segment = Segment {
+            file: window.file,
+            header: *header,
+            end: whole,
+            zeroed: whole,
+        };
+        Ok((segment, torn))
+    }
+
+    /// Reads the segment's header, and checks that it goes on where the segment before ended.
+    fn header(&self, name: &str, window: &mut Window<'_, D>) -> Result<SegmentHeader, Error> {
+        let corrupt = |problem| Unreadable::Corrupt(problem).into_error(self.disk, name);
+        let must_be = |what, expected: u64, found: u64| {
+            if expected == found {
+                return Ok(());
+            }
+            Err(corrupt(Problem::Unexpected {
+                what,
+                expected,
+                found,
+            }))
+        };
+        if window.file_bytes < SEGMENT_HEADER_BYTES as u64 {
+            return Err(corrupt(Problem::Lost));
+        }
+        let bytes = window.bytes(0, SEGMENT_HEADER_BYTES)?;
+        let header =
+            SegmentHeader::decode(bytes).map_err(|error| error.into_error(self.disk, name))?;
+        if header.identity.server != self.identity.server {
+            return Err(Error::OtherServer {
+                directory: self.disk.path().join(name),
+                expected: self.identity.server,
+                found: header.identity.server,
+            });
+        }
+        let (sequence, first_index) = parse_name(name).unwrap_or_default();
+        let previous = header.previous;
+        must_be(
+            "directory's instance number",
+            self.identity.instance.0,
+            header.identity.instance.0,
+        )?;
+        must_be("segment's sequence", sequence, header.sequence)?;
+        must_be(
+            "segment's first index",
+            first_index.0,
+            previous.index.next().0,
+        )?;
+        must_be(
+            "entry index before the segment",
+            self.contents.last.index.0,
+            previous.index.0,
+        )?;
+        must_be(
+            "term before the segment",
+            self.contents.last.term.0,
+            previous.term.0,
+        )?;
+        must_be("segment's first batch", self.batch + 1, header.first_batch)?;
+        must_be("length of the file", header.file_bytes, window.file_bytes)?;
+        must_be(
+            "checksum of the segment before",
+            self.end_checksum.unwrap_or(0).into(),
+            header.previous_checksum.into(),
+        )?;
+        Ok(header)
+    }
+
+    /// Reads the record behind `end` into a step. Returns where it ends, and whether its batch
+    /// does.
+    fn record(
+        &mut self,
+        segment: &SegmentHeader,
+        window: &mut Window<'_, D>,
+        end: u64,
+    ) -> Result<Result<(u64, bool), Bad>, Error> {
+        let start = header_start(end);
+        let bad = |problem, incomplete| {
+            Ok(Err(Bad {
+                offset: start,
+                problem,
+                incomplete,
+            }))
+        };
+        let room = segment.file_bytes.saturating_sub(start);
+        if room < HEADER_BYTES as u64 {
+            return bad(Problem::Lost, false);
+        }
+        let gap = (start - end) as usize;
+        let bytes = window.bytes(end, gap + HEADER_BYTES)?;
+        let (gap, bytes) = bytes.split_at(gap);
+        if !is_zero(gap) {
+            return bad(Problem::Padding, false);
+        }
+        let (bytes, _) = bytes.split_first_chunk().expect("the window is that long");
+        let header = match Header::decode(bytes, segment.salt) {
+            Ok(header) => header,
+            Err(invalid) => return bad(invalid.into(), invalid == Invalid::Zeros),
+        };
+        let header_checksum = u32::from_le_bytes(*bytes.first_chunk().expect("a header is longer"));
+        if header.batch != self.batch + 1 {
+            return bad(
+                unexpected("record's batch", self.batch + 1, header.batch),
+                false,
+            );
+        }
+        if header.record_bytes() as u64 > room {
+            return bad(
+                unexpected("record's length", room, header.record_bytes() as u64),
+                false,
+            );
+        }
+        let payload_bytes = header.payload_bytes as usize;
+        let payload = window.bytes(
+            start + HEADER_BYTES as u64,
+            header.record_bytes() - HEADER_BYTES,
+        )?;
+        let (payload, padding) = payload.split_at(payload_bytes);
+        let found = checksum(segment.salt, payload);
+        if found != header.payload_checksum {
+            let problem = Problem::Checksum {
+                expected: header.payload_checksum,
+                found,
+            };
+            return bad(problem, zero_parts(start, payload) > header.zero_parts);
+        }
+        if !is_zero(padding) {
+            return bad(Problem::Padding, false);
+        }
+        let effect = match effect(&header, header_checksum, payload) {
+            Ok(effect) => effect,
+            Err(problem) => return bad(problem, false),
+        };
+        self.steps.push(Step {
+            offset: start,
+            effect,
+        });
+        Ok(Ok((start + header.record_bytes() as u64, header.last)))
+    }
+
+    /// Takes the steps of a whole batch.
+    fn apply(&mut self, name: &str) -> Result<(), Error> {
+        let segment = self.places.segments.len() - 1;
+        for step in self.steps.drain(..) {
+            let contents = &mut self.contents;
+            let last = contents.last;
+            let problem = match step.effect {
+                Effect::Entry(position, payload) if contents.takes(position) => {
+                    contents.append(position);
+                    self.places.push(Place::new(segment, step.offset));
+                    self.configurations.extend(payload.map(|payload| Entry {
+                        term: position.term,
+                        index: position.index,
+                        kind: EntryKind::Configuration,
+                        payload,
+                    }));
+                    continue;
+                }
+                Effect::HardState(hard_state) if hard_state.term >= contents.hard_state.term => {
+                    contents.hard_state = hard_state;
+                    continue;
+                }
+                Effect::Truncate(to) if contents.position_at(to.index) == Some(to) => {
+                    contents.truncate_to(to);
+                    self.places.truncate_to(to.index);
+                    self.configurations.retain(|entry| entry.index <= to.index);
+                    continue;
+                }
+                Effect::End { position, checksum } if position == last => {
+                    self.end_checksum = Some(checksum);
+                    continue;
+                }
+                Effect::Entry(position, _) if position.index != last.index.next() => {
+                    unexpected("entry's index", last.index.next().0, position.index.0)
+                }
+                Effect::Entry(position, _) => {
+                    unexpected("entry's term", last.term.0.max(1), position.term.0)
+                }
+                Effect::HardState(hard_state) => unexpected(
+                    "hard state's term",
+                    contents.hard_state.term.0,
+                    hard_state.term.0,
+                ),
+                Effect::Truncate(position) | Effect::End { position, .. } => {
+                    unexpected("last entry's index", last.index.0, position.index.0)
+                }
+            };
+            return Err(Error::Corrupt {
+                file: self.disk.path().join(name),
+                offset: step.offset,
+                problem,
+            });
+        }
+        self.batch += 1;
+        Ok(())
+    }
+
+    /// Decides what a bad place is: a torn batch, which is erased, or the end of the log with
+    /// nothing behind it, or else corruption. `whole` is where the last whole batch ends.
+    fn judge(
+        &self,
+        bad: &Bad,
+        name: &str,
+        header: &SegmentHeader,
+        window: &mut Window<'_, D>,
+        is_last: bool,
+        whole: u64,
+    ) -> Result<Option<Torn>, Error> {
+        let file = self.disk.path().join(name);
+        let is_marked = self.mark.segment == header.sequence && whole < self.mark.offset;
+        let may_be_torn = is_last && !is_marked && bad.incomplete;
+        let written_end = if may_be_torn {
+            window.written_end(bad.offset, header.salt, self.batch + 1)?
+        } else {
+            None
+        };
+        let Some(written_end) = written_end else {
+            return Err(Error::Corrupt {
+                file,
+                offset: bad.offset,
+                problem: bad.problem.clone(),
+            });
+        };
+        if written_end == bad.offset && self.steps.is_empty() {
+            return Ok(None);
+        }
+        window.erase(whole, written_end)?;
+        Ok(Some(Torn {
+            file,
+            offset: whole,
+            bytes: written_end - whole,
+        }))
+    }
+}
+
+/// What a valid record does.
+fn effect(header: &Header, header_checksum: u32, payload: &[u8]) -> Result<Effect, Problem> {
+    let position = header.position;
+    match header.kind {
+        Kind::Entry(EntryKind::Configuration) => Ok(Effect::Entry(
+            position,
+            Some(Bytes::copy_from_slice(payload)),
+        )),
+        Kind::Entry(_) => Ok(Effect::Entry(position, None)),
+        Kind::HardState => decode_hard_state(position.term, payload)
+            .map(Effect::HardState)
+            .ok_or(unexpected("hard state", 0, payload.len() as u64)),
+        Kind::Truncate => Ok(Effect::Truncate(position)),
+        Kind::SegmentEnd => Ok(Effect::End {
+            position,
+            checksum: header_checksum,
+        }),
+        Kind::Recovering => Err(unexpected("record's kind", 1, 5)),
+        Kind::Recovered => Err(unexpected("record's kind", 1, 6)),
+    }
+}
+
+fn unexpected(what: &'static str, expected: u64, found: u64) -> Problem {
+    Problem::Unexpected {
+        what,
+        expected,
+        found,
+    }
+}
+
+/// The error for a synced header that is none.
+pub(crate) fn corrupt<D: Disk>(disk: &D, name: &str, offset: u64, invalid: Invalid) -> Error {
+    Error::Corrupt {
+        file: disk.path().join(name),
+        offset,
+        problem: invalid.into(),
+    }
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Problem {
+        match invalid {
+            Invalid::Zeros => Problem::Lost,
+            Invalid::Checksum { expected, found } => Problem::Checksum { expected, found },
+            Invalid::Version(found) => unexpected("record's version", VERSION.into(), found.into()),
+            Invalid::Field {
+                what,
+                expected,
+                found,
+            } => unexpected(what, expected, found),
+        }
+    }
+}
+
+/// A file and the part of it that was read last.
+struct Window<'a, D: Disk> {
+    disk: &'a D,
+    name: &'a str,
+    file: D::File,
+    file_bytes: u64,
+    part: Vec<u8>,
+    part_offset: u64,
+}
+
+impl<'a, D: Disk> Window<'a, D> {
+    fn open(disk: &'a D, name: &'a str) -> Result<Window<'a, D>, Error> {
+        let file = disk.open(name).map_err(Error::io(disk, name, "open"))?;
+        let file_bytes = disk.length(&file).map_err(Error::io(disk, name, "read"))?;
+        Ok(Window {
+            disk,
+            name,
+            file,
+            file_bytes,
+            part: Vec::new(),
+            part_offset: 0,
+        })
+    }
+
+    /// This many bytes at this offset. The file is that long.
+    fn bytes(&mut self, offset: u64, length: usize) -> Result<&[u8], Error> {
+        let is_held = offset >= self.part_offset
+            && offset + length as u64 <= self.part_offset + self.part.len() as u64;
+        if !is_held {
+            let left = self.file_bytes.saturating_sub(offset);
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            self.part.resize(length.max(READ_BYTES.min(left)), 0);
+            self.part_offset = offset;
+            self.disk
+                .read_at(&self.file, &mut self.part, offset)
+                .map_err(Error::io(self.disk, self.name, "read"))?;
+        }
+        let start = (offset - self.part_offset) as usize;
+        Ok(self
+            .part
+            .get(start..start + length)
+            .expect("it was read just above, or is held"))
+    }
+
+    /// Where what was written ends, looking from `offset` on: behind the last sector that is not
+    /// all zeros, or at `offset`. `None` if there is a record of another batch than `batch`: it
+    /// was written when that batch was synced.
+    fn written_end(&mut self, offset: u64, salt: u32, batch: u64) -> Result<Option<u64>, Error> {
+        let sector_bytes = SECTOR_BYTES as u64;
+        let mut written_end = offset;
+        let mut start = offset;
+        while start < self.file_bytes {
+            let end = (start / sector_bytes + 1) * sector_bytes;
+            let end = end.min(self.file_bytes);
+            let sector = self.bytes(start, (end - start) as usize)?;
+            if !is_zero(sector) {
+                let proves_sync = |bytes| match Header::decode(bytes, salt) {
+                    Ok(header) => header.batch != batch,
+                    Err(Invalid::Zeros | Invalid::Checksum { .. }) => false,
+                    Err(Invalid::Version(_) | Invalid::Field { .. }) => true,
+                };
+                if header_places(sector).any(proves_sync) {
+                    return Ok(None);
+                }
+                written_end = end;
+            }
+            start = end;
+        }
+        Ok(Some(written_end))
+    }
+
+    /// Writes zeros, and makes them durable.
+    fn erase(&mut self, from: u64, to: u64) -> Result<(), Error> {
+        let zeros = vec![0; READ_BYTES];
+        let mut offset = from;
+        while offset < to {
+            let length = (to - offset).min(READ_BYTES as u64) as usize;
+            let (zeros, _) = zeros.split_at(length);
+            self.disk
+                .write_at(&self.file, zeros, offset)
+                .map_err(Error::io(self.disk, self.name, "erase a torn end"))?;
+            offset += length as u64;
+        }
+        self.disk
+            .sync(&self.file)
+            .map_err(Error::io(self.disk, self.name, "sync"))
+    }
+}

@@ -1,0 +1,207 @@
+//! One file of the log: its name, its header, and the room in it.
+//!
+//! ```text
+//! header, 4096 bytes
+//!      0  8 bytes  "QUOR-WAL"
+//!      8  u32      CRC-32C of bytes 12 to 4095
+//!     12  u32      format version, 1
+//!     16  u64      server id
+//!     24  u64      instance: the random number of the data directory
+//!     32  u64      cluster id, 0 if it was not known
+//!     40  u64      sequence: 1, 2, 3 ...
+//!     48  u64      first index: that of the first entry appended here
+//!     56  u64      term of the entry before that one
+//!     64  u64      first batch
+//!     72  u64      length of the file
+//!     80  u32      salt: random, where the checksums of the records start
+//!     84  u32      header checksum of the end record of the segment before; 0 in the first
+//!     88           zeros
+//! records, the first of which is the hard state in a batch of its own (record.rs)
+//! zeros
+//! ```
+//! All numbers are little-endian. The magic, the checksum and the version stay where they are in
+//! every version. The header and the first batch are synced before the file gets its name, so a
+//! file with this name has them whole. The name has the sequence as well as the first index,
+//! since two segments can have the same first index: what is between may have been superseded.
+
+use bytes::{Buf, BufMut};
+use raft::{ClusterId, Index, Instance, Position, ServerId, Term};
+
+use crate::disk::Disk;
+use crate::error::{Error, Problem};
+use crate::record::{HEADER_BYTES, checksum, header_start, is_zero};
+
+/// The length of a segment's header.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
+/// The segment that is being prepared.
+pub(crate) const NEXT_NAME: &str = "wal.next";
+/// The newest format that this release reads, and the one it writes.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+const MAGIC: &[u8; 8] = b"QUOR-WAL";
+/// Where a file's checksum starts, in place of a salt.
+pub(crate) const ALL_ONES: u32 = u32::MAX;
+
+/// Whose data directory it is (rule 41).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) server: ServerId,
+    pub(crate) instance: Instance,
+}
+
+/// A segment's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) identity: Identity,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) sequence: u64,
+    /// The last entry before this segment.
+    pub(crate) previous: Position,
+    pub(crate) first_batch: u64,
+    pub(crate) file_bytes: u64,
+    pub(crate) salt: u32,
+    pub(crate) previous_checksum: u32,
+}
+
+impl SegmentHeader {
+    /// The name of the file with this header.
+    pub(crate) fn name(&self) -> String {
+        let first = self.previous.index.next();
+        format!("wal-{:016x}-{:016x}.log", self.sequence, first.0)
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut fields = Vec::with_capacity(SEGMENT_HEADER_BYTES - 12);
+        fields.put_u32_le(FORMAT_VERSION);
+        fields.put_u64_le(self.identity.server.0);
+        fields.put_u64_le(self.identity.instance.0);
+        fields.put_u64_le(self.cluster.map_or(0, |cluster| cluster.0));
+        fields.put_u64_le(self.sequence);
+        fields.put_u64_le(self.previous.index.next().0);
+        fields.put_u64_le(self.previous.term.0);
+        fields.put_u64_le(self.first_batch);
+        fields.put_u64_le(self.file_bytes);
+        fields.put_u32_le(self.salt);
+        fields.put_u32_le(self.previous_checksum);
+        seal(MAGIC, SEGMENT_HEADER_BYTES, fields)
+    }
+
+    /// The header with these bytes, and its format version if that is a newer one.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<SegmentHeader, Unreadable> {
+        let mut fields = unseal(MAGIC, bytes)?;
+        let server = ServerId(fields.get_u64_le());
+        let instance = Instance(fields.get_u64_le());
+        let cluster = fields.get_u64_le();
+        let sequence = fields.get_u64_le();
+        let first_index = Index(fields.get_u64_le());
+        let previous_term = Term(fields.get_u64_le());
+        Ok(SegmentHeader {
+            identity: Identity { server, instance },
+            cluster: (cluster != 0).then_some(ClusterId(cluster)),
+            sequence,
+            previous: Position {
+                term: previous_term,
+                index: first_index.prev(),
+            },
+            first_batch: fields.get_u64_le(),
+            file_bytes: fields.get_u64_le(),
+            salt: fields.get_u32_le(),
+            previous_checksum: fields.get_u32_le(),
+        })
+    }
+}
+
+/// Why the fixed part of a file can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    Newer(u32),
+    Corrupt(Problem),
+}
+
+impl Unreadable {
+    pub(crate) fn into_error<D: Disk>(self, disk: &D, name: &str) -> Error {
+        let file = disk.path().join(name);
+        match self {
+            Unreadable::Newer(found) => Error::NewerFormat {
+                file,
+                found,
+                newest: FORMAT_VERSION,
+            },
+            Unreadable::Corrupt(problem) => Error::Corrupt {
+                file,
+                offset: 0,
+                problem,
+            },
+        }
+    }
+}
+
+/// Magic, checksum, the fields (the version first), and zeros up to `length`.
+pub(crate) fn seal(magic: &[u8; 8], length: usize, mut fields: Vec<u8>) -> Vec<u8> {
+    fields.resize(length - 12, 0);
+    let mut bytes = Vec::with_capacity(length);
+    bytes.put_slice(magic);
+    bytes.put_u32_le(checksum(ALL_ONES, &fields));
+    bytes.put_slice(&fields);
+    bytes
+}
+
+/// The fields behind the version, which is known to be ours.
+pub(crate) fn unseal<'a>(magic: &[u8; 8], bytes: &'a [u8]) -> Result<&'a [u8], Unreadable> {
+    if is_zero(bytes) {
+        return Err(Unreadable::Corrupt(Problem::Lost));
+    }
+    let (mut head, fields) = bytes.split_at(12);
+    let mut found_magic = [0; 8];
+    head.copy_to_slice(&mut found_magic);
+    let expected = head.get_u32_le();
+    let found = checksum(ALL_ONES, fields);
+    if expected != found {
+        return Err(Unreadable::Corrupt(Problem::Checksum { expected, found }));
+    }
+    if found_magic != *magic {
+        return Err(Unreadable::Corrupt(Problem::Unexpected {
+            what: "file's magic number",
+            expected: u64::from_be_bytes(*magic),
+            found: u64::from_be_bytes(found_magic),
+        }));
+    }
+    let mut rest = fields;
+    match rest.get_u32_le() {
+        FORMAT_VERSION => Ok(rest),
+        newer => Err(Unreadable::Newer(newer)),
+    }
+}
+
+/// The sequence and the first index in a segment's name.
+pub(crate) fn parse_name(name: &str) -> Option<(u64, Index)> {
+    let (sequence, first) = name
+        .strip_prefix("wal-")?
+        .strip_suffix(".log")?
+        .split_once('-')?;
+    if sequence.len() != 16 || first.len() != 16 {
+        return None;
+    }
+    let sequence = u64::from_str_radix(sequence, 16).ok()?;
+    let first = u64::from_str_radix(first, 16).ok()?;
+    Some((sequence, Index(first)))
+}
+
+/// A segment that is open, and how far it is filled.
+#[derive(Debug)]
+pub(crate) struct Segment<F> {
+    pub(crate) file: F,
+    pub(crate) header: SegmentHeader,
+    /// Where the next record may start: a multiple of 8. Everything behind it is zeros.
+    pub(crate) end: u64,
+    /// Up to here zeros were written and synced, at the least: syncing what overwrites them is
+    /// cheaper than syncing what was only reserved, whose state the file system has to note down.
+    pub(crate) zeroed: u64,
+}
+
+impl<F> Segment<F> {
+    /// True if a batch of this size fits in, and the segment's end record behind it.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        header_start(self.end + bytes) + HEADER_BYTES as u64 <= self.header.file_bytes
+    }
+}

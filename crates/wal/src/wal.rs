@@ -1,0 +1,647 @@
+//! The log as its one writer has it: open, append, sync, go on in the next segment.
+
+use std::sync::Arc;
+
+use raft::{
+    Entry, HardState, Index, Instance, Position, Recovered, Restart, ServerId, Write, WriteId,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::contents::Contents;
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::meta::{self, Mark};
+use crate::reader::{Place, Places, Reader, Shared};
+use crate::record::{ENTRY_BYTES_MAX, HEADER_BYTES, Kind, Record, lay_out};
+use crate::recover::{Log, Torn, recover};
+use crate::segment::{
+    FORMAT_VERSION, Identity, NEXT_NAME, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, parse_name,
+};
+
+/// The usual length of a segment.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// The least length of a segment.
+pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
+
+/// How far `prepare_next` keeps written zeros ahead of the end of the log.
+const ZEROED_AHEAD_BYTES: u64 = 4 << 20;
+/// How much of that one call writes.
+const ZERO_STEP_BYTES: u64 = 256 << 10;
+/// How far a batch that leaves the zeros behind writes its own: to the next multiple of this.
+const ZERO_BESIDE_BYTES: u64 = 64 << 10;
+/// How much may be synced before the mark in meta is moved on.
+const MARK_BYTES: u64 = 4 << 20;
+/// What the buffer for a batch keeps when a larger batch is through.
+const BUFFER_BYTES_KEPT: usize = 4 << 20;
+
+/// What is fixed while a log is open.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whose directory it must be.
+    pub server_id: ServerId,
+    /// The length of a segment: a multiple of 4096, at least `SEGMENT_BYTES_MIN`. One that holds
+    /// a single larger batch is longer.
+    pub segment_bytes: u64,
+    /// Random, and another at each start: the instance number and the salts are drawn from it.
+    pub seed: u64,
+}
+
+/// What a directory held.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Drawn at the first start (rule 41).
+    pub instance: Instance,
+    /// Larger than at any start before, and durable (rule 15).
+    pub restart: Restart,
+    pub recovered: Recovered,
+    /// What was erased at the end of the log.
+    pub torn: Option<Torn>,
+}
+
+/// The log of one server, and its only writer.
+///
+/// After an error nothing more is written, and every call answers `Error::Failed`: what is on
+/// disk is known only to the next start.
+#[derive(Debug)]
+pub struct Wal<D: Disk> {
+    shared: Arc<Shared<D>>,
+    options: Options,
+    random: StdRng,
+    meta: meta::State,
+    segment: Segment<D::File>,
+    /// The next segment's file, once there is one.
+    next: Option<Next<D::File>>,
+    /// What everything appended adds up to.
+    contents: Contents,
+    appended: WriteId,
+    /// What was appended since the last sync.
+    pending: Vec<Record>,
+    /// The most that `pending` can take up in a segment.
+    pending_bytes: u64,
+    synced: Synced,
+    /// The batch that is being written; kept for its memory.
+    buffer: Vec<u8>,
+    failed: bool,
+}
+
+/// What is on disk.
+#[derive(Clone, Copy, Debug)]
+struct Synced {
+    hard_state: HardState,
+    last: Position,
+    batch: u64,
+}
+
+/// The next segment's file while it is being prepared.
+#[derive(Debug)]
+struct Next<F> {
+    file: F,
+    bytes: u64,
+    zeroed: u64,
+}
+
+impl<D: Disk> Wal<D> {
+    /// Opens the log in a directory, which may be empty: then it is this server's from now on.
+    /// Everything that `Opened` says is durable.
+    ///
+    /// # Errors
+    /// `Error::Locked` if another process has the directory, `Error::OtherServer` if it is another
+    /// server's, `Error::NewerFormat` if a later release wrote it, `Error::Corrupt` or
+    /// `Error::Missing` if something that was synced is not there any more, `Error::Io`.
+    ///
+    /// # Panics
+    /// If an option is out of its range.
+    pub fn open(disk: D, options: Options) -> Result<(Wal<D>, Opened), Error> {
+        let segment_bytes = options.segment_bytes;
+        assert!(
+            segment_bytes >= SEGMENT_BYTES_MIN && segment_bytes.is_multiple_of(4096),
+            "segments of {segment_bytes} bytes",
+        );
+        lock(&disk)?;
+        let mut random = StdRng::seed_from_u64(options.seed);
+        let (mut meta, doubtful) = load_meta(&disk, options.server_id, &mut random)?;
+        // A process that was killed may have renamed what it did not come to sync (rule 8).
+        disk.sync_directory()
+            .map_err(Error::io(&disk, "", "sync the data directory"))?;
+        let names = list(&disk)?;
+        let log = match recover(&disk, meta.identity, meta.mark, &names)? {
+            Some(log) => log,
+            None => first_log(&disk, &options, &meta, &mut random)?,
+        };
+        meta.cluster = meta.cluster.or(log.contents.hard_state.seating.cluster());
+        meta.restart = Restart(meta.restart.0 + 1 + u64::from(doubtful));
+        let opened = Opened {
+            instance: meta.identity.instance,
+            restart: meta.restart,
+            recovered: Recovered {
+                hard_state: log.contents.hard_state,
+                term_starts: log.contents.term_starts.clone(),
+                last: log.contents.last,
+                configurations: log.configurations,
+            },
+            torn: log.torn,
+        };
+        let mut wal = Wal {
+            synced: Synced {
+                hard_state: log.contents.hard_state,
+                last: log.contents.last,
+                batch: log.batch,
+            },
+            shared: Arc::new(Shared::new(disk, log.places)),
+            options,
+            random,
+            meta,
+            segment: log.segment,
+            next: None,
+            contents: log.contents,
+            appended: WriteId(0),
+            pending: Vec::new(),
+            pending_bytes: 0,
+            buffer: Vec::new(),
+            failed: false,
+        };
+        if let Some(end_checksum) = log.end_checksum {
+            wal.start_next(end_checksum, 0)?;
+        }
+        wal.write_meta()?;
+        Ok((wal, opened))
+    }
+
+    /// Takes a write, the next one in order: the first after opening has id 1. It is in memory
+    /// until `sync`.
+    ///
+    /// # Errors
+    /// `Error::Failed` after an earlier error.
+    ///
+    /// # Panics
+    /// If the write does not go on where the log ends, or an entry is over `ENTRY_BYTES_MAX`.
+    pub fn append(&mut self, write: &Write) -> Result<(), Error> {
+        if self.failed {
+            return Err(Error::Failed);
+        }
+        assert!(
+            write.id == self.appended.next(),
+            "write {} after write {}",
+            write.id,
+            self.appended
+        );
+        self.appended = write.id;
+        if let Some(from) = write.truncate_from {
+            self.truncate_from(from);
+        }
+        for entry in &write.entries {
+            self.append_entry(entry);
+        }
+        if let Some(hard_state) = write.hard_state {
+            assert!(
+                hard_state.term >= self.contents.hard_state.term,
+                "term {} after term {}",
+                hard_state.term,
+                self.contents.hard_state.term
+            );
+            self.contents.hard_state = hard_state;
+            self.push(Record::hard_state(&hard_state));
+        }
+        Ok(())
+    }
+
+    /// Makes everything appended durable: one write and one sync, but for a change of segment.
+    /// Returns the last write, which is durable with all before it.
+    ///
+    /// # Errors
+    /// `Error::Io` if the disk fails, and then it is not known what of it is durable;
+    /// `Error::Failed` after an earlier error.
+    pub fn sync(&mut self) -> Result<WriteId, Error> {
+        self.guard(Wal::write_pending)?;
+        Ok(self.appended)
+    }
+
+    /// Does one short step of what makes later syncs quick: writes zeros ahead of the end of the
+    /// log, and makes the next segment when this one is nearly full. For times without a write
+    /// that waits. Returns whether there is more to do. A full disk is no error here (rule 7).
+    ///
+    /// # Errors
+    /// `Error::Io` if the disk fails; `Error::Failed` after an earlier error.
+    pub fn prepare_next(&mut self) -> Result<bool, Error> {
+        self.guard(Wal::prepare_step)
+    }
+
+    /// A handle that reads entries on another thread.
+    #[must_use]
+    pub fn reader(&self) -> Reader<D> {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// Notes down how far the log is synced, so that the next start can tell more. Nothing is
+    /// lost without it.
+    ///
+    /// # Errors
+    /// `Error::Io` if the disk fails; `Error::Failed` after an earlier error.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.guard(Wal::write_meta)
+    }
+
+    fn guard<T>(&mut self, act: fn(&mut Wal<D>) -> Result<T, Error>) -> Result<T, Error> {
+        if self.failed {
+            return Err(Error::Failed);
+        }
+        let result = act(self);
+        self.failed = result.is_err();
+        result
+    }
+
+    fn truncate_from(&mut self, from: Index) {
+        let last = self.contents.last;
+        assert!(
+            from > Index(0) && from <= last.index,
+            "truncated from {from}, the log ends at {}",
+            last.index
+        );
+        let stays = self.contents.position_at(from.prev());
+        let stays = stays.expect("it is before the last entry");
+        self.contents.truncate_to(stays);
+        // No reader gets a superseded entry from here on; what was not synced has no place yet.
+        let mut places = self.shared.places_mut();
+        if places.last_index() > stays.index {
+            places.truncate_to(stays.index);
+        }
+        drop(places);
+        self.push(Record {
+            kind: Kind::Truncate,
+            position: stays,
+            payload: bytes::Bytes::new(),
+        });
+    }
+
+    fn append_entry(&mut self, entry: &Entry) {
+        let position = entry.position();
+        assert!(
+            self.contents.takes(position),
+            "entry {position:?} after {:?}",
+            self.contents.last
+        );
+        assert!(
+            entry.payload.len() <= ENTRY_BYTES_MAX,
+            "an entry of {} bytes",
+            entry.payload.len()
+        );
+        self.contents.append(position);
+        self.push(Record {
+            kind: Kind::Entry(entry.kind),
+            position,
+            payload: entry.payload.clone(),
+        });
+    }
+
+    fn push(&mut self, record: Record) {
+        self.pending_bytes += record.bytes_max();
+        self.pending.push(record);
+    }
+
+    fn write_pending(&mut self) -> Result<(), Error> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if !self.segment.has_room(self.pending_bytes) {
+            let end_checksum = self.end_segment()?;
+            self.start_next(end_checksum, self.pending_bytes)?;
+        }
+        let records = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let starts = self.write_batch(&records)?;
+        self.publish(&records, &starts);
+        self.synced.hard_state = self.contents.hard_state;
+        self.synced.last = self.contents.last;
+        let mark = self.meta.mark;
+        if self.segment.end - mark.offset >= MARK_BYTES {
+            self.write_meta()?;
+        }
+        Ok(())
+    }
+
+    /// Writes and syncs one batch. Returns where each record starts.
+    fn write_batch(&mut self, records: &[Record]) -> Result<Vec<u64>, Error> {
+        let segment = &mut self.segment;
+        let batch = self.synced.batch + 1;
+        self.buffer.clear();
+        let starts = lay_out(
+            records,
+            batch,
+            segment.header.salt,
+            segment.end,
+            &mut self.buffer,
+        );
+        let end = segment.end + self.buffer.len() as u64;
+        assert!(
+            end <= segment.header.file_bytes,
+            "a batch up to {end} in a segment of {}",
+            segment.header.file_bytes
+        );
+        let mut written = end;
+        if end > segment.zeroed {
+            written = end
+                .next_multiple_of(ZERO_BESIDE_BYTES)
+                .min(segment.header.file_bytes);
+            self.buffer.resize((written - segment.end) as usize, 0);
+        }
+        let disk = &self.shared.disk;
+        let name = segment.header.name();
+        disk.write_at(&segment.file, &self.buffer, segment.end)
+            .map_err(Error::io(disk, &name, "write"))?;
+        disk.sync(&segment.file)
+            .map_err(Error::io(disk, &name, "sync"))?;
+        segment.end = end;
+        segment.zeroed = segment.zeroed.max(written);
+        self.synced.batch = batch;
+        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
+        Ok(starts)
+    }
+
+    /// Lets readers see the entries of a synced batch.
+    fn publish(&self, records: &[Record], starts: &[u64]) {
+        let mut places = self.shared.places_mut();
+        let segment = places.segments.len() - 1;
+        // Entries that were superseded within the batch leave no trace.
+        let mut entries: Vec<(Index, Place)> = Vec::new();
+        for (record, start) in records.iter().zip(starts) {
+            let index = record.position.index;
+            match record.kind {
+                Kind::Entry(_) => entries.push((index, Place::new(segment, *start))),
+                Kind::Truncate => entries.retain(|(entry, _)| *entry <= index),
+                _ => {}
+            }
+        }
+        for (index, place) in entries {
+            assert!(
+                index == places.last_index().next(),
+                "entry {index} has a place after {}",
+                places.last_index()
+            );
+            places.push(place);
+        }
+    }
+
+    /// Closes the segment with a batch of its own. Returns the checksum of that record's header.
+    fn end_segment(&mut self) -> Result<u32, Error> {
+        let end = Record {
+            kind: Kind::SegmentEnd,
+            position: self.synced.last,
+            payload: bytes::Bytes::new(),
+        };
+        let start = self.segment.end;
+        let starts = self.write_batch(&[end])?;
+        let before = starts.first().map_or(0, |end| end - start) as usize;
+        let checksum = self.buffer.get(before..).and_then(|end| end.first_chunk());
+        let checksum = checksum.expect("the buffer still holds the batch that was written");
+        Ok(u32::from_le_bytes(*checksum))
+    }
+
+    /// Goes on in the next segment, with room for a batch of `batch_bytes`.
+    fn start_next(&mut self, end_checksum: u32, batch_bytes: u64) -> Result<(), Error> {
+        let header = SegmentHeader {
+            identity: self.meta.identity,
+            cluster: self.synced.hard_state.seating.cluster(),
+            sequence: self.segment.header.sequence + 1,
+            previous: self.synced.last,
+            first_batch: self.synced.batch + 1,
+            file_bytes: segment_bytes_for(&self.options, batch_bytes),
+            salt: self.random.next_u32(),
+            previous_checksum: end_checksum,
+        };
+        let next = self.next.take();
+        self.segment = start_segment(&self.shared.disk, header, &self.synced.hard_state, next)?;
+        self.synced.batch += 1;
+        self.shared.places_mut().segments.push(Arc::new(header));
+        self.write_meta()
+    }
+
+    /// Writes meta with how far the log is synced.
+    fn write_meta(&mut self) -> Result<(), Error> {
+        let cluster = self.synced.hard_state.seating.cluster();
+        let meta = meta::State {
+            sequence: self.meta.sequence + 1,
+            cluster: self.meta.cluster.or(cluster),
+            mark: Mark {
+                segment: self.segment.header.sequence,
+                offset: self.segment.end,
+                index: self.synced.last.index,
+            },
+            ..self.meta
+        };
+        meta::write(&self.shared.disk, &meta)?;
+        self.meta = meta;
+        Ok(())
+    }
+
+    fn prepare_step(&mut self) -> Result<bool, Error> {
+        let segment = &mut self.segment;
+        let disk = &self.shared.disk;
+        let ahead = segment.end + ZEROED_AHEAD_BYTES;
+        let file_bytes = segment.header.file_bytes;
+        if segment.zeroed < ahead.min(file_bytes) {
+            // Not below the end: what is written there must stay.
+            let from = segment.zeroed.max(segment.end);
+            segment.zeroed = write_zeros(
+                disk,
+                &segment.file,
+                &segment.header.name(),
+                from,
+                file_bytes,
+            )?;
+            return Ok(true);
+        }
+        let ahead_in_next = ahead.saturating_sub(file_bytes);
+        if ahead_in_next == 0 {
+            return Ok(false);
+        }
+        let Some(next) = &mut self.next else {
+            let bytes = self.options.segment_bytes;
+            self.next = unless_full(create_next(disk, bytes))?;
+            return Ok(self.next.is_some());
+        };
+        if next.zeroed < ahead_in_next.min(next.bytes) {
+            next.zeroed = write_zeros(disk, &next.file, NEXT_NAME, next.zeroed, next.bytes)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}
+
+fn lock<D: Disk>(disk: &D) -> Result<(), Error> {
+    let name = "lock";
+    if disk.lock(name).map_err(Error::io(disk, name, "lock"))? {
+        return Ok(());
+    }
+    Err(Error::Locked {
+        file: disk.path().join(name),
+    })
+}
+
+fn list<D: Disk>(disk: &D) -> Result<Vec<String>, Error> {
+    disk.list()
+        .map_err(Error::io(disk, "", "list the data directory"))
+}
+
+/// Whose directory it is, and whether one more start may have been made than that says. At the
+/// first start it becomes this server's.
+fn load_meta<D: Disk>(
+    disk: &D,
+    server: ServerId,
+    random: &mut StdRng,
+) -> Result<(meta::State, bool), Error> {
+    let names = list(disk)?;
+    if let Some(loaded) = meta::load(disk, &names)? {
+        let found = loaded.state.identity.server;
+        if found != server {
+            return Err(Error::OtherServer {
+                directory: disk.path().to_path_buf(),
+                expected: server,
+                found,
+            });
+        }
+        return Ok((loaded.state, loaded.doubtful));
+    }
+    if names.iter().any(|name| parse_name(name).is_some()) {
+        return Err(Error::Missing {
+            file: disk.path().join("meta.0"),
+        });
+    }
+    let instance = Instance(random.next_u64().max(1));
+    let state = meta::State {
+        sequence: 1,
+        identity: Identity { server, instance },
+        restart: Restart(0),
+        cluster: None,
+        mark: Mark::default(),
+    };
+    meta::write(disk, &state)?;
+    Ok((state, false))
+}
+
+/// An empty log with its first segment.
+fn first_log<D: Disk>(
+    disk: &D,
+    options: &Options,
+    meta: &meta::State,
+    random: &mut StdRng,
+) -> Result<Log<D::File>, Error> {
+    let header = SegmentHeader {
+        identity: meta.identity,
+        cluster: None,
+        sequence: 1,
+        previous: Position::default(),
+        first_batch: 1,
+        file_bytes: options.segment_bytes,
+        salt: random.next_u32(),
+        previous_checksum: 0,
+    };
+    let segment = start_segment(disk, header, &HardState::default(), None)?;
+    let mut places = Places::default();
+    places.segments.push(Arc::new(header));
+    Ok(Log {
+        contents: Contents::default(),
+        configurations: Vec::new(),
+        places,
+        batch: 1,
+        segment,
+        end_checksum: None,
+        torn: None,
+    })
+}
+
+/// How long a segment has to be that this batch goes into.
+fn segment_bytes_for(options: &Options, batch_bytes: u64) -> u64 {
+    let hard_state = Record::hard_state(&HardState::default()).bytes_max();
+    // Behind the batch comes the end record, which may have to start at the next sector.
+    let end = 2 * HEADER_BYTES as u64;
+    let needed = SEGMENT_HEADER_BYTES as u64 + hard_state + batch_bytes + end;
+    options.segment_bytes.max(needed.next_multiple_of(4096))
+}
+
+/// Makes a segment with its header and the hard state in it, all durable before it has its name.
+fn start_segment<D: Disk>(
+    disk: &D,
+    header: SegmentHeader,
+    hard_state: &HardState,
+    next: Option<Next<D::File>>,
+) -> Result<Segment<D::File>, Error> {
+    let mut next = match next {
+        Some(next) => next,
+        None => create_next(disk, header.file_bytes)?,
+    };
+    if next.bytes < header.file_bytes {
+        disk.allocate(&next.file, header.file_bytes)
+            .map_err(Error::io(disk, NEXT_NAME, "reserve space for"))?;
+        next.bytes = header.file_bytes;
+    }
+    let mut bytes = header.encode();
+    lay_out(
+        &[Record::hard_state(hard_state)],
+        header.first_batch,
+        header.salt,
+        SEGMENT_HEADER_BYTES as u64,
+        &mut bytes,
+    );
+    let end = bytes.len() as u64;
+    if next.zeroed < end {
+        next.zeroed = ZERO_STEP_BYTES.min(header.file_bytes);
+        bytes.resize(next.zeroed as usize, 0);
+    }
+    let name = header.name();
+    disk.write_at(&next.file, &bytes, 0)
+        .map_err(Error::io(disk, NEXT_NAME, "write"))?;
+    disk.sync(&next.file)
+        .map_err(Error::io(disk, NEXT_NAME, "sync"))?;
+    disk.rename(NEXT_NAME, &name)
+        .map_err(Error::io(disk, NEXT_NAME, "rename"))?;
+    disk.sync_directory()
+        .map_err(Error::io(disk, "", "sync the data directory"))?;
+    Ok(Segment {
+        file: next.file,
+        header,
+        end,
+        zeroed: next.zeroed,
+    })
+}
+
+fn create_next<D: Disk>(disk: &D, bytes: u64) -> Result<Next<D::File>, Error> {
+    let file = disk
+        .create(NEXT_NAME)
+        .map_err(Error::io(disk, NEXT_NAME, "create"))?;
+    disk.allocate(&file, bytes)
+        .map_err(Error::io(disk, NEXT_NAME, "reserve space for"))?;
+    Ok(Next {
+        file,
+        bytes,
+        zeroed: 0,
+    })
+}
+
+/// Writes zeros from here on, up to the next step, and makes them durable. Returns how far.
+fn write_zeros<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    name: &str,
+    from: u64,
+    file_bytes: u64,
+) -> Result<u64, Error> {
+    let to = (from + 1).next_multiple_of(ZERO_STEP_BYTES).min(file_bytes);
+    disk.write_at(file, &vec![0; (to - from) as usize], from)
+        .map_err(Error::io(disk, name, "write zeros into"))?;
+    disk.sync(file).map_err(Error::io(disk, name, "sync"))?;
+    Ok(to)
+}
+
+/// `None` in place of the error that the disk is full.
+fn unless_full<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+const _: () = assert!(FORMAT_VERSION == 1, "an older format has to be read too");
