@@ -1,0 +1,252 @@
+//! The benchmark's requests, encoded beforehand, and as much of the replies as it takes to tell
+//! them apart. The general parser would cost more than a server does.
+
+use crate::Address;
+
+/// Digits of a key, behind the prefix: all keys are of one length.
+const KEY_DIGITS: usize = 10;
+
+/// The most keys, so that their numbers fit their digits.
+pub(super) const KEYS_MAX: u32 = 1_000_000_000;
+
+const PREFIX: &[u8] = b"bench-";
+
+/// The longest reply line, in bytes: longer than any that names a key.
+const LINE_BYTES_MAX: usize = 512;
+
+/// The pieces that requests are put together from.
+#[derive(Debug)]
+pub(super) struct Requests {
+    /// ` 0 0 <bytes>\r\n<value>\r\n`.
+    set_end: Vec<u8>,
+    /// How long the reply to a get is that finds a value written by these sets: up to and with the
+    /// line end of its first line, and in all.
+    hit_head: usize,
+    hit: usize,
+}
+
+/// What one reply says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// `STORED`.
+    Stored,
+    Hit,
+    Miss,
+    Redirect(Address),
+    NoLeader,
+    Unknown,
+    /// `ERROR`, `CLIENT_ERROR` or any other `SERVER_ERROR`.
+    Refused(String),
+}
+
+/// The bytes are no reply to what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+impl Requests {
+    /// Those with values of this many bytes.
+    pub(super) fn new(value_bytes: usize) -> Self {
+        let length = value_bytes.to_string();
+        let mut set_end = format!(" 0 0 {length}\r\n").into_bytes();
+        set_end.extend((b'a'..=b'z').cycle().take(value_bytes));
+        set_end.extend_from_slice(b"\r\n");
+        let hit_head =
+            b"VALUE ".len() + PREFIX.len() + KEY_DIGITS + b" 0 ".len() + length.len() + 2;
+        let hit = hit_head + value_bytes + b"\r\nEND\r\n".len();
+        Self {
+            set_end,
+            hit_head,
+            hit,
+        }
+    }
+
+    pub(super) fn append_set(&self, key: u32, to: &mut Vec<u8>) {
+        to.extend_from_slice(b"set ");
+        append_key(key, to);
+        to.extend_from_slice(&self.set_end);
+    }
+
+    pub(super) fn append_get(&self, key: u32, to: &mut Vec<u8>) {
+        to.extend_from_slice(b"get ");
+        append_key(key, to);
+        to.extend_from_slice(b"\r\n");
+    }
+
+    /// The bytes of one set.
+    pub(super) fn set_bytes(&self) -> usize {
+        b"set ".len() + PREFIX.len() + KEY_DIGITS + self.set_end.len()
+    }
+
+    /// The reply to a set at the start of `bytes`, and how long it is; `None` while it is not
+    /// whole.
+    pub(super) fn set_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
+        if bytes.starts_with(b"STORED\r\n") {
+            return Ok(Some((Said::Stored, b"STORED\r\n".len())));
+        }
+        let Some(line) = line(bytes)? else {
+            return Ok(None);
+        };
+        Ok(Some((refusal(line)?, line.len() + 2)))
+    }
+
+    /// The reply to a get at the start of `bytes`, and how long it is; `None` while it is not
+    /// whole.
+    pub(super) fn get_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
+        if bytes.starts_with(b"VALUE ") {
+            return self.hit_reply(bytes);
+        }
+        if bytes.starts_with(b"END\r\n") {
+            return Ok(Some((Said::Miss, b"END\r\n".len())));
+        }
+        let Some(line) = line(bytes)? else {
+            return Ok(None);
+        };
+        Ok(Some((refusal(line)?, line.len() + 2)))
+    }
+
+    fn hit_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
+        // The usual hit is one of our own values, whose reply has a known length.
+        if bytes.get(self.hit_head - 2..self.hit_head) == Some(b"\r\n")
+            && bytes.get(self.hit - 7..self.hit) == Some(b"\r\nEND\r\n")
+        {
+            return Ok(Some((Said::Hit, self.hit)));
+        }
+        let Some(line) = line(bytes)? else {
+            return Ok(None);
+        };
+        let length = line.split(|&byte| byte == b' ').nth(3).ok_or(Malformed)?;
+        let length = std::str::from_utf8(length).map_err(|_| Malformed)?;
+        let length: u32 = length.parse().map_err(|_| Malformed)?;
+        let end = line.len() + 2 + length as usize;
+        match bytes.get(end..end + 7) {
+            None => Ok(None),
+            Some(b"\r\nEND\r\n") => Ok(Some((Said::Hit, end + 7))),
+            Some(_) => Err(Malformed),
+        }
+    }
+}
+
+fn append_key(key: u32, to: &mut Vec<u8>) {
+    let mut digits = [b'0'; KEY_DIGITS];
+    let mut rest = key;
+    for digit in digits.iter_mut().rev() {
+        *digit += (rest % 10) as u8;
+        rest /= 10;
+    }
+    to.extend_from_slice(PREFIX);
+    to.extend_from_slice(&digits);
+}
+
+/// The first line without its end; `None` while it has none.
+fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+    let end = bytes.windows(2).take(LINE_BYTES_MAX);
+    match end.into_iter().position(|end| end == b"\r\n") {
+        Some(length) => Ok(bytes.get(..length)),
+        None if bytes.len() > LINE_BYTES_MAX => Err(Malformed),
+        None => Ok(None),
+    }
+}
+
+fn refusal(line: &[u8]) -> Result<Said, Malformed> {
+    let line = std::str::from_utf8(line).map_err(|_| Malformed)?;
+    let mut words = line.split(' ');
+    match words.next() {
+        Some("ERR_REDIRECT") => {
+            let host = words.next().ok_or(Malformed)?;
+            let port = words.next().and_then(|port| port.parse().ok());
+            Ok(Said::Redirect(Address::new(host, port.ok_or(Malformed)?)))
+        }
+        Some("SERVER_ERROR") if line == "SERVER_ERROR no leader" => Ok(Said::NoLeader),
+        Some("SERVER_ERROR") if line == "SERVER_ERROR outcome unknown" => Ok(Said::Unknown),
+        Some("SERVER_ERROR" | "CLIENT_ERROR" | "ERROR") => Ok(Said::Refused(line.to_owned())),
+        _ => Err(Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests() -> Requests {
+        Requests::new(3)
+    }
+
+    #[test]
+    fn requests_are_those_of_the_text_protocol() {
+        let mut bytes = Vec::new();
+        requests().append_set(12, &mut bytes);
+        assert_eq!(bytes.len(), requests().set_bytes());
+        requests().append_get(KEYS_MAX - 1, &mut bytes);
+        let expected = "set bench-0000000012 0 0 3\r\nabc\r\nget bench-0999999999\r\n";
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    }
+
+    /// The reply is recognized when its last byte is there and not before, whatever follows.
+    #[track_caller]
+    fn recognized(reply: &str, get: bool, said: &Said) {
+        let requests = requests();
+        let scan = |bytes: &[u8]| match get {
+            true => requests.get_reply(bytes),
+            false => requests.set_reply(bytes),
+        };
+        for cut in 0..reply.len() {
+            assert_eq!(
+                scan(&reply.as_bytes()[..cut]),
+                Ok(None),
+                "{cut} of {reply:?}"
+            );
+        }
+        let more = format!("{reply}STORED\r\n");
+        for bytes in [reply, &more] {
+            assert_eq!(
+                scan(bytes.as_bytes()),
+                Ok(Some((said.clone(), reply.len())))
+            );
+        }
+    }
+
+    #[test]
+    fn replies_are_told_apart_at_every_cut() {
+        recognized("STORED\r\n", false, &Said::Stored);
+        recognized("END\r\n", true, &Said::Miss);
+        recognized(
+            "VALUE bench-0000000012 0 3\r\nabc\r\nEND\r\n",
+            true,
+            &Said::Hit,
+        );
+        recognized(
+            "VALUE bench-0000000012 7 5\r\na\r\nbc\r\nEND\r\n",
+            true,
+            &Said::Hit,
+        );
+        for get in [false, true] {
+            let leader = Said::Redirect(Address::new("::1", 9010));
+            recognized("ERR_REDIRECT ::1 9010\r\n", get, &leader);
+            recognized("SERVER_ERROR no leader\r\n", get, &Said::NoLeader);
+            recognized("SERVER_ERROR outcome unknown\r\n", get, &Said::Unknown);
+            let line = "SERVER_ERROR object too large for cache";
+            let refused = Said::Refused(line.to_owned());
+            recognized(&format!("{line}\r\n"), get, &refused);
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_malformed() {
+        let long = "E".repeat(LINE_BYTES_MAX + 1);
+        for bytes in [
+            "VALUE a b c\r\n",
+            "ERR_REDIRECT\r\n",
+            "HELLO\r\n",
+            "\r\n",
+            &long,
+        ] {
+            assert_eq!(
+                requests().get_reply(bytes.as_bytes()),
+                Err(Malformed),
+                "{bytes:?}"
+            );
+        }
+        let longer = "VALUE k 0 3\r\nabcdefEND\r\n";
+        assert_eq!(requests().get_reply(longer.as_bytes()), Err(Malformed));
+    }
+}

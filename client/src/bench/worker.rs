@@ -1,0 +1,330 @@
+//! One connection under load: sends a batch, reads its replies, and so on. After a refusal or a
+//! broken connection it goes on at the leader, and counts.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::text::{Malformed, Requests, Said};
+use super::{Plan, Tally, Target};
+
+/// How long a batch may stay without a reply before its connection is given up.
+const REPLY_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How long a connection may take to come about.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// The pause before a connection is tried again is between half of this and all of it.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// How long preloading goes on without any success.
+const PRELOAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A batch of the preload is about this long.
+const PRELOAD_BATCH_BYTES: usize = 64 << 10;
+
+const READ_BYTES: usize = 64 << 10;
+
+/// How one batch ended.
+enum End {
+    /// Every request was carried out.
+    Whole,
+    /// A request was refused, for good.
+    Refused(String),
+    /// The next batch goes to this server.
+    Redirect(crate::Address),
+    /// The next batch goes to another server.
+    Elsewhere,
+}
+
+/// Why a key could not be preloaded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum PreloadError {
+    #[error("a set was refused: {line}")]
+    Refused { line: String },
+    #[error("no set succeeded for {} s", PRELOAD_PATIENCE.as_secs())]
+    NoProgress,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    plan: Rc<Plan>,
+    target: std::sync::Arc<Target>,
+    tally: Rc<RefCell<Tally>>,
+    requests: Rc<Requests>,
+    random: StdRng,
+    connection: Option<(crate::Address, TcpStream)>,
+    /// The batch that is on its way, what of it is sent, and which of its requests are sets.
+    batch: Vec<u8>,
+    sent: usize,
+    sets: Vec<bool>,
+    received: BytesMut,
+    /// Redirects in a row.
+    redirects: u32,
+    watchdog: Pin<Box<Sleep>>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        number: u64,
+        plan: Rc<Plan>,
+        target: std::sync::Arc<Target>,
+        tally: Rc<RefCell<Tally>>,
+    ) -> Self {
+        let requests = Rc::new(Requests::new(plan.value_bytes));
+        let random = StdRng::seed_from_u64(plan.seed.wrapping_add(number));
+        Self {
+            plan,
+            target,
+            tally,
+            requests,
+            random,
+            connection: None,
+            batch: Vec::new(),
+            sent: 0,
+            sets: Vec::new(),
+            received: BytesMut::with_capacity(READ_BYTES),
+            redirects: 0,
+            watchdog: Box::pin(sleep(REPLY_TIME_MAX)),
+        }
+    }
+
+    /// Sets each of these keys until that succeeds.
+    pub(super) async fn preload(
+        &mut self,
+        keys: impl Iterator<Item = u32>,
+    ) -> Result<(), PreloadError> {
+        let per_batch = (PRELOAD_BATCH_BYTES / self.requests.set_bytes()).max(1);
+        let mut keys = keys.peekable();
+        while keys.peek().is_some() {
+            self.clear_batch();
+            for key in keys.by_ref().take(per_batch) {
+                self.add_set(key);
+            }
+            let start = Instant::now();
+            loop {
+                self.sent = 0;
+                match self.run_batch().await {
+                    End::Whole => break,
+                    End::Refused(line) => return Err(PreloadError::Refused { line }),
+                    end => self.move_on(end).await,
+                }
+                if start.elapsed() > PRELOAD_PATIENCE {
+                    return Err(PreloadError::NoProgress);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends batches until the time is over or the operations are used up.
+    pub(super) async fn load(&mut self, end: Option<Instant>) {
+        while end.is_none_or(|end| Instant::now() < end) {
+            let size = self.tally.borrow_mut().take_budget(self.plan.pipeline);
+            if size == 0 {
+                return;
+            }
+            self.clear_batch();
+            for _ in 0..size {
+                let key = self.random.random_range(0..self.plan.keys);
+                if self.plan.ratio.is_set(&mut self.random) {
+                    self.add_set(key);
+                } else {
+                    self.add_get(key);
+                }
+            }
+            match self.run_batch().await {
+                End::Whole | End::Refused(_) => {}
+                end => self.move_on(end).await,
+            }
+        }
+    }
+
+    fn clear_batch(&mut self) {
+        self.batch.clear();
+        self.sets.clear();
+        self.sent = 0;
+    }
+
+    fn add_set(&mut self, key: u32) {
+        self.requests.append_set(key, &mut self.batch);
+        self.sets.push(true);
+    }
+
+    fn add_get(&mut self, key: u32) {
+        self.requests.append_get(key, &mut self.batch);
+        self.sets.push(false);
+    }
+
+    /// Sends the batch and reads its replies; counts each.
+    async fn run_batch(&mut self) -> End {
+        let Some((address, stream)) = self.connect().await else {
+            self.tally.borrow_mut().errors.unreachable += 1;
+            return End::Elsewhere;
+        };
+        let start = Instant::now();
+        let mut answered = 0;
+        let mut end = End::Whole;
+        while answered < self.sets.len() {
+            let stepped = self.step(&stream, start).await;
+            match self.take_replies(start, &mut answered, end) {
+                Ok(so_far) => end = so_far,
+                Err(Malformed) => {
+                    self.tally.borrow_mut().errors.malformed += 1;
+                    self.target.forget(&address);
+                    return End::Elsewhere;
+                }
+            }
+            if let Err(error) = stepped {
+                self.count_loss(&error, answered);
+                self.target.forget(&address);
+                return End::Elsewhere;
+            }
+        }
+        self.connection = Some((address, stream));
+        if matches!(end, End::Whole) {
+            self.redirects = 0;
+        }
+        end
+    }
+
+    /// Waits until the socket takes or gives something, and lets it.
+    async fn step(&mut self, stream: &TcpStream, start: Instant) -> io::Result<()> {
+        let unsent = self.batch.get(self.sent..).unwrap_or_default();
+        let interest = match unsent.is_empty() {
+            true => Interest::READABLE,
+            false => Interest::READABLE | Interest::WRITABLE,
+        };
+        let ready = loop {
+            tokio::select! {
+                biased;
+                ready = stream.ready(interest) => break ready?,
+                () = self.watchdog.as_mut() => {}
+            }
+            // Set anew only when it goes off, which is seldom: a timer for each batch would cost
+            // more than the batch.
+            let due = start + REPLY_TIME_MAX;
+            if Instant::now() >= due {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.watchdog.as_mut().reset(due);
+        };
+        if ready.is_writable() && !unsent.is_empty() {
+            match stream.try_write(unsent) {
+                Ok(bytes) => self.sent += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if ready.is_readable() {
+            self.received.reserve(READ_BYTES);
+            match stream.try_read_buf(&mut self.received) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts every whole reply. The batch's end is the last refusal, or whole.
+    fn take_replies(
+        &mut self,
+        start: Instant,
+        answered: &mut usize,
+        mut end: End,
+    ) -> Result<End, Malformed> {
+        if self.received.is_empty() {
+            return Ok(end);
+        }
+        let now = Instant::now();
+        let nanoseconds = now.duration_since(start).as_nanos() as u64;
+        let mut tally = self.tally.borrow_mut();
+        let before = tally.done;
+        let mut taken = 0;
+        while let Some(&is_set) = self.sets.get(*answered) {
+            let rest = self.received.get(taken..).unwrap_or_default();
+            let reply = match is_set {
+                true => self.requests.set_reply(rest)?,
+                false => self.requests.get_reply(rest)?,
+            };
+            let Some((said, bytes)) = reply else {
+                break;
+            };
+            taken += bytes;
+            *answered += 1;
+            tally.count(&said, nanoseconds);
+            end = match said {
+                Said::Stored | Said::Hit | Said::Miss => end,
+                Said::Refused(line) => End::Refused(line),
+                Said::Redirect(leader) => End::Redirect(leader),
+                Said::NoLeader | Said::Unknown => End::Elsewhere,
+            };
+        }
+        self.received.advance(taken);
+        self.target.progress(now.into_std(), tally.done - before);
+        Ok(end)
+    }
+
+    /// The requests that were sent and not answered have an unknown outcome.
+    fn count_loss(&mut self, error: &io::Error, answered: usize) {
+        let lost = match self.sent {
+            0 => 0,
+            _ => (self.sets.len() - answered) as u64,
+        };
+        let errors = &mut self.tally.borrow_mut().errors;
+        match error.kind() {
+            io::ErrorKind::TimedOut => errors.timed_out += 1,
+            _ => errors.closed += 1,
+        }
+        errors.unanswered += lost;
+    }
+
+    /// The connection that is there, or one to the leader or the next server.
+    async fn connect(&mut self) -> Option<(crate::Address, TcpStream)> {
+        if let Some(connection) = self.connection.take() {
+            return Some(connection);
+        }
+        self.received.clear();
+        let address = self.target.address();
+        let connect = TcpStream::connect((address.host.as_str(), address.port));
+        let stream = match timeout(CONNECT_TIME_MAX, connect).await {
+            Ok(Ok(stream)) if stream.set_nodelay(true).is_ok() => stream,
+            _ => {
+                self.target.forget(&address);
+                return None;
+            }
+        };
+        Some((address, stream))
+    }
+
+    /// Leaves the server that did not carry out a batch.
+    async fn move_on(&mut self, end: End) {
+        let left = self.connection.take();
+        match end {
+            End::Redirect(leader) => {
+                self.target.follow(leader);
+                self.redirects += 1;
+                // The first redirect is the way to the leader; more in a row are an election.
+                if self.redirects == 1 {
+                    return;
+                }
+            }
+            End::Whole | End::Refused(_) | End::Elsewhere => {
+                if let Some((address, _)) = left {
+                    self.target.forget(&address);
+                }
+            }
+        }
+        sleep(PAUSE_MAX.mul_f64(self.random.random_range(0.5..1.0))).await;
+    }
+}
