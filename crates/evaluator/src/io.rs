@@ -20,6 +20,32 @@ pub struct Config {
     pub seed: u64,
     /// The largest item that this server, as leader, lets append and prepend make.
     pub item_bytes_max: usize,
+    pub limits: Limits,
+}
+
+/// How much may be under way, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most that one AppendEntries carries, but for a single larger entry.
+    pub append_bytes_max: usize,
+    /// The most that is under way to one follower without an answer.
+    pub window_bytes_max: usize,
+    /// How much of the applied log is kept in memory for followers that are a little behind.
+    pub cache_bytes_max: usize,
+    /// No more commands of clients are taken while more than this is not on this server's disk,
+    /// not committed, or waits to be proposed.
+    pub unsettled_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            append_bytes_max: 1 << 20,
+            window_bytes_max: 8 << 20,
+            cache_bytes_max: 64 << 20,
+            unsettled_bytes_max: 64 << 20,
+        }
+    }
 }
 
 /// A member as the cluster file names it.
@@ -42,7 +68,8 @@ pub struct Now {
     pub wall: LogTime,
 }
 
-/// One client connection, or one HTTP request. The caller draws it and never uses it again.
+/// One client connection, or one HTTP request. The caller draws it and never uses it again. A little
+/// is kept about each that has sent a batch, until `Input::Disconnected`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 

@@ -1,6 +1,17 @@
 //! Raft, the store and who waits for what, in one group: everything between the sockets and the
 //! disk, still without I/O. Time comes in as an argument.
+//!
+//! A turn is any number of `Evaluator::step` and then one `Evaluator::take_output`. All writes of
+//! a turn become one entry of the log, all its reads join one round, and everything that the turn
+//! came to is handed out at once.
 
+mod answers;
+mod evaluator;
 mod io;
+mod log_time;
+mod status;
+mod waiting;
 
+pub use evaluator::Evaluator;
 pub use io::*;
+pub use status::{Counters, Status};

@@ -1,0 +1,134 @@
+//! What commands are answered from: the store, what Raft says about the cluster, the counters.
+
+use command::{Outcome, Read, Refusal, Reply, Stats, Write};
+use raft::{Index, Role};
+use store::Store;
+
+use crate::io::{Config, Member};
+use crate::status::{self, Counters, Status};
+
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) store: Store,
+    /// Raft's status at the end of the last turn, or later.
+    pub(crate) view: raft::Status,
+    /// The last entry that `store` has taken in.
+    pub(crate) last_applied: Index,
+    /// A copy of `LogClock::held_back`.
+    pub(crate) clock_held_back: u64,
+    id: raft::ServerId,
+    members: Vec<Member>,
+    item_bytes_max: usize,
+    counters: Counters,
+    /// `Counts::total_items` at the last `stats reset`.
+    total_items_before: u64,
+}
+
+impl Answers {
+    pub(crate) fn new(config: &Config, view: raft::Status) -> Answers {
+        Answers {
+            store: Store::new(config.seed),
+            view,
+            last_applied: Index(0),
+            clock_held_back: 0,
+            id: config.id,
+            members: config.members.clone(),
+            item_bytes_max: config.item_bytes_max,
+            counters: Counters::default(),
+            total_items_before: 0,
+        }
+    }
+
+    /// This server leads and has a majority. Whether it serves yet is another question.
+    pub(crate) fn leads(&self) -> bool {
+        self.view.role == Role::Leader
+    }
+
+    /// Carries out a command that this server proposed.
+    pub(crate) fn apply(&mut self, place: u16, write: &Write) -> Reply {
+        let reply = self.store.apply(place, write);
+        self.counters.write(write, &reply);
+        reply
+    }
+
+    pub(crate) fn read(&mut self, read: &Read) -> Reply {
+        let reply = self.store.read(read);
+        self.counters.read(read, &reply);
+        reply
+    }
+
+    pub(crate) fn stats(&mut self, stats: Stats) -> Reply {
+        let counts = self.store.counts();
+        Reply::Stats(match stats {
+            Stats::General => {
+                let total_items = counts.total_items - self.total_items_before;
+                status::general(&self.status(0, 0), total_items)
+            }
+            Stats::Settings => status::settings(self.item_bytes_max),
+            Stats::Items => status::items(counts),
+            Stats::Slabs => status::slabs(counts, &self.counters, self.item_bytes_max),
+            Stats::Reset => {
+                self.counters = Counters::default();
+                self.total_items_before = counts.total_items;
+                return Reply::Ok;
+            }
+        })
+    }
+
+    /// The fate of a command that is not carried out, as things are.
+    pub(crate) fn not_done(&mut self) -> Outcome {
+        let outcome = Outcome::NotDone(self.refusal());
+        self.counters.outcome(&outcome);
+        outcome
+    }
+
+    /// The fate of a command that is in the log and not known to be committed.
+    pub(crate) fn unknown(&mut self) -> Outcome {
+        self.counters.outcome(&Outcome::Unknown);
+        Outcome::Unknown
+    }
+
+    fn refusal(&self) -> Refusal {
+        let leader = self.view.leader.filter(|leader| *leader != self.id);
+        let leader = leader.and_then(|id| self.members.iter().find(|member| member.id == id));
+        match leader {
+            Some(leader) => Refusal::Redirect {
+                host: leader.host.clone(),
+                client_port: leader.client_port,
+            },
+            None => Refusal::NoLeader,
+        }
+    }
+
+    pub(crate) fn status(&self, commands_owed: usize, connections: usize) -> Status {
+        let view = &self.view;
+        let seats_filled = view.configuration.as_ref().map_or(0, |configuration| {
+            let members = configuration.members.iter();
+            members.filter(|member| member.seat.is_some()).count()
+        });
+        let members = view.configuration.as_ref().map(|it| it.members.len());
+        Status {
+            id: self.id,
+            role: status::role_word(view.role),
+            term: view.term,
+            leader: view.leader,
+            quorum: view.leader.is_some(),
+            commit_index: view.commit_index,
+            last_applied: self.last_applied,
+            last_log_index: view.last_log_index,
+            persisted_index: view.persisted_index,
+            cluster: view.hard_state.seating.cluster(),
+            seats_filled,
+            seats_empty: members.unwrap_or(self.members.len()) - seats_filled,
+            commands_owed,
+            connections,
+            unpersisted_bytes: view.unpersisted_bytes,
+            uncommitted_bytes: view.uncommitted_bytes,
+            store: self.store.counts(),
+            log_time: self.store.log_time(),
+            clock_held_back: self.clock_held_back,
+            counters: self.counters,
+            raft: view.counters,
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! A turn: inputs in, one proposal, one look at what Raft says, outcomes out.
+
+use bytes::Bytes;
+use command::{CodecError, Outcome, PayloadEncoder, Preamble, Write, decode};
+use raft::{Entry, EntryKind, Raft, ReadId, Recovered, Term, Timestamp};
+
+use crate::answers::Answers;
+use crate::io::{Config, Input, Now, Output};
+use crate::log_time::LogClock;
+use crate::status::Status;
+use crate::waiting::{Owner, Takes, Waiting};
+
+/// One server's part of one Raft group.
+#[derive(Debug)]
+pub struct Evaluator {
+    raft: Raft,
+    answers: Answers,
+    waiting: Waiting,
+    clock: LogClock,
+    encoder: PayloadEncoder,
+    item_bytes_max: u32,
+    unsettled_bytes_max: usize,
+    now: Now,
+    /// The term in which this server leads and has its majority, as of the end of the last turn.
+    leads: Option<Term>,
+    /// The server is about to stop: no more writes are taken.
+    stopping: bool,
+    /// There is memory to be freed.
+    untidy: bool,
+}
+
+impl Evaluator {
+    /// A server as it starts, with what its log held. The store fills as the log is read back and
+    /// known to be committed.
+    ///
+    /// # Panics
+    /// As `Raft::new` does: if this server is not among the members, or the election timeout is no
+    /// range.
+    #[must_use]
+    pub fn new(config: Config, recovered: Recovered, now: Now) -> Evaluator {
+        let raft = Raft::new(raft_config(&config), recovered, now.monotonic);
+        Evaluator {
+            answers: Answers::new(&config, raft.status()),
+            raft,
+            waiting: Waiting::new(),
+            clock: LogClock::new(now),
+            encoder: PayloadEncoder::new(),
+            item_bytes_max: u32::try_from(config.item_bytes_max).unwrap_or(u32::MAX),
+            unsettled_bytes_max: config.limits.unsettled_bytes_max,
+            now,
+            leads: None,
+            stopping: false,
+            untidy: false,
+        }
+    }
+
+    /// Takes in one thing that happened. A caller that has waited takes in all messages that wait
+    /// before it says `Tick` (rule 25).
+    pub fn step(&mut self, now: Now, input: Input) {
+        self.now = now;
+        let input = match input {
+            Input::Batch(batch) => {
+                let takes = self.takes();
+                let answers = &mut self.answers;
+                self.waiting.accept(now.monotonic, batch, takes, answers);
+                return;
+            }
+            Input::Disconnected(connection) => {
+                self.waiting.disconnected(connection);
+                return;
+            }
+            Input::Transfer => {
+                self.transfer();
+                return;
+            }
+            Input::Tick => raft::Input::Tick,
+            Input::Message(message) => raft::Input::Message(message),
+            Input::Persisted(id) => raft::Input::Persisted(id),
+            Input::Fetched(fetched) => raft::Input::Fetched(fetched),
+            Input::Connected(peer) => raft::Input::Connected(peer),
+        };
+        self.raft.step(now.monotonic, input);
+    }
+
+    /// What all inputs since the last call came to.
+    ///
+    /// # Panics
+    /// If a committed entry holds what this release can't read: to pass it over would make this
+    /// server differ from the others for good.
+    pub fn take_output(&mut self, now: Now) -> Output {
+        self.now = now;
+        self.propose();
+        self.ask_to_read();
+        let output = self.raft.take_output();
+        self.answers.view = self.raft.status();
+        for entry in output.committed {
+            self.apply(entry);
+        }
+        for (id, index) in output.reads {
+            self.waiting.confirmed(id, index);
+        }
+        self.waiting.answer_reads(&mut self.answers);
+        self.note_leadership(&output.refused_reads);
+        self.waiting
+            .refuse_overdue(now.monotonic, &mut self.answers);
+        self.untidy = self.answers.store.tidy();
+        Output {
+            write: output.write,
+            messages: output.messages,
+            fetches: output.fetches,
+            outcomes: self.waiting.take_outcomes(),
+        }
+    }
+
+    /// When `Input::Tick` and a turn will next make something happen; a time that has passed if
+    /// there is more to do at once.
+    #[must_use]
+    pub fn next_deadline(&self) -> Timestamp {
+        let proposes_next = self.may_propose() && self.waiting.staged_bytes() > 0;
+        if self.untidy || proposes_next {
+            return self.now.monotonic;
+        }
+        let raft = self.raft.next_deadline();
+        raft.min(self.waiting.next_deadline())
+            .min(self.due_deadline())
+    }
+
+    /// Whether batches of clients are to be given to `step`: false while too much is under way to
+    /// the disks or the peers (rule 59). This is the only throttle.
+    #[must_use]
+    pub fn takes_clients(&self) -> bool {
+        let view = &self.answers.view;
+        let unsettled = view.unpersisted_bytes.max(view.uncommitted_bytes);
+        unsettled.max(self.waiting.staged_bytes()) <= self.unsettled_bytes_max
+    }
+
+    /// True when a server that was told to hand over (`Input::Transfer`) may end: it does not lead
+    /// any more, or nobody takes over, and all that it has taken is answered.
+    #[must_use]
+    pub fn may_stop(&self) -> bool {
+        let hands_over = self.answers.leads() && self.answers.view.transferring;
+        self.stopping && !hands_over && self.waiting.owed() == 0 && !self.waiting.has_proposals()
+    }
+
+    /// What `/status` shows.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let owed = self.waiting.owed();
+        self.answers.status(owed, self.waiting.connections())
+    }
+
+    /// The store's hash, which is the same on all servers that have applied as much. Walks over
+    /// all items.
+    #[must_use]
+    pub fn state_hash(&self) -> u64 {
+        self.answers.store.state_hash()
+    }
+
+    /// A leader takes commands as soon as it leads. Until the first entry of its term is committed
+    /// they wait (rule 21), within the time that they have anyway.
+    fn takes(&self) -> Takes {
+        let leads = self.leads.is_some();
+        Takes {
+            writes: leads && !self.stopping && !self.answers.view.transferring,
+            reads: leads,
+        }
+    }
+
+    fn may_propose(&self) -> bool {
+        self.takes().writes && self.answers.view.serves
+    }
+
+    /// Hands leadership over. What was taken before is proposed first, so that it is answered.
+    fn transfer(&mut self) {
+        self.propose();
+        self.stopping = true;
+        self.raft.step(self.now.monotonic, raft::Input::Transfer);
+        self.answers.view = self.raft.status();
+    }
+
+    /// Proposes the writes of this turn; if there are none and something is due, an entry without
+    /// commands (rule 49).
+    fn propose(&mut self) {
+        if !self.may_propose() {
+            return;
+        }
+        let mut owners = Vec::new();
+        for (owner, write) in self.waiting.take_staged() {
+            if !self.encoder.fits(&write) {
+                self.propose_entry(std::mem::take(&mut owners));
+            }
+            self.encoder.push(&write);
+            owners.push(owner);
+        }
+        if !owners.is_empty() || self.is_due() {
+            self.propose_entry(owners);
+        }
+    }
+
+    /// Proposes what the encoder holds.
+    fn propose_entry(&mut self, owners: Vec<Owner>) {
+        let log_time = self.clock.stamp(self.now, self.answers.store.log_time());
+        let payload = self.encoder.finish(&Preamble {
+            log_time,
+            item_bytes_max: self.item_bytes_max,
+        });
+        let proposal = raft::Input::Propose(payload);
+        match self.raft.step(self.now.monotonic, proposal) {
+            Some(position) => {
+                self.clock.stamped(self.now, log_time);
+                self.answers.clock_held_back = self.clock.held_back();
+                self.waiting.proposed(position, owners);
+            }
+            None => self.waiting.rejected(&owners),
+        }
+    }
+
+    /// Whether the leader's clock has passed a second at which something falls due, and nothing
+    /// with a stamp as late was proposed.
+    fn is_due(&self) -> bool {
+        let due = self.awaited_second();
+        due.is_some_and(|due| self.clock.until(self.now, due).is_zero())
+    }
+
+    /// The second at which something falls due, unless an entry that is to make it happen was
+    /// proposed.
+    fn awaited_second(&self) -> Option<u64> {
+        let due = self.answers.store.next_due()?;
+        (due > self.clock.last().seconds()).then_some(due)
+    }
+
+    /// When `is_due` will be true.
+    fn due_deadline(&self) -> Timestamp {
+        if !self.may_propose() {
+            return Timestamp::NEVER;
+        }
+        let Some(due) = self.awaited_second() else {
+            return Timestamp::NEVER;
+        };
+        self.now.monotonic + self.clock.until(self.now, due)
+    }
+
+    fn ask_to_read(&mut self) {
+        if self.leads.is_some()
+            && let Some(round) = self.waiting.ask()
+        {
+            let read = raft::Input::Read(round);
+            self.raft.step(self.now.monotonic, read);
+        }
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        let owners = self.waiting.take_owners(&entry, &mut self.answers);
+        match entry.kind {
+            EntryKind::NoOp | EntryKind::Configuration => {}
+            EntryKind::Command => self.apply_commands(entry.index.0, entry.payload, &owners),
+        }
+        self.answers.last_applied = entry.index;
+    }
+
+    /// One command at a time: reads of its owner's connection come right before it (rule 54).
+    fn apply_commands(&mut self, index: u64, payload: Bytes, owners: &[Owner]) {
+        let (preamble, commands) = decode(payload).unwrap_or_else(|it| unreadable(index, it));
+        self.answers.store.enter(index, &preamble);
+        let mut owners = owners.iter();
+        for (place, write) in (0..).zip(commands) {
+            let write = write.unwrap_or_else(|error| unreadable(index, error));
+            match owners.next() {
+                Some(owner) => self.apply_own(place, &write, *owner),
+                None => {
+                    self.answers.store.apply(place, &write);
+                }
+            }
+        }
+    }
+
+    fn apply_own(&mut self, place: u16, write: &Write, owner: Owner) {
+        let answers = &mut self.answers;
+        let owed = self.waiting.before_write(owner, answers);
+        let reply = answers.apply(place, write);
+        if owed {
+            self.waiting.applied(owner, Outcome::Done(reply), answers);
+        }
+    }
+
+    /// Takes note of whether this server leads. When it does not any more, nobody waits for it.
+    fn note_leadership(&mut self, refused_reads: &[ReadId]) {
+        let view = &self.answers.view;
+        let leads = self.answers.leads().then_some(view.term);
+        assert!(
+            refused_reads.is_empty() || leads != self.leads || leads.is_none(),
+            "reads are refused in term {} without a loss of leadership",
+            view.term,
+        );
+        if leads != self.leads {
+            if self.leads.is_some() {
+                self.waiting.refuse_all(&mut self.answers);
+            }
+            if leads.is_some() {
+                self.clock.begin(self.now);
+            }
+            self.leads = leads;
+        }
+        self.waiting.refuse_rejected(&mut self.answers);
+        if !self.takes().writes {
+            self.waiting.refuse_staged(&mut self.answers);
+        }
+    }
+}
+
+/// To pass over a committed entry would make this server differ from the others for good.
+fn unreadable<T>(index: u64, error: CodecError) -> T {
+    panic!("committed entry {index} can't be read: {error}");
+}
+
+fn raft_config(config: &Config) -> raft::Config {
+    let members = config.members.iter().map(|member| {
+        let address = format!(
+            "{} {} {} {}",
+            member.host, member.client_port, member.rpc_port, member.http_port
+        );
+        (member.id, Bytes::from(address))
+    });
+    raft::Config {
+        id: config.id,
+        members: members.collect(),
+        instance: config.instance,
+        restart: config.restart,
+        election_timeout: config.election_timeout.clone(),
+        heartbeat: config.heartbeat,
+        seed: config.seed,
+        append_bytes_max: config.limits.append_bytes_max,
+        window_bytes_max: config.limits.window_bytes_max,
+        cache_bytes_max: config.limits.cache_bytes_max,
+    }
+}

@@ -1,0 +1,256 @@
+//! What `/status` and `stats` show of this group.
+
+use std::borrow::Cow;
+
+use command::{LogTime, Outcome, Read, Reply, StoreMode, Write};
+use raft::{ClusterId, Index, Role, ServerId, Term};
+use store::Counts;
+
+/// What can be read off the evaluator between two turns.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub id: ServerId,
+    /// `Leader`, `Follower` or `Candidate`. A leader that has lost its majority is a `Leader`
+    /// without `quorum` (rule 29); whoever asks for pre-votes is a `Candidate`.
+    pub role: &'static str,
+    pub term: Term,
+    /// The leader of `term`, if it was heard from lately; this server only while it has a
+    /// majority.
+    pub leader: Option<ServerId>,
+    /// A leader that has a majority is known.
+    pub quorum: bool,
+    /// `last_applied <= commit_index <= last_log_index`, `persisted_index <= last_log_index`.
+    pub commit_index: Index,
+    /// The last entry that the store has taken in.
+    pub last_applied: Index,
+    pub last_log_index: Index,
+    pub persisted_index: Index,
+    /// The cluster that this server knows to exist.
+    pub cluster: Option<ClusterId>,
+    /// Members whose data directory is known, and those whose is not (rule 41).
+    pub seats_filled: usize,
+    pub seats_empty: usize,
+    /// Commands taken and not answered.
+    pub commands_owed: usize,
+    pub connections: usize,
+    pub unpersisted_bytes: usize,
+    pub uncommitted_bytes: usize,
+    pub store: Counts,
+    pub log_time: LogTime,
+    /// Leaderships of this server in which its wall clock ran away and was held back (rule 50).
+    pub clock_held_back: u64,
+    pub counters: Counters,
+    pub raft: raft::Counters,
+}
+
+/// The word for a role.
+pub(crate) fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Leader | Role::Suspended => "Leader",
+        Role::Follower => "Follower",
+        Role::PreCandidate | Role::Candidate => "Candidate",
+    }
+}
+
+/// What this server, as leader, has answered since its start or the last `stats reset`
+/// (docs/memcached.md, stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub cmd_get: u64,
+    pub cmd_set: u64,
+    pub cmd_flush: u64,
+    pub cmd_touch: u64,
+    pub get_hits: u64,
+    pub get_misses: u64,
+    pub delete_hits: u64,
+    pub delete_misses: u64,
+    pub incr_hits: u64,
+    pub incr_misses: u64,
+    pub decr_hits: u64,
+    pub decr_misses: u64,
+    pub cas_hits: u64,
+    pub cas_misses: u64,
+    /// `cas` with another unique.
+    pub cas_badval: u64,
+    pub touch_hits: u64,
+    pub touch_misses: u64,
+    /// Commands that were not carried out, and those of which nobody knows.
+    pub refused: u64,
+    pub unknown: u64,
+}
+
+impl Counters {
+    pub(crate) fn read(&mut self, read: &Read, reply: &Reply) {
+        let Read::Get { keys } = read;
+        let (hits, misses) = hits_and_misses(keys.len(), reply);
+        self.cmd_get += hits + misses;
+        self.get_hits += hits;
+        self.get_misses += misses;
+    }
+
+    pub(crate) fn write(&mut self, write: &Write, reply: &Reply) {
+        use command::Direction::{Decrement, Increment};
+        let found = *reply != Reply::NotFound;
+        match write {
+            Write::Store(store) => self.store(store.mode, reply),
+            Write::Delete { .. } => count(found, &mut self.delete_hits, &mut self.delete_misses),
+            Write::Arithmetic { direction, .. } => match direction {
+                Increment => count(found, &mut self.incr_hits, &mut self.incr_misses),
+                Decrement => count(found, &mut self.decr_hits, &mut self.decr_misses),
+            },
+            Write::Touch { .. } => {
+                self.cmd_touch += 1;
+                count(found, &mut self.touch_hits, &mut self.touch_misses);
+            }
+            Write::GetAndTouch { keys, .. } => {
+                let (hits, misses) = hits_and_misses(keys.len(), reply);
+                self.cmd_touch += hits + misses;
+                self.touch_hits += hits;
+                self.touch_misses += misses;
+            }
+            Write::FlushAll { .. } => self.cmd_flush += 1,
+        }
+    }
+
+    fn store(&mut self, mode: StoreMode, reply: &Reply) {
+        self.cmd_set += 1;
+        if let StoreMode::Cas(_) = mode {
+            match reply {
+                Reply::NotFound => self.cas_misses += 1,
+                Reply::Exists => self.cas_badval += 1,
+                _ => self.cas_hits += 1,
+            }
+        }
+    }
+
+    pub(crate) fn outcome(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done(_) => {}
+            Outcome::NotDone(_) => self.refused += 1,
+            Outcome::Unknown => self.unknown += 1,
+        }
+    }
+}
+
+fn count(found: bool, hits: &mut u64, misses: &mut u64) {
+    *if found { hits } else { misses } += 1;
+}
+
+fn hits_and_misses(keys: usize, reply: &Reply) -> (u64, u64) {
+    let hits = match reply {
+        Reply::Hits(hits) => hits.len(),
+        _ => 0,
+    };
+    (hits as u64, (keys - hits) as u64)
+}
+
+type Line = (Cow<'static, str>, String);
+
+fn line(name: &'static str, value: impl ToString) -> Line {
+    (Cow::Borrowed(name), value.to_string())
+}
+
+/// The lines of `stats` that tell of the data and of the group; the server adds those about its
+/// process and its connections.
+pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
+    let it = &status.counters;
+    vec![
+        line("cmd_get", it.cmd_get),
+        line("cmd_set", it.cmd_set),
+        line("cmd_flush", it.cmd_flush),
+        line("cmd_touch", it.cmd_touch),
+        line("cmd_meta", 0),
+        line("get_hits", it.get_hits),
+        line("get_misses", it.get_misses),
+        line("get_expired", 0),
+        line("get_flushed", 0),
+        line("delete_misses", it.delete_misses),
+        line("delete_hits", it.delete_hits),
+        line("incr_misses", it.incr_misses),
+        line("incr_hits", it.incr_hits),
+        line("decr_misses", it.decr_misses),
+        line("decr_hits", it.decr_hits),
+        line("cas_misses", it.cas_misses),
+        line("cas_hits", it.cas_hits),
+        line("cas_badval", it.cas_badval),
+        line("touch_hits", it.touch_hits),
+        line("touch_misses", it.touch_misses),
+        line("bytes", status.store.bytes),
+        line("curr_items", status.store.items),
+        line("total_items", total_items),
+        line("evictions", 0),
+        line("quorate_role", status.role),
+        line("quorate_quorum", u8::from(status.quorum)),
+        line("quorate_term", status.term),
+        line("quorate_id", status.id),
+        // 0 is no server's id.
+        line("quorate_leader", status.leader.map_or(0, |id| id.0)),
+        line("quorate_commit_index", status.commit_index),
+        line("quorate_last_applied", status.last_applied),
+        line("quorate_last_log_index", status.last_log_index),
+        line("quorate_persisted_index", status.persisted_index),
+        line("quorate_log_time_ms", status.log_time.0),
+        line("quorate_elections", status.raft.elections),
+        line("quorate_refused", it.refused),
+        line("quorate_outcome_unknown", it.unknown),
+        line("quorate_clock_held_back", status.clock_held_back),
+        line("quorate_followers", "redirect"),
+    ]
+}
+
+/// The lines of `stats settings` that the evaluator knows.
+pub(crate) fn settings(item_bytes_max: usize) -> Vec<Line> {
+    vec![
+        line("evictions", "off"),
+        line("cas_enabled", "yes"),
+        line("item_size_max", item_bytes_max),
+        line("flush_enabled", "yes"),
+        line("client_flags_size", 4),
+    ]
+}
+
+/// The lines of `stats items`: all items are of one made-up class.
+pub(crate) fn items(counts: Counts) -> Vec<Line> {
+    if counts.items == 0 {
+        return Vec::new();
+    }
+    vec![
+        line("items:1:number", counts.items),
+        line("items:1:age", 0),
+        line("items:1:mem_requested", counts.bytes),
+        line("items:1:evicted", 0),
+        line("items:1:evicted_nonzero", 0),
+        line("items:1:evicted_time", 0),
+        line("items:1:outofmemory", 0),
+        line("items:1:tailrepairs", 0),
+        line("items:1:reclaimed", 0),
+        line("items:1:expired_unfetched", 0),
+        line("items:1:evicted_unfetched", 0),
+    ]
+}
+
+/// The lines of `stats slabs`: the class of `items`, with a chunk for each item.
+pub(crate) fn slabs(counts: Counts, counters: &Counters, item_bytes_max: usize) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if counts.items > 0 {
+        lines = vec![
+            line("1:chunk_size", item_bytes_max),
+            line("1:chunks_per_page", 1),
+            line("1:total_pages", counts.items),
+            line("1:total_chunks", counts.items),
+            line("1:used_chunks", counts.items),
+            line("1:free_chunks", 0),
+            line("1:get_hits", counters.get_hits),
+            line("1:cmd_set", counters.cmd_set),
+            line("1:delete_hits", counters.delete_hits),
+            line("1:incr_hits", counters.incr_hits),
+            line("1:decr_hits", counters.decr_hits),
+            line("1:cas_hits", counters.cas_hits),
+            line("1:cas_badval", counters.cas_badval),
+            line("1:touch_hits", counters.touch_hits),
+        ];
+    }
+    lines.push(line("active_slabs", u8::from(counts.items > 0)));
+    lines.push(line("total_malloced", counts.bytes));
+    lines
+}

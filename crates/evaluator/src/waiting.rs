@@ -1,0 +1,556 @@
+//! The replies owed: of each connection its commands in order, with what each waits for. Outcomes
+//! leave a connection's queue at its front only, so they are in order whatever happens (rule 54).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use command::{Command, Outcome, Read, Stats, Write, encoded_bytes};
+use raft::{Entry, Index, Position, ReadId, Timestamp};
+
+use crate::answers::Answers;
+use crate::io::{Batch, ConnectionId, Outcomes};
+
+/// A command is answered, one way or another, this long after it was taken at the latest
+/// (rule 53: within a second, and the rest is for the way to the socket).
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(900);
+
+/// A queue that is empty and has room for more commands than this gives its memory back.
+const QUEUE_KEPT_MAX: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    slots: Vec<Option<Connection>>,
+    free: Vec<Slot>,
+    by_id: BTreeMap<ConnectionId, Slot>,
+    /// Commands in all queues.
+    owed: usize,
+    /// The number of the next command. All commands taken are numbered as they come, so that one
+    /// is never mistaken for another, whatever became of its connection.
+    next_number: u64,
+    /// Writes taken and not proposed, numbers ascending.
+    staged: Vec<Staged>,
+    staged_bytes: usize,
+    /// All writes with a lower number were proposed, or are not owed an answer any more.
+    proposed_below: u64,
+    /// Entries of this leadership that are not applied, indexes ascending.
+    proposals: VecDeque<Proposal>,
+    /// Connections whose writes could not be proposed in this turn.
+    rejected: Vec<Slot>,
+    /// Reads taken and not asked for yet.
+    unasked: Round,
+    /// Reads asked for, ids ascending.
+    asked: VecDeque<Round>,
+    /// Confirmed and not applied that far, ids ascending.
+    confirmed: VecDeque<(ReadId, Index)>,
+    /// Reads of this round and before may be answered when their turn comes.
+    readable: ReadId,
+    deadlines: VecDeque<Deadline>,
+    /// Connections with outcomes to hand out.
+    ready: Vec<Slot>,
+}
+
+/// A place in `Waiting::slots`. It is used again when its connection is gone.
+type Slot = usize;
+
+#[derive(Debug)]
+struct Connection {
+    id: ConnectionId,
+    /// Numbers ascend.
+    queue: VecDeque<Pending>,
+    /// Of its last batch.
+    epoch: u64,
+    /// Commands up to this epoch are refused.
+    refused_epoch: Option<u64>,
+    /// The last round that one of its reads has joined.
+    round: ReadId,
+    outcomes: Vec<Outcome>,
+}
+
+/// A command whose outcome is owed.
+#[derive(Debug)]
+struct Pending {
+    number: u64,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Write,
+    Read(Read, ReadId),
+    Stats(Stats),
+    /// A command that is refused when what is before it has been answered.
+    Refused,
+}
+
+#[derive(Debug)]
+struct Staged {
+    owner: Owner,
+    /// `None` once it was refused.
+    write: Option<Write>,
+}
+
+/// Who is owed the outcome of a write: whoever has that number at the slot, if anyone still does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    slot: Slot,
+    number: u64,
+}
+
+/// An entry, and the owner of each of its commands.
+#[derive(Debug)]
+struct Proposal {
+    position: Position,
+    owners: Vec<Owner>,
+}
+
+/// Reads that came in one turn.
+#[derive(Debug)]
+struct Round {
+    id: ReadId,
+    slots: Vec<Slot>,
+}
+
+/// The commands of a batch, up to this number, are answered by then.
+#[derive(Debug)]
+struct Deadline {
+    due: Timestamp,
+    slot: Slot,
+    number: u64,
+}
+
+/// Which commands are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Takes {
+    pub(crate) writes: bool,
+    pub(crate) reads: bool,
+}
+
+impl Waiting {
+    pub(crate) fn new() -> Waiting {
+        Waiting {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_id: BTreeMap::new(),
+            owed: 0,
+            next_number: 0,
+            staged: Vec::new(),
+            staged_bytes: 0,
+            proposed_below: 0,
+            proposals: VecDeque::new(),
+            rejected: Vec::new(),
+            unasked: Round {
+                id: ReadId(1),
+                slots: Vec::new(),
+            },
+            asked: VecDeque::new(),
+            confirmed: VecDeque::new(),
+            readable: ReadId(0),
+            deadlines: VecDeque::new(),
+            ready: Vec::new(),
+        }
+    }
+
+    /// Takes the commands of a connection, to be answered in their order. Those that are not taken
+    /// are refused as soon as what is before them has been answered, and with them all that follow
+    /// up to their epoch (rule 54).
+    pub(crate) fn accept(
+        &mut self,
+        now: Timestamp,
+        batch: Batch,
+        takes: Takes,
+        answers: &mut Answers,
+    ) {
+        let slot = self.slot(batch.connection);
+        let Some(connection) = self.slots[slot].as_mut() else {
+            return;
+        };
+        connection.epoch = batch.epoch;
+        let mut refuses = connection
+            .refused_epoch
+            .is_some_and(|epoch| batch.epoch <= epoch);
+        for command in batch.commands {
+            let number = self.next_number;
+            self.next_number += 1;
+            let taken = match &command {
+                Command::Write(_) => takes.writes,
+                Command::Read(_) => takes.reads,
+                Command::Stats(_) => true,
+            };
+            let what = match command {
+                Command::Stats(stats) => What::Stats(stats),
+                _ if refuses || !taken => {
+                    refuses = true;
+                    What::Refused
+                }
+                Command::Write(write) => {
+                    self.staged_bytes += encoded_bytes(&write);
+                    self.staged.push(Staged {
+                        owner: Owner { slot, number },
+                        write: Some(write),
+                    });
+                    What::Write
+                }
+                Command::Read(read) => {
+                    if connection.round < self.unasked.id {
+                        connection.round = self.unasked.id;
+                        self.unasked.slots.push(slot);
+                    }
+                    What::Read(read, self.unasked.id)
+                }
+            };
+            connection.queue.push_back(Pending { number, what });
+            self.owed += 1;
+        }
+        if refuses {
+            connection.refused_epoch = Some(batch.epoch);
+        }
+        self.progress(slot, answers);
+        let number = self.next_number.saturating_sub(1);
+        if self.owes(slot, number) {
+            let due = now + ANSWER_WITHIN;
+            self.deadlines.push_back(Deadline { due, slot, number });
+        }
+    }
+
+    /// Forgets a connection. What it has proposed goes its way.
+    pub(crate) fn disconnected(&mut self, id: ConnectionId) {
+        let Some(slot) = self.by_id.remove(&id) else {
+            return;
+        };
+        if let Some(connection) = self.slots[slot].take() {
+            self.owed -= connection.queue.len();
+        }
+        self.free.push(slot);
+    }
+
+    /// The place of a connection, its first if it is not known.
+    fn slot(&mut self, id: ConnectionId) -> Slot {
+        if let Some(slot) = self.by_id.get(&id) {
+            return *slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.by_id.insert(id, slot);
+        self.slots[slot] = Some(Connection {
+            id,
+            queue: VecDeque::new(),
+            epoch: 0,
+            refused_epoch: None,
+            round: ReadId(0),
+            outcomes: Vec::new(),
+        });
+        slot
+    }
+
+    /// Commands whose outcome is owed.
+    pub(crate) fn owed(&self) -> usize {
+        self.owed
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(crate) fn staged_bytes(&self) -> usize {
+        self.staged_bytes
+    }
+
+    pub(crate) fn has_proposals(&self) -> bool {
+        !self.proposals.is_empty()
+    }
+
+    /// The writes taken since the last call, each with its owner; those refused meanwhile are not
+    /// among them, so that they are certainly not done.
+    pub(crate) fn take_staged(&mut self) -> impl Iterator<Item = (Owner, Write)> + use<> {
+        self.staged_bytes = 0;
+        let staged = std::mem::take(&mut self.staged).into_iter();
+        staged.filter_map(|staged| Some((staged.owner, staged.write?)))
+    }
+
+    /// An entry was proposed; each of its commands belongs to the owner at its place.
+    pub(crate) fn proposed(&mut self, position: Position, owners: Vec<Owner>) {
+        if let Some(last) = owners.last() {
+            self.proposed_below = last.number + 1;
+        }
+        self.proposals.push_back(Proposal { position, owners });
+    }
+
+    /// An entry was not taken: its owners' connections are refused at the end of the turn.
+    pub(crate) fn rejected(&mut self, owners: &[Owner]) {
+        let owed = owners
+            .iter()
+            .filter(|owner| self.owes(owner.slot, owner.number));
+        let slots: Vec<Slot> = owed.map(|owner| owner.slot).collect();
+        self.rejected.extend(slots);
+    }
+
+    /// Refuses what was rejected in this turn.
+    pub(crate) fn refuse_rejected(&mut self, answers: &mut Answers) {
+        for slot in std::mem::take(&mut self.rejected) {
+            self.refuse(slot, u64::MAX, answers);
+        }
+    }
+
+    /// Refuses every connection that has a write which is not proposed.
+    pub(crate) fn refuse_staged(&mut self, answers: &mut Answers) {
+        let owners: Vec<Owner> = self.take_staged().map(|(owner, _)| owner).collect();
+        self.rejected(&owners);
+        self.refuse_rejected(answers);
+    }
+
+    /// The round of the reads taken since the last call, if there are any.
+    pub(crate) fn ask(&mut self) -> Option<ReadId> {
+        if self.unasked.slots.is_empty() {
+            return None;
+        }
+        let id = self.unasked.id;
+        let next = Round {
+            id: ReadId(id.0 + 1),
+            slots: Vec::new(),
+        };
+        let round = std::mem::replace(&mut self.unasked, next);
+        self.asked.push_back(round);
+        Some(id)
+    }
+
+    /// Leadership was confirmed for this round, and so for those before it: their reads may be
+    /// answered from a state at or after `index` (rule 35).
+    pub(crate) fn confirmed(&mut self, id: ReadId, index: Index) {
+        self.confirmed.push_back((id, index));
+    }
+
+    /// Answers the reads that are confirmed and whose index is applied.
+    pub(crate) fn answer_reads(&mut self, answers: &mut Answers) {
+        let applied = answers.last_applied;
+        while let Some((id, _)) = self.confirmed.pop_front_if(|(_, index)| *index <= applied) {
+            self.readable = self.readable.max(id);
+        }
+        let readable = self.readable;
+        while let Some(round) = self.asked.pop_front_if(|round| round.id <= readable) {
+            for slot in round.slots {
+                self.progress(slot, answers);
+            }
+        }
+    }
+
+    /// The owners of this entry's commands, if this server has proposed it in this leadership. If
+    /// it has proposed another one in its place, that and all after it are certainly not done
+    /// (rule 52).
+    ///
+    /// # Panics
+    /// If an entry was passed over.
+    pub(crate) fn take_owners(&mut self, entry: &Entry, answers: &mut Answers) -> Vec<Owner> {
+        let Some(proposal) = self.proposals.front() else {
+            return Vec::new();
+        };
+        let position = proposal.position;
+        assert!(
+            entry.index <= position.index,
+            "entry {} comes after {}, which was proposed",
+            entry.index,
+            position.index,
+        );
+        if entry.index < position.index {
+            return Vec::new();
+        }
+        if entry.term != position.term {
+            self.superseded(answers);
+            return Vec::new();
+        }
+        let proposal = self.proposals.pop_front();
+        proposal.map_or(Vec::new(), |proposal| proposal.owners)
+    }
+
+    fn superseded(&mut self, answers: &mut Answers) {
+        let proposals = std::mem::take(&mut self.proposals);
+        let owners: Vec<Owner> = proposals.into_iter().flat_map(|it| it.owners).collect();
+        let from = owners.first().map_or(u64::MAX, |owner| owner.number);
+        for owner in owners {
+            if self.owes(owner.slot, owner.number) {
+                self.refuse(owner.slot, from, answers);
+            }
+        }
+    }
+
+    /// Answers what is owed before this write, from the state as it is just before it: the entry
+    /// was proposed after those reads came, so its commit has confirmed leadership (rule 35).
+    /// True if the outcome of the write is owed; `applied` is to follow then.
+    pub(crate) fn before_write(&mut self, owner: Owner, answers: &mut Answers) -> bool {
+        let Some(connection) = self.slots[owner.slot].as_mut() else {
+            return false;
+        };
+        let is_write = |pending: &&Pending| matches!(pending.what, What::Write);
+        let first = connection.queue.iter().find(is_write);
+        if first.is_none_or(|first| first.number != owner.number) {
+            return false;
+        }
+        while let Some(pending) = connection
+            .queue
+            .pop_front_if(|pending| pending.number < owner.number)
+        {
+            let outcome = match pending.what {
+                What::Read(read, _) => Outcome::Done(answers.read(&read)),
+                What::Stats(stats) => Outcome::Done(answers.stats(stats)),
+                What::Write | What::Refused => answers.not_done(),
+            };
+            connection.give(owner.slot, outcome, &mut self.ready);
+            self.owed -= 1;
+        }
+        true
+    }
+
+    /// The outcome of a write that `before_write` has made the first of its connection.
+    pub(crate) fn applied(&mut self, owner: Owner, outcome: Outcome, answers: &mut Answers) {
+        if let Some(connection) = self.slots[owner.slot].as_mut() {
+            connection.queue.pop_front();
+            connection.give(owner.slot, outcome, &mut self.ready);
+            self.owed -= 1;
+            self.progress(owner.slot, answers);
+        }
+    }
+
+    /// Answers what can be at the front of a connection's queue.
+    fn progress(&mut self, slot: Slot, answers: &mut Answers) {
+        let readable = self.readable;
+        let Some(connection) = self.slots[slot].as_mut() else {
+            return;
+        };
+        while let Some(pending) = connection
+            .queue
+            .pop_front_if(|pending| pending.what.is_answerable(readable))
+        {
+            let outcome = match pending.what {
+                What::Read(read, _) => Outcome::Done(answers.read(&read)),
+                What::Stats(stats) => Outcome::Done(answers.stats(stats)),
+                What::Write | What::Refused => answers.not_done(),
+            };
+            connection.give(slot, outcome, &mut self.ready);
+            self.owed -= 1;
+        }
+        connection.shrink();
+    }
+
+    /// Refuses all that a connection is owed, and with it what follows up to the same epoch: a
+    /// command that is in the log may still be applied, unless its number is `superseded_from` or
+    /// higher; any other certainly will not.
+    fn refuse(&mut self, slot: Slot, superseded_from: u64, answers: &mut Answers) {
+        let Some(connection) = self.slots[slot].as_mut() else {
+            return;
+        };
+        let in_log = self.proposed_below.min(superseded_from);
+        self.owed -= connection.queue.len();
+        while let Some(pending) = connection.queue.pop_front() {
+            let outcome = match pending.what {
+                What::Stats(stats) => Outcome::Done(answers.stats(stats)),
+                What::Write if pending.number < in_log => answers.unknown(),
+                What::Write => {
+                    cancel(&mut self.staged, pending.number);
+                    answers.not_done()
+                }
+                What::Read(..) | What::Refused => answers.not_done(),
+            };
+            if !matches!(outcome, Outcome::Done(_)) {
+                connection.refused_epoch = Some(connection.epoch);
+            }
+            connection.give(slot, outcome, &mut self.ready);
+        }
+        connection.shrink();
+    }
+
+    /// Leadership, or the majority, is lost: refuses all that is owed, and forgets what was
+    /// proposed and asked for.
+    pub(crate) fn refuse_all(&mut self, answers: &mut Answers) {
+        for slot in 0..self.slots.len() {
+            self.refuse(slot, u64::MAX, answers);
+        }
+        self.staged.clear();
+        self.staged_bytes = 0;
+        self.rejected.clear();
+        self.proposals.clear();
+        self.unasked.slots.clear();
+        self.asked.clear();
+        self.confirmed.clear();
+        assert!(self.owed == 0, "{} commands are still owed", self.owed);
+    }
+
+    /// Refuses the connections that have waited too long (rule 53).
+    pub(crate) fn refuse_overdue(&mut self, now: Timestamp, answers: &mut Answers) {
+        while let Some(deadline) = self.deadlines.front() {
+            let (slot, due) = (deadline.slot, deadline.due);
+            let owed = self.owes(slot, deadline.number);
+            if owed && now < due {
+                return;
+            }
+            self.deadlines.pop_front();
+            if owed {
+                self.refuse(slot, u64::MAX, answers);
+            }
+        }
+    }
+
+    /// When `refuse_overdue` will next refuse something, if nothing changes until then.
+    pub(crate) fn next_deadline(&self) -> Timestamp {
+        let first = self.deadlines.front();
+        first.map_or(Timestamp::NEVER, |deadline| deadline.due)
+    }
+
+    /// Whether the command with this number, or one before it, is still owed to who has the slot.
+    fn owes(&self, slot: Slot, number: u64) -> bool {
+        let connection = self.slots[slot].as_ref();
+        let first = connection.and_then(|connection| connection.queue.front());
+        first.is_some_and(|first| first.number <= number)
+    }
+
+    /// The outcomes since the last call.
+    pub(crate) fn take_outcomes(&mut self) -> Vec<Outcomes> {
+        let mut all = Vec::with_capacity(self.ready.len());
+        for slot in self.ready.drain(..) {
+            let Some(connection) = self.slots[slot].as_mut() else {
+                continue;
+            };
+            if !connection.outcomes.is_empty() {
+                all.push(Outcomes {
+                    connection: connection.id,
+                    outcomes: std::mem::take(&mut connection.outcomes),
+                });
+            }
+        }
+        all
+    }
+}
+
+impl Connection {
+    fn give(&mut self, slot: Slot, outcome: Outcome, ready: &mut Vec<Slot>) {
+        if self.outcomes.is_empty() {
+            ready.push(slot);
+        }
+        self.outcomes.push(outcome);
+    }
+
+    fn shrink(&mut self) {
+        if self.queue.is_empty() && self.queue.capacity() > QUEUE_KEPT_MAX {
+            self.queue = VecDeque::new();
+        }
+    }
+}
+
+impl What {
+    /// Whether a command that is the first of its connection can be answered, when reads up to a
+    /// round may be.
+    fn is_answerable(&self, readable: ReadId) -> bool {
+        match self {
+            What::Write => false,
+            What::Read(_, round) => *round <= readable,
+            What::Stats(_) | What::Refused => true,
+        }
+    }
+}
+
+/// Takes a write back that is not proposed.
+fn cancel(staged: &mut [Staged], number: u64) {
+    if let Ok(at) = staged.binary_search_by_key(&number, |staged| staged.owner.number) {
+        staged[at].write = None;
+    }
+}
