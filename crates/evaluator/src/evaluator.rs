@@ -149,6 +149,19 @@ impl Evaluator {
         self.answers.status(owed, self.waiting.connections())
     }
 
+    /// How far this server has come into its cluster: what it presents to the others (rule 41).
+    #[must_use]
+    pub fn seating(&self) -> raft::Seating {
+        self.answers.view.hard_state.seating
+    }
+
+    /// The members and their seats: of the newest configuration known to be committed, which there
+    /// is once this server is seated, or else of the newest in the log.
+    #[must_use]
+    pub fn configuration(&self) -> Option<&raft::Configuration> {
+        self.answers.view.configuration.as_deref()
+    }
+
     /// The store's hash, which is the same on all servers that have applied as much. Walks over
     /// all items.
     #[must_use]

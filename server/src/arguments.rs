@@ -1,0 +1,146 @@
+//! The command line: what is asked of this process, checked.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use cluster::{Cluster, SETTINGS, Settings, Source};
+
+use crate::error::Error;
+
+/// The arguments that are no settings.
+#[derive(Args, Debug)]
+struct Arguments {
+    /// This server's id in cluster.toml
+    #[arg(long, value_name = "N")]
+    id: u64,
+
+    /// The members that a new cluster starts with
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Where this server keeps its log; made if it is not there
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "print_config",
+        default_value_if("print_config", "true", "")
+    )]
+    data_dir: PathBuf,
+
+    /// End when the process that started this one ends; if a process id is given, also when that
+    /// is not the parent any more at start
+    #[arg(
+        long,
+        value_name = "PID",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "0"
+    )]
+    die_with_parent: Option<u32>,
+
+    /// Print the configuration and where each setting comes from, and end
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// A process is to end with its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DieWithParent {
+    Parent,
+    /// The parent has this process id.
+    Process(u32),
+}
+
+/// What this process is to do.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) id: u64,
+    pub(crate) cluster: Cluster,
+    pub(crate) settings: Settings,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) die_with_parent: Option<DieWithParent>,
+    /// The configuration as text, if it is only to be printed.
+    pub(crate) print_config: Option<String>,
+}
+
+/// Reads the command line, the environment and the file that the command line names.
+///
+/// # Errors
+/// What can't work, or clap's answer to a malformed command line or a request for help.
+pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    let arguments = Arguments::from_arg_matches(&matches)?;
+    let text = std::fs::read_to_string(&arguments.config).map_err(|source| Error::Config {
+        file: arguments.config.clone(),
+        problem: source.to_string(),
+    })?;
+    let cluster = Cluster::parse(&text).map_err(|error| Error::Config {
+        file: arguments.config.clone(),
+        problem: error.to_string(),
+    })?;
+    if cluster.server(arguments.id).is_none() {
+        return Err(Error::UnknownId {
+            id: arguments.id,
+            file: arguments.config,
+        });
+    }
+    let (settings, sources) = Settings::resolve(
+        |flag| given(&matches, flag),
+        |variable| std::env::var(variable).ok(),
+        cluster.settings(),
+    )?;
+    let print_config = arguments
+        .print_config
+        .then(|| configuration(arguments.id, &cluster, &settings, &sources));
+    Ok(Task {
+        id: arguments.id,
+        cluster,
+        settings,
+        data_dir: arguments.data_dir,
+        die_with_parent: arguments.die_with_parent.map(|parent| match parent {
+            0 => DieWithParent::Parent,
+            process => DieWithParent::Process(process),
+        }),
+        print_config,
+    })
+}
+
+/// The fixed arguments, and a flag for each setting.
+fn command() -> Command {
+    let defaults = Settings::default();
+    let command = Command::new("quorate-server")
+        .about("One server of a quorate cluster")
+        .version(env!("CARGO_PKG_VERSION"));
+    SETTINGS
+        .iter()
+        .fold(Arguments::augment_args(command), |command, setting| {
+            command.arg(
+                Arg::new(setting.flag())
+                    .long(setting.flag())
+                    .value_name(setting.value)
+                    .help(format!(
+                        "{} [env: {}] [default: {}]",
+                        setting.help,
+                        setting.environment(),
+                        setting.show(&defaults),
+                    ))
+                    .help_heading("Settings"),
+            )
+        })
+}
+
+/// The value of a setting's flag, if it was used.
+fn given(matches: &ArgMatches, flag: &str) -> Option<String> {
+    let used = matches.value_source(flag) == Some(ValueSource::CommandLine);
+    used.then(|| matches.get_one::<String>(flag).cloned())?
+}
+
+/// A cluster.toml with the members and the settings as they are in effect.
+fn configuration(id: u64, cluster: &Cluster, settings: &Settings, sources: &[Source]) -> String {
+    let members = Cluster::new(cluster.servers().to_vec()).expect("they were checked");
+    let members = members.to_toml();
+    let settings = settings.to_toml(sources);
+    format!("# The configuration of server {id}.\n{members}{settings}")
+}

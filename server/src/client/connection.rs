@@ -1,0 +1,270 @@
+//! One client's connection: bytes to `protocol::Session` and back, runs of commands to the
+//! evaluator, outcomes from it. All of it moves whenever any of it can: the task never waits for
+//! one thing while another could go on, and never blocks its thread.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Buf;
+use command::Outcome;
+use evaluator::{Batch, ConnectionId};
+use protocol::{Run, Session};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
+
+use super::{Clients, FromClient, stats};
+use crate::room::Room;
+
+/// The pieces of one vectored write.
+const PIECES_MAX: usize = 64;
+
+/// How long, and how much, a closed connection's client is listened to without being heard: to
+/// close while bytes lie unread would take back replies that are still under way.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 1 << 20;
+
+pub(super) struct Connection {
+    id: ConnectionId,
+    stream: TcpStream,
+    session: Session,
+    clients: Arc<Clients>,
+    /// Commands that are parsed and have no room in the evaluator's channel.
+    run: Option<Run>,
+    /// How many runs there have been.
+    runs: u64,
+    room: PollSemaphore,
+    outcomes: UnboundedReceiver<Vec<Outcome>>,
+    /// The other end of `outcomes`, until the evaluator has it.
+    outcomes_sender: Option<UnboundedSender<Vec<Outcome>>>,
+    /// The client has sent all it ever will.
+    ended: bool,
+    /// Runs while a command is there in part.
+    patience: Option<Patience>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    stopping: bool,
+}
+
+/// Why a connection is over.
+enum End {
+    /// All is said: the client may still read the last of it.
+    Said,
+    /// There is nobody left to talk to, or nothing left to say to them.
+    Broken,
+}
+
+/// How long the rest of a command is waited for.
+struct Patience {
+    /// The runs and the reply bytes that there were when the command began to be there in part.
+    progress: (u64, u64),
+    end: Pin<Box<Sleep>>,
+}
+
+/// Something moved, so that something else may be able to.
+type Moved = bool;
+
+impl Connection {
+    pub(super) fn new(
+        id: ConnectionId,
+        stream: TcpStream,
+        clients: Arc<Clients>,
+        stop: CancellationToken,
+    ) -> Connection {
+        let (sender, outcomes) = unbounded_channel();
+        Connection {
+            id,
+            stream,
+            session: Session::new(clients.limits),
+            run: None,
+            runs: 0,
+            room: clients.evaluator.poll_room(),
+            clients,
+            outcomes,
+            outcomes_sender: Some(sender),
+            ended: false,
+            patience: None,
+            // Of its own, so that connections do not wait for each other to look at it.
+            stop: Box::pin(stop.child_token().cancelled_owned()),
+            stopping: false,
+        }
+    }
+
+    /// Serves the client to the end.
+    pub(super) async fn serve(mut self) {
+        let end = poll_fn(|context| self.poll(context)).await;
+        if self.outcomes_sender.is_none() {
+            let room = self.clients.evaluator.reserve(0).await;
+            self.clients
+                .evaluator
+                .send(room, FromClient::Disconnected(self.id));
+        }
+        if matches!(end, End::Said) {
+            let _ = timeout(LINGER, linger(self.stream)).await;
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        if !self.stopping {
+            self.stopping = self.stop.as_mut().poll(context).is_ready();
+        }
+        loop {
+            let moved = self.take_outcomes(context)
+                | self.hand_out(context)
+                | match self.write(context) {
+                    Ok(moved) => moved,
+                    Err(_) => return Poll::Ready(End::Broken),
+                };
+            if self.is_over() {
+                return Poll::Ready(End::Said);
+            }
+            let received = match self.read(context) {
+                Ok(moved) => moved,
+                Err(_) => return Poll::Ready(End::Broken),
+            };
+            if !moved && !received {
+                break;
+            }
+        }
+        if self.runs_out_of_patience(context) {
+            return Poll::Ready(End::Said);
+        }
+        Poll::Pending
+    }
+
+    /// Turns the outcomes that are there into replies.
+    fn take_outcomes(&mut self, context: &mut Context<'_>) -> Moved {
+        let mut moved = false;
+        while let Poll::Ready(Some(outcomes)) = self.outcomes.poll_recv(context) {
+            let clients = &self.clients;
+            self.session
+                .outcomes(outcomes, |kind| stats::lines(clients, kind));
+            moved = true;
+        }
+        moved
+    }
+
+    /// Gives the evaluator the whole commands that were received, as far as there is room.
+    fn hand_out(&mut self, context: &mut Context<'_>) -> Moved {
+        let mut moved = false;
+        loop {
+            if self.run.is_none() {
+                self.run = self.session.next_run();
+                self.runs += u64::from(self.run.is_some());
+            }
+            let Some(run) = &self.run else {
+                return moved;
+            };
+            let units = self.clients.evaluator.units(run.bytes);
+            let Poll::Ready(permit) = self.room.poll_acquire_many(context, units) else {
+                return moved;
+            };
+            let room = Room::from_permit(permit.expect("the semaphore is never closed"));
+            if let Some(run) = self.run.take() {
+                self.send(room, run);
+                moved = true;
+            }
+        }
+    }
+
+    fn send(&mut self, room: Room, run: Run) {
+        let batch = Batch {
+            connection: self.id,
+            epoch: run.epoch,
+            commands: run.commands,
+        };
+        let outcomes = self.outcomes_sender.take();
+        self.clients
+            .evaluator
+            .send(room, FromClient::Batch { batch, outcomes });
+    }
+
+    /// Writes what the socket takes.
+    fn write(&mut self, context: &mut Context<'_>) -> io::Result<Moved> {
+        let mut moved = false;
+        while self.session.output().has_remaining() {
+            // What lies unread was sent before the client can have seen this refusal (rule 54).
+            let unread = if self.session.owes_refusal() {
+                rustix::io::ioctl_fionread(&self.stream)?
+            } else {
+                0
+            };
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let count = self.session.output().chunks_vectored(&mut pieces);
+            let stream = Pin::new(&mut self.stream);
+            match stream.poll_write_vectored(context, &pieces[..count]) {
+                Poll::Ready(written) => self.session.written(written?, unread),
+                Poll::Pending => break,
+            }
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// Reads what has arrived, once.
+    fn read(&mut self, context: &mut Context<'_>) -> io::Result<Moved> {
+        if self.ended || self.run.is_some() || !self.session.wants_input() {
+            return Ok(false);
+        }
+        let read = pin!(self.stream.read_buf(self.session.receive_buffer()));
+        match read.poll(context) {
+            Poll::Ready(Ok(0)) => {
+                self.ended = true;
+                Ok(true)
+            }
+            Poll::Ready(result) => result.map(|_| true),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Whether nothing is owed to the client, and nothing is expected of it.
+    fn is_over(&self) -> bool {
+        if self.session.should_close() {
+            return true;
+        }
+        let settled = self.run.is_none() && self.session.is_settled();
+        let unread = || rustix::io::ioctl_fionread(&self.stream).unwrap_or(0);
+        settled && (self.ended || self.stopping && unread() == 0)
+    }
+
+    /// Whether a command has been in coming for too long.
+    fn runs_out_of_patience(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.session.holds_partial_command() {
+            self.patience = None;
+            return false;
+        }
+        // A client that completes one command after the other is never here for long.
+        let progress = (self.runs, self.session.output().appended_bytes());
+        let limit = self.clients.incomplete_command;
+        match &mut self.patience {
+            Some(patience) if patience.progress == progress => {}
+            patience => {
+                *patience = Some(Patience {
+                    progress,
+                    end: Box::pin(sleep(limit)),
+                });
+            }
+        }
+        let patience = self.patience.as_mut();
+        patience.is_some_and(|patience| patience.end.as_mut().poll(context).is_ready())
+    }
+}
+
+/// Says that nothing more will come, and reads on until the client says so too.
+async fn linger(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut discarded = [0; 4096];
+    let mut total = 0;
+    while total < LINGER_BYTES_MAX {
+        match stream.read(&mut discarded).await? {
+            0 => break,
+            count => total += count,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Accepts clients, up to a limit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use evaluator::ConnectionId;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::Clients;
+use super::connection::Connection;
+use crate::listen::Acceptor;
+
+/// What memcached says to a connection too many.
+const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// Serves clients until `stop_accepting`; `tasks` then ends when the last of them has gone, which
+/// `stop` hurries.
+pub(crate) async fn serve(
+    mut acceptor: Acceptor,
+    clients: Arc<Clients>,
+    tasks: TaskTracker,
+    stop_accepting: CancellationToken,
+    stop: CancellationToken,
+) {
+    let mut last_id = 0;
+    let mut is_full = false;
+    loop {
+        let (stream, _) = tokio::select! {
+            connection = acceptor.accept() => connection,
+            () = stop_accepting.cancelled() => return,
+        };
+        let open = clients.counters.open.load(Ordering::Relaxed);
+        if open >= clients.connections_max {
+            if !is_full {
+                warn!("{open} client connections are open: more are turned away");
+            }
+            is_full = true;
+            clients.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            turn_away(&stream);
+            continue;
+        }
+        is_full = false;
+        last_id += 1;
+        // Without it, a reply may wait for the client's acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let counted = Counted::new(&clients);
+        let connection =
+            Connection::new(ConnectionId(last_id), stream, Arc::clone(&clients), stop.clone());
+        tasks.spawn(async move {
+            connection.serve().await;
+            drop(counted);
+        });
+    }
+}
+
+/// Says so, as far as that is possible without waiting.
+fn turn_away(stream: &TcpStream) {
+    let _ = stream.try_write(TOO_MANY);
+}
+
+/// One open connection, as counted.
+struct Counted(Arc<Clients>);
+
+impl Counted {
+    fn new(clients: &Arc<Clients>) -> Counted {
+        clients.counters.open.fetch_add(1, Ordering::Relaxed);
+        clients.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(clients))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.counters.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,44 @@
+//! The client port: memcached's text, one task for each connection.
+
+mod connection;
+mod listener;
+mod stats;
+
+pub(crate) use listener::serve;
+pub(crate) use stats::Counters;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::Settings;
+use command::Outcome;
+use evaluator::{Batch, ConnectionId};
+use protocol::Limits;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::room::RoomSender;
+
+/// What connections say to the evaluator.
+#[derive(Debug)]
+pub(crate) enum FromClient {
+    Batch {
+        batch: Batch,
+        /// Where the outcomes of this connection's commands go. With its first batch only. What
+        /// waits there is bounded by the commands that one connection may have under way.
+        outcomes: Option<UnboundedSender<Vec<Outcome>>>,
+    },
+    /// The connection is gone, and it had sent a batch.
+    Disconnected(ConnectionId),
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    pub(crate) evaluator: RoomSender<FromClient>,
+    pub(crate) limits: Limits,
+    pub(crate) incomplete_command: Duration,
+    pub(crate) connections_max: usize,
+    pub(crate) settings: Settings,
+    pub(crate) client_port: u16,
+    pub(crate) counters: Arc<Counters>,
+}

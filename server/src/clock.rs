@@ -1,0 +1,37 @@
+//! Both clocks of this server. Whatever is below the server is told the time by it.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use command::LogTime;
+use evaluator::Now;
+use raft::Timestamp;
+
+/// The monotonic clock counts from when this was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Clock {
+        Clock {
+            start: Instant::now(),
+        }
+    }
+
+    /// Both clocks, read now.
+    pub(crate) fn now(&self) -> Now {
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        Now {
+            monotonic: self.monotonic(),
+            wall: LogTime(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// The time since this clock was made. It starts at 1 ns, so that 0 is before any of its times.
+    pub(crate) fn monotonic(&self) -> Timestamp {
+        Timestamp(1) + self.start.elapsed()
+    }
+}

@@ -1,0 +1,59 @@
+//! Why a server does not start, or ends: one clear line each.
+
+use std::io;
+use std::path::PathBuf;
+
+use raft::ServerId;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The command line makes no sense, or asks for help or the version.
+    #[error("{0}")]
+    Arguments(#[from] clap::Error),
+    #[error("{}: {problem}", file.display())]
+    Config { file: PathBuf, problem: String },
+    #[error("there is no server {id} in {}", file.display())]
+    UnknownId { id: u64, file: PathBuf },
+    #[error("{0}")]
+    Setting(#[from] cluster::SettingError),
+    #[error("--followers forward is not available yet, use redirect")]
+    ForwardUnavailable,
+    #[error("log_level: {problem}")]
+    LogLevel { problem: String },
+    #[error("{host}: no such host: {source}")]
+    Resolve { host: String, source: io::Error },
+    /// The address is in use, or is none of this machine's.
+    #[error("cannot listen on {host}:{port}, the {field}: {source}")]
+    Listen {
+        host: String,
+        port: u16,
+        field: &'static str,
+        source: io::Error,
+    },
+    #[error("{0}")]
+    Log(#[from] wal::Error),
+    #[error("the process that started this server has ended")]
+    ParentEnded,
+    /// A thread, a timer or a signal handler can't be had.
+    #[error("cannot {operation}: {source}")]
+    System {
+        operation: &'static str,
+        source: io::Error,
+    },
+    /// A seated peer does not know this data directory (rule 41).
+    #[error(
+        "server {peer} refuses this server, whose seat another data directory has: was the disk \
+         wiped? It comes back only as a new member"
+    )]
+    SeatTaken { peer: ServerId },
+    /// A majority of the members belongs to another cluster.
+    #[error("a majority of the members belongs to another cluster than this data directory")]
+    OtherCluster,
+}
+
+impl Error {
+    /// What `operation`, a verb with its object, ran into.
+    pub(crate) fn system(operation: &'static str) -> impl Fn(io::Error) -> Error {
+        move |source| Error::System { operation, source }
+    }
+}

@@ -1,0 +1,372 @@
+//! The one thread that owns an evaluator: it drains its channels, steps, and hands out, turn by
+//! turn. It never waits on a send.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use command::Outcome;
+use crossbeam_channel::{Receiver, Select, Sender};
+use evaluator::{ConnectionId, Evaluator, Input, Now, Output, Outcomes};
+use raft::{Fetch, Fetched, Seating, ServerId, Timestamp, Write, WriteId};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{debug, info, warn};
+use wire::Identity;
+
+use crate::client::FromClient;
+use crate::clock::Clock;
+use crate::peer::{FromPeer, Queue};
+use crate::published::{self, Published, Publisher};
+use crate::room::Reserved;
+
+/// The most messages of peers in one turn. More than all peers have under way.
+const PEER_MESSAGES_MAX: usize = 4096;
+
+/// The most batches of clients in one turn, so that peers are not kept waiting.
+const BATCHES_MAX: usize = 1024;
+
+/// What the server asks of the thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// Hand leadership over; `Published::may_stop` says when that is done.
+    Transfer,
+    /// End.
+    Stop,
+}
+
+/// Where inputs come from and outputs go.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    pub(crate) control: Receiver<Control>,
+    /// Never full: one place at most for each write under way, and the log writer reports only the
+    /// last of those that it synced together.
+    pub(crate) persisted: Receiver<WriteId>,
+    /// At most one for each peer, and one for the store.
+    pub(crate) fetched: Receiver<Fetched>,
+    pub(crate) peers: Receiver<Reserved<FromPeer>>,
+    pub(crate) clients: Receiver<Reserved<FromClient>>,
+    /// Bounded by what the core has unpersisted: clients are left alone above a limit, and a
+    /// leader sends no more than its window.
+    pub(crate) writes: Sender<Write>,
+    pub(crate) fetches: Sender<Fetch>,
+    pub(crate) queues: BTreeMap<ServerId, Arc<Queue>>,
+    pub(crate) publisher: Publisher,
+}
+
+/// The thread's state.
+pub(crate) struct EvaluatorThread {
+    evaluator: Evaluator,
+    channels: Channels,
+    clock: Clock,
+    /// This server as it was at start; seating and members are those of the moment.
+    identity: Arc<Identity>,
+    /// Those that have sent a batch.
+    connections: HashMap<ConnectionId, UnboundedSender<Vec<Outcome>>>,
+    pauses: Pauses,
+    last: Option<Arc<Published>>,
+    stops: bool,
+}
+
+/// Notices when this process was not run for a while (rule 51).
+#[derive(Debug)]
+struct Pauses {
+    /// A gap as long as this is a pause.
+    pause: Duration,
+    /// For so long after a pause, only peers and the disk are listened to: what the peers have
+    /// sent meanwhile has to come in before any timeout is judged.
+    grace: Duration,
+    /// When the last turn began, or was meant to begin.
+    expected: Timestamp,
+    /// The end of the grace.
+    until: Timestamp,
+}
+
+impl EvaluatorThread {
+    /// A thread's state, for `run`. `election_timeout` is T, `heartbeat` the interval.
+    pub(crate) fn new(
+        evaluator: Evaluator,
+        channels: Channels,
+        clock: Clock,
+        identity: Identity,
+        election_timeout: Duration,
+        heartbeat: Duration,
+    ) -> EvaluatorThread {
+        let mut thread = EvaluatorThread {
+            evaluator,
+            channels,
+            clock,
+            identity: Arc::new(identity),
+            connections: HashMap::new(),
+            pauses: Pauses {
+                pause: election_timeout,
+                grace: heartbeat,
+                expected: clock.monotonic(),
+                until: Timestamp(0),
+            },
+            last: None,
+            stops: false,
+        };
+        thread.publish(clock.monotonic());
+        thread
+    }
+
+    /// Takes turns until it is told to stop.
+    pub(crate) fn run(mut self) {
+        while !self.stops {
+            let now = self.clock.now();
+            if let Some(gap) = self.pauses.begin(now.monotonic) {
+                warn!("this process was not run for {} ms", gap.as_millis());
+            }
+            let took_any = self.take_inputs(now);
+            let output = self.evaluator.take_output(now);
+            self.hand_out(output);
+            self.publish(now.monotonic);
+            if !took_any {
+                self.wait(now.monotonic);
+            }
+        }
+    }
+
+    /// Steps through what waits: the disk, then the peers, then the clients, then the time.
+    fn take_inputs(&mut self, now: Now) -> bool {
+        let in_grace = self.pauses.in_grace(now.monotonic);
+        let mut took_any = self.take_persisted(now) | self.take_peers(now);
+        if !in_grace && self.evaluator.takes_clients() {
+            took_any |= self.take_clients(now);
+        }
+        if !in_grace && self.evaluator.next_deadline() <= now.monotonic {
+            self.evaluator.step(now, Input::Tick);
+            took_any = true;
+        }
+        while let Ok(control) = self.channels.control.try_recv() {
+            match control {
+                Control::Transfer => self.evaluator.step(now, Input::Transfer),
+                Control::Stop => self.stops = true,
+            }
+            took_any = true;
+        }
+        took_any
+    }
+
+    fn take_persisted(&mut self, now: Now) -> bool {
+        let last = self.channels.persisted.try_iter().last();
+        if let Some(id) = last {
+            self.evaluator.step(now, Input::Persisted(id));
+        }
+        let mut took_any = last.is_some();
+        while let Ok(fetched) = self.channels.fetched.try_recv() {
+            self.evaluator.step(now, Input::Fetched(fetched));
+            took_any = true;
+        }
+        took_any
+    }
+
+    fn take_peers(&mut self, now: Now) -> bool {
+        for taken in 0..PEER_MESSAGES_MAX {
+            let Ok(reserved) = self.channels.peers.try_recv() else {
+                return taken > 0;
+            };
+            let input = match reserved.value {
+                FromPeer::Message(message) => Input::Message(message),
+                FromPeer::Connected(peer) => Input::Connected(peer),
+            };
+            self.evaluator.step(now, input);
+        }
+        true
+    }
+
+    fn take_clients(&mut self, now: Now) -> bool {
+        for taken in 0..BATCHES_MAX {
+            if taken > 0 && !self.evaluator.takes_clients() {
+                return true;
+            }
+            let Ok(reserved) = self.channels.clients.try_recv() else {
+                return taken > 0;
+            };
+            match reserved.value {
+                FromClient::Batch { batch, outcomes } => {
+                    if let Some(outcomes) = outcomes {
+                        self.connections.insert(batch.connection, outcomes);
+                    }
+                    self.evaluator.step(now, Input::Batch(batch));
+                }
+                FromClient::Disconnected(connection) => {
+                    self.connections.remove(&connection);
+                    self.evaluator.step(now, Input::Disconnected(connection));
+                }
+            }
+        }
+        true
+    }
+
+    /// Starts everything that the turn came to.
+    fn hand_out(&mut self, output: Output) {
+        if let Some(write) = output.write {
+            // The log writer ends only with the process, or after this thread.
+            let _ = self.channels.writes.send(write);
+        }
+        for (to, message) in output.messages {
+            match self.channels.queues.get(&to) {
+                Some(queue) => queue.push(message),
+                None => debug!("a message for server {to}, which has no queue"),
+            }
+        }
+        for fetch in output.fetches {
+            let _ = self.channels.fetches.send(fetch);
+        }
+        for Outcomes { connection, outcomes } in output.outcomes {
+            if let Some(sender) = self.connections.get(&connection) {
+                // The connection may be gone, and `Disconnected` on its way.
+                let _ = sender.send(outcomes);
+            }
+        }
+    }
+
+    /// Waits until there is something to take, or to do.
+    fn wait(&mut self, now: Timestamp) {
+        let in_grace = self.pauses.in_grace(now);
+        let deadline = match in_grace {
+            true => self.pauses.until,
+            false => self.evaluator.next_deadline(),
+        };
+        let until = deadline.min(now + published::INTERVAL);
+        let timeout = until.since(self.clock.monotonic());
+        let mut select = Select::new();
+        select.recv(&self.channels.persisted);
+        select.recv(&self.channels.fetched);
+        select.recv(&self.channels.peers);
+        select.recv(&self.channels.control);
+        if !in_grace && self.evaluator.takes_clients() {
+            select.recv(&self.channels.clients);
+        }
+        if select.ready_timeout(timeout).is_err() {
+            self.pauses.expected = until;
+        }
+    }
+
+    /// Shows the others what they act on, if it has changed or is old.
+    fn publish(&mut self, now: Timestamp) {
+        let status = self.evaluator.status();
+        let may_stop = self.evaluator.may_stop();
+        let seating = self.evaluator.seating();
+        if let Some(last) = &self.last {
+            let old = &last.status;
+            let is_same = (old.role, old.term, old.leader, old.quorum)
+                == (status.role, status.term, status.leader, status.quorum)
+                && last.may_stop == may_stop
+                && last.identity.seating == seating;
+            if is_same && now.since(last.at) < published::INTERVAL {
+                return;
+            }
+            tell_changes(old, &status);
+        }
+        if self.identity.seating != seating {
+            tell_seating(seating);
+            self.identity = Arc::new(self.identity_now(seating));
+        }
+        let published = Arc::new(Published {
+            at: now,
+            status,
+            identity: Arc::clone(&self.identity),
+            may_stop,
+        });
+        self.last = Some(Arc::clone(&published));
+        self.channels.publisher.send_replace(Some(published));
+    }
+
+    fn identity_now(&self, seating: Seating) -> Identity {
+        let mut identity = (*self.identity).clone();
+        identity.seating = seating;
+        if let Some(configuration) = self.evaluator.configuration().filter(|_| seating.is_seated()) {
+            let members = configuration.members.iter();
+            identity.members = members.map(|member| (member.id, member.seat)).collect();
+        }
+        identity
+    }
+}
+
+/// Logs what an operator wants to know of the difference.
+fn tell_changes(old: &evaluator::Status, new: &evaluator::Status) {
+    let leads = |status: &evaluator::Status| status.leader == Some(status.id);
+    let term = new.term;
+    if leads(new) && (!leads(old) || old.term != term) {
+        info!("leads in term {term}");
+    } else if leads(old) && !leads(new) && old.term == term {
+        warn!("has lost its majority in term {term}");
+    } else if leads(old) && !leads(new) {
+        info!("leads no more, the term is {term}");
+    }
+    match new.leader {
+        Some(leader) if leader != new.id && (old.leader, old.term) != (new.leader, term) => {
+            info!("follows server {leader} in term {term}");
+        }
+        None if old.leader.is_some() && !leads(old) => info!("knows no leader in term {term}"),
+        _ => {}
+    }
+    if new.role == "Candidate" && (old.role != "Candidate" || old.term != term) {
+        debug!("campaigns in term {term}");
+    }
+}
+
+fn tell_seating(seating: Seating) {
+    match seating {
+        Seating::Unseated => {}
+        Seating::Met(cluster) => info!("has met cluster {cluster}"),
+        Seating::Seated { cluster, .. } => info!("has its seat in cluster {cluster}"),
+    }
+}
+
+impl Pauses {
+    /// A turn begins; the length of the pause that lies before it, if there is one.
+    fn begin(&mut self, now: Timestamp) -> Option<Duration> {
+        let gap = now.since(self.expected);
+        self.expected = now;
+        if gap <= self.pause {
+            return None;
+        }
+        self.until = now + self.grace;
+        Some(gap)
+    }
+
+    fn in_grace(&self, now: Timestamp) -> bool {
+        now < self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp(1) + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn after_a_pause_nothing_is_judged_for_a_while() {
+        let mut pauses = Pauses {
+            pause: Duration::from_millis(150),
+            grace: Duration::from_millis(50),
+            expected: at(0),
+            until: Timestamp(0),
+        };
+        assert_eq!(pauses.begin(at(100)), None);
+        assert_eq!(pauses.begin(at(250)), None);
+        assert!(!pauses.in_grace(at(250)));
+        assert_eq!(pauses.begin(at(1250)), Some(Duration::from_secs(1)));
+        assert!(pauses.in_grace(at(1299)));
+        assert!(!pauses.in_grace(at(1300)));
+        assert_eq!(pauses.begin(at(1300)), None);
+    }
+
+    #[test]
+    fn a_wait_that_was_meant_to_be_long_is_no_pause() {
+        let mut pauses = Pauses {
+            pause: Duration::from_millis(150),
+            grace: Duration::from_millis(50),
+            expected: at(0),
+            until: Timestamp(0),
+        };
+        pauses.expected = at(1000);
+        assert_eq!(pauses.begin(at(1100)), None);
+    }
+}

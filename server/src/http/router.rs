@@ -1,0 +1,74 @@
+//! Which path answers what. Anything else is 404.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use raft::ServerId;
+
+use super::status::StatusBody;
+use crate::client::Counters;
+use crate::peer::Queue;
+use crate::published::View;
+
+/// What the answers are made of.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) view: View,
+    pub(crate) clients: Arc<Counters>,
+    pub(crate) queues: Vec<(ServerId, Arc<Queue>)>,
+}
+
+/// All paths of the HTTP port.
+pub(crate) fn router(site: Site) -> Router {
+    Router::new()
+        .route("/", get(front))
+        .route("/status", get(status))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(Arc::new(site))
+}
+
+async fn status(State(site): State<Arc<Site>>) -> Response {
+    let fresh = [(header::CACHE_CONTROL, "no-store")];
+    (fresh, Json(StatusBody::new(&site))).into_response()
+}
+
+/// Whether the process works.
+async fn healthz(State(site): State<Arc<Site>>) -> Response {
+    verdict(site.view.is_alive(), "ok", "the evaluator does not turn")
+}
+
+/// Whether it can serve clients, or tell them who does.
+async fn readyz(State(site): State<Arc<Site>>) -> Response {
+    let leader = site.view.now().and_then(|newest| newest.status.leader);
+    let ready = site.view.is_alive() && leader.is_some();
+    verdict(ready, "ok", "no leader is known")
+}
+
+fn verdict(good: bool, yes: &str, no: &str) -> Response {
+    let (status, text) = match good {
+        true => (StatusCode::OK, yes),
+        false => (StatusCode::SERVICE_UNAVAILABLE, no),
+    };
+    (status, format!("{text}\n")).into_response()
+}
+
+async fn front(State(site): State<Arc<Site>>) -> String {
+    let server = &site.view.server;
+    let StatusBody { role, term, leader, .. } = StatusBody::new(&site);
+    let leader = leader.map_or("none is known".to_owned(), |id| format!("server {id}"));
+    format!(
+        "quorate server {}\n\n\
+         role     {role} in term {term}\n\
+         leader   {leader}\n\
+         clients  {}:{} (memcached's text protocol)\n\n\
+         /status   how it is, as JSON\n\
+         /healthz  whether the process works\n\
+         /readyz   whether it can serve or redirect\n",
+        server.id, server.host, server.client_port,
+    )
+}

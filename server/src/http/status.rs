@@ -1,0 +1,98 @@
+//! The members of `GET /status`. The first eight are promised; the others may change.
+
+use serde::Serialize;
+
+use super::router::Site;
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct StatusBody {
+    /// `Leader`, `Follower` or `Candidate`.
+    pub(super) role: &'static str,
+    pub(super) term: u64,
+    pub(super) id: u64,
+    pub(super) leader: Option<u64>,
+    /// A leader that has a majority is known.
+    quorum: bool,
+    commit_index: u64,
+    last_applied: u64,
+    last_log_index: u64,
+
+    /// Whether the log is still being read.
+    starting: bool,
+    persisted_index: u64,
+    /// 16 hex digits each.
+    cluster: Option<String>,
+    instance: Option<String>,
+    restart: u64,
+    /// Members whose data directory is known to the cluster, and those whose is not: while there
+    /// are such, a majority of all members must be among the known.
+    seats_filled: usize,
+    seats_empty: usize,
+    client_connections: usize,
+    commands_owed: usize,
+    unpersisted_bytes: usize,
+    uncommitted_bytes: usize,
+    items: u64,
+    item_bytes: u64,
+    log_time_ms: u64,
+    elections: u64,
+    peers: Vec<PeerBody>,
+    version: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct PeerBody {
+    id: u64,
+    /// Messages for this peer that found no room.
+    dropped_messages: u64,
+}
+
+impl StatusBody {
+    pub(super) fn new(site: &Site) -> StatusBody {
+        let queues = site.queues.iter();
+        let common = StatusBody {
+            role: "Follower",
+            id: site.view.server.id,
+            client_connections: site.clients.open(),
+            peers: queues
+                .map(|(id, queue)| PeerBody {
+                    id: id.0,
+                    dropped_messages: queue.dropped(),
+                })
+                .collect(),
+            version: env!("CARGO_PKG_VERSION"),
+            ..StatusBody::default()
+        };
+        let Some(newest) = site.view.now() else {
+            return StatusBody {
+                starting: true,
+                ..common
+            };
+        };
+        let status = &newest.status;
+        let identity = &newest.identity;
+        StatusBody {
+            role: status.role,
+            term: status.term.0,
+            leader: status.leader.map(|leader| leader.0),
+            quorum: status.quorum,
+            commit_index: status.commit_index.0,
+            last_applied: status.last_applied.0,
+            last_log_index: status.last_log_index.0,
+            persisted_index: status.persisted_index.0,
+            cluster: status.cluster.map(|cluster| cluster.to_string()),
+            instance: Some(identity.instance.to_string()),
+            restart: identity.restart.0,
+            seats_filled: status.seats_filled,
+            seats_empty: status.seats_empty,
+            commands_owed: status.commands_owed,
+            unpersisted_bytes: status.unpersisted_bytes,
+            uncommitted_bytes: status.uncommitted_bytes,
+            items: status.store.items as u64,
+            item_bytes: status.store.bytes as u64,
+            log_time_ms: status.log_time.0,
+            elections: status.raft.elections,
+            ..common
+        }
+    }
+}

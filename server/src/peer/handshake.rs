@@ -1,0 +1,205 @@
+//! Who is there, before any message: both sides' part of `wire::Hello` and `wire::Answer`, and
+//! what becomes of refusals (rule 41).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use raft::ServerId;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tracing::warn;
+use wire::{Answer, Frame, Hello, Identity, Outgoing, Refusal};
+
+use super::frames::FrameReader;
+use crate::error::Error;
+
+/// A refusal that goes on is told again after this time.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Frame(#[from] wire::Error),
+    #[error("the handshake is out of order")]
+    Order,
+    /// The other one does not talk to this server.
+    #[error("{refusal}")]
+    Refused {
+        refusal: Refusal,
+        /// It has a seat in a cluster, and so knows who belongs there.
+        by_seated: bool,
+    },
+    /// This server does not talk to the other one.
+    #[error("{refusal}")]
+    Refuses { from: ServerId, refusal: Refusal },
+}
+
+/// The part of the server that calls: gives the version to speak.
+pub(super) async fn call(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    identity: &Identity,
+    to: ServerId,
+) -> Result<u8, HandshakeError> {
+    let mut outgoing = Outgoing::new();
+    outgoing.push_hello(&identity.hello(to));
+    stream.write_all_buf(&mut outgoing).await?;
+    let frame = FrameReader::new(stream).next().await?;
+    let Frame::Answer(answer) = wire::decode(frame.freeze())? else {
+        return Err(HandshakeError::Order);
+    };
+    let version = answer.verdict.map_err(|refusal| HandshakeError::Refused {
+        refusal,
+        by_seated: answer.hello.cluster.is_some(),
+    })?;
+    let refuses = |refusal| HandshakeError::Refuses { from: to, refusal };
+    if answer.hello.from != to {
+        return Err(refuses(Refusal::WrongServer));
+    }
+    identity.check(&answer.hello).map_err(refuses)?;
+    Ok(version)
+}
+
+/// The part of the server that is called: gives the other one's hello.
+pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    identity: impl FnOnce() -> Option<std::sync::Arc<Identity>>,
+) -> Result<Hello, HandshakeError> {
+    let frame = FrameReader::new(&mut *stream).next().await?;
+    let Frame::Hello(hello) = wire::decode(frame.freeze())? else {
+        return Err(HandshakeError::Order);
+    };
+    let identity = identity().ok_or(HandshakeError::Order)?;
+    let verdict = identity.check(&hello);
+    let mut outgoing = Outgoing::new();
+    outgoing.push_answer(&Answer {
+        verdict,
+        hello: identity.hello(hello.from),
+    });
+    stream.write_all_buf(&mut outgoing).await?;
+    verdict.map_err(|refusal| HandshakeError::Refuses {
+        from: hello.from,
+        refusal,
+    })?;
+    Ok(hello)
+}
+
+/// What peers and this server have against each other, told once in a while.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    told: Mutex<BTreeMap<(ServerId, bool), (Refusal, Instant)>>,
+    /// The peers that say that this server belongs to another cluster.
+    other_cluster: Mutex<BTreeSet<ServerId>>,
+}
+
+impl Refusals {
+    /// Notes that `peer` and this server talk.
+    pub(super) fn settled(&self, peer: ServerId) {
+        let mut told = self.told.lock().expect("nothing panics while it is held");
+        told.retain(|(other, _), _| *other != peer);
+        self.other_cluster().remove(&peer);
+    }
+
+    /// Notes that this server does not talk to `peer`.
+    pub(super) fn refuses(&self, peer: ServerId, refusal: Refusal) {
+        if self.is_news(peer, false, refusal) {
+            warn!("refuses server {peer}: {refusal}");
+        }
+    }
+
+    /// Notes that `peer` does not talk to this server.
+    ///
+    /// # Errors
+    /// Why this server can't go on: a seated peer knows another data directory in its seat, or
+    /// `others`, which is how many peers there are, or a majority of the members say that it
+    /// belongs to another cluster.
+    pub(super) fn refused(
+        &self,
+        peer: ServerId,
+        refusal: Refusal,
+        by_seated: bool,
+        others: usize,
+    ) -> Result<(), Error> {
+        if self.is_news(peer, true, refusal) {
+            warn!("refused by server {peer}: {refusal}");
+        }
+        match refusal {
+            Refusal::SeatTaken { .. } if by_seated => return Err(Error::SeatTaken { peer }),
+            Refusal::OtherCluster { .. } => {
+                let mut other_cluster = self.other_cluster();
+                other_cluster.insert(peer);
+                let majority = (others + 1) / 2 + 1;
+                if other_cluster.len() >= majority.min(others) {
+                    return Err(Error::OtherCluster);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn is_news(&self, peer: ServerId, by_peer: bool, refusal: Refusal) -> bool {
+        let mut told = self.told.lock().expect("nothing panics while it is held");
+        let now = Instant::now();
+        let last = told.get(&(peer, by_peer));
+        let known = last.is_some_and(|(last, at)| *last == refusal && now - *at < TOLD_AGAIN);
+        // A stranger may present itself with any id: only so many are remembered.
+        if !known && (told.len() < 64 || last.is_some()) {
+            told.insert((peer, by_peer), (refusal, now));
+            return true;
+        }
+        false
+    }
+
+    fn other_cluster(&self) -> std::sync::MutexGuard<'_, BTreeSet<ServerId>> {
+        self.other_cluster
+            .lock()
+            .expect("nothing panics while it is held")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raft::{ClusterId, Instance};
+
+    use super::*;
+
+    const OTHER: Refusal = Refusal::OtherCluster {
+        cluster: ClusterId(7),
+    };
+    const TAKEN: Refusal = Refusal::SeatTaken {
+        seated: Instance(7),
+    };
+
+    fn refused(refusals: &Refusals, peer: u64, others: usize) -> bool {
+        refusals
+            .refused(ServerId(peer), OTHER, true, others)
+            .is_err()
+    }
+
+    #[test]
+    fn only_a_majority_can_say_that_a_server_belongs_to_another_cluster() {
+        let refusals = Refusals::default();
+        assert!(!refused(&refusals, 2, 4));
+        assert!(!refused(&refusals, 2, 4), "the same one again");
+        assert!(!refused(&refusals, 3, 4));
+        refusals.settled(ServerId(2));
+        assert!(!refused(&refusals, 4, 4));
+        assert!(refused(&refusals, 5, 4));
+        assert!(refused(&Refusals::default(), 2, 1), "there is only one to say so");
+    }
+
+    #[test]
+    fn a_seated_peer_ends_a_server_with_a_wiped_disk() {
+        let refusals = Refusals::default();
+        let refused = |by_seated| refusals.refused(ServerId(2), TAKEN, by_seated, 4);
+        assert!(refused(false).is_ok());
+        assert!(matches!(
+            refused(true),
+            Err(Error::SeatTaken { peer: ServerId(2) })
+        ));
+    }
+}

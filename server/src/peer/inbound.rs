@@ -1,0 +1,79 @@
+//! One call of another server: its messages, to the evaluator.
+
+use std::io;
+use std::net::SocketAddr;
+
+use raft::ServerId;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+use wire::Frame;
+
+use super::frames::FrameReader;
+use super::handshake::{HandshakeError, answer};
+use super::listener::Calls;
+use super::{FromPeer, GROUP, HANDSHAKE, Peers};
+
+/// Listens until the call ends, or another one of the same peer begins.
+pub(super) async fn take(
+    mut stream: TcpStream,
+    address: SocketAddr,
+    peers: &Peers,
+    calls: &Calls,
+) {
+    let identity = || Some(peers.view.now()?.identity.clone());
+    let hello = match timeout(HANDSHAKE, answer(&mut stream, identity)).await {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(HandshakeError::Refuses { from, refusal })) => {
+            peers.refusals.refuses(from, refusal);
+            return;
+        }
+        Ok(Err(error)) => {
+            debug!("a call from {address} comes to nothing: {error}");
+            return;
+        }
+        Err(_) => {
+            debug!("a call from {address} stays silent");
+            return;
+        }
+    };
+    let ended = calls.begin(hello.from);
+    tokio::select! {
+        result = listen(stream, hello.from, peers) => match result {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                warn!("ends the call of server {}: {error}", hello.from);
+            }
+            Err(error) => debug!("the call of server {} ends: {error}", hello.from),
+        },
+        () = ended.cancelled() => {}
+    }
+}
+
+/// Gives the evaluator each message. Ends well only when there is no evaluator any more.
+async fn listen(stream: TcpStream, from: ServerId, peers: &Peers) -> io::Result<()> {
+    let mut frames = FrameReader::new(stream);
+    frames.take_long_frames();
+    let invalid = |problem: String| io::Error::new(io::ErrorKind::InvalidData, problem);
+    loop {
+        let frame = frames.next().await?;
+        let bytes = frame.len();
+        let message = match wire::decode(frame.freeze()) {
+            Ok(Frame::Message(GROUP, message)) => message,
+            // A group that this release does not know of.
+            Ok(Frame::Message(..)) => continue,
+            Ok(Frame::Hello(_) | Frame::Answer(_)) => {
+                return Err(invalid("a handshake in the middle".to_owned()));
+            }
+            Err(error) => return Err(invalid(error.to_string())),
+        };
+        if message.sender.id != from {
+            let id = message.sender.id;
+            return Err(invalid(format!("it speaks in the name of server {id}")));
+        }
+        let room = peers.evaluator.reserve(bytes).await;
+        if !peers.evaluator.send(room, FromPeer::Message(message)) {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! A server from start to end: the one place that knows all threads, tasks and channels.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use cluster::{Server, Settings};
+use crossbeam_channel::Sender;
+use evaluator::{Config, Evaluator, Member};
+use raft::{Seating, ServerId};
+use rand::TryRng;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use wal::{DirectoryDisk, Opened, Options, Wal};
+use wire::Identity;
+
+use crate::arguments::Task;
+use crate::client::{self, Clients, Counters};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::evaluator_thread::{Channels, Control, EvaluatorThread};
+use crate::http::{LimitedListener, Site, router};
+use crate::listen::{Acceptor, Bound, bind};
+use crate::peer::{self, Callee, Peers, Queue, Refusals};
+use crate::published::{self, Publisher, View};
+use crate::signals::Signals;
+use crate::{files, log_writer_thread, room};
+
+/// Room for what clients and peers have said and the evaluator has not taken.
+const CLIENTS_BYTES_MAX: usize = 64 << 20;
+const PEERS_BYTES_MAX: usize = 64 << 20;
+
+/// The parts of a stop, together less than the 5 s that a stop may take: leadership is handed
+/// over, connections get their last replies, the log gets what it was given.
+const HAND_OVER: Duration = Duration::from_secs(2);
+const LAST_REPLIES: Duration = Duration::from_secs(1);
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// Serves until a signal says stop.
+///
+/// # Errors
+/// Why it does not start, or can't go on.
+pub(crate) fn serve(task: Task) -> Result<(), Error> {
+    let server = task.cluster.server(task.id).ok_or_else(|| Error::UnknownId {
+        id: task.id,
+        file: "cluster.toml".into(),
+    })?;
+    let server = server.clone();
+    let runtime = runtime(task.settings.threads)?;
+    let result = runtime.block_on(run(task, server));
+    // What is still under way is nobody's any more.
+    runtime.shutdown_background();
+    result
+}
+
+fn runtime(threads: usize) -> Result<Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("quorate-io")
+        .enable_all()
+        .build()
+        .map_err(Error::system("start threads"))
+}
+
+async fn run(task: Task, server: Server) -> Result<(), Error> {
+    let mut signals = Signals::new()?;
+    let connections_max = files::raise_limit(task.settings.connections_max);
+    let host = server.bind();
+    let client_port = bind(host, server.client_port, "client_port")?;
+    let rpc_port = bind(host, server.rpc_port, "rpc_port")?;
+    let http_port = bind(host, server.http_port, "http_port")?.listen()?;
+
+    let clock = Clock::new();
+    let (publisher, view) = published::channel(clock, server.clone());
+    let peers = others(&task);
+    let counters = Arc::new(Counters::new());
+    serve_http(http_port, &view, &counters, &peers);
+    info!(
+        "server {} starts: clients on {}:{}, process {}",
+        server.id,
+        server.host,
+        server.client_port,
+        std::process::id()
+    );
+
+    let opening = open_log(&task)?;
+    let (wal, opened) = tokio::select! {
+        opened = opening => opened.expect("the thread that opens the log sends a result")?,
+        () = signals.stop() => {
+            info!("stops before its log was read");
+            return Ok(());
+        }
+    };
+    let parts = Parts {
+        task,
+        server,
+        view,
+        publisher,
+        counters,
+        peers,
+        connections_max,
+        ports: (client_port, rpc_port),
+    };
+    let mut running = parts.start(wal, &opened)?;
+    let result = tokio::select! {
+        () = signals.stop() => Ok(()),
+        Some(error) = running.fatal.recv() => Err(error),
+    };
+    running.stop().await;
+    result
+}
+
+/// A queue for each other member.
+fn others(task: &Task) -> Vec<(Callee, Arc<Queue>)> {
+    let servers = task.cluster.servers();
+    let others = servers.iter().filter(|other| other.id != task.id);
+    others
+        .map(|other| {
+            let callee = Callee {
+                id: ServerId(other.id),
+                host: other.host.clone(),
+                rpc_port: other.rpc_port,
+                others: servers.len() - 1,
+            };
+            (callee, Arc::new(Queue::default()))
+        })
+        .collect()
+}
+
+fn serve_http(
+    listener: TcpListener,
+    view: &View,
+    counters: &Arc<Counters>,
+    peers: &[(Callee, Arc<Queue>)],
+) {
+    let site = Site {
+        view: view.clone(),
+        clients: Arc::clone(counters),
+        queues: peers
+            .iter()
+            .map(|(callee, queue)| (callee.id, Arc::clone(queue)))
+            .collect(),
+    };
+    let listener = LimitedListener::new(Acceptor::new(listener, "an HTTP connection"));
+    tokio::spawn(axum::serve(listener, router(site)).into_future());
+}
+
+type Log = (Wal<DirectoryDisk>, Opened);
+
+/// Reads the log back, on a thread of its own: a long one takes seconds.
+fn open_log(task: &Task) -> Result<oneshot::Receiver<Result<Log, wal::Error>>, Error> {
+    let (sender, receiver) = oneshot::channel();
+    let data_dir = task.data_dir.clone();
+    let options = Options {
+        server_id: ServerId(task.id),
+        segment_bytes: wal::SEGMENT_BYTES,
+        seed: random()?,
+    };
+    spawn("quorate-recovery", move || {
+        let log = DirectoryDisk::open(&data_dir).and_then(|disk| Wal::open(disk, options));
+        // Nobody waits for it any more once the server has been told to stop.
+        let _ = sender.send(log);
+    })?;
+    Ok(receiver)
+}
+
+/// A number from the operating system.
+fn random() -> Result<u64, Error> {
+    rand::rngs::SysRng
+        .try_next_u64()
+        .map_err(|error| Error::system("draw a random number")(std::io::Error::other(error)))
+}
+
+fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<thread::JoinHandle<()>, Error> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(Error::system("start a thread"))
+}
+
+/// What is there before the log is read.
+struct Parts {
+    task: Task,
+    server: Server,
+    view: View,
+    publisher: Publisher,
+    counters: Arc<Counters>,
+    peers: Vec<(Callee, Arc<Queue>)>,
+    connections_max: usize,
+    /// The client port and the RPC port.
+    ports: (Bound, Bound),
+}
+
+/// What a stop needs.
+struct Running {
+    view: View,
+    control: Sender<Control>,
+    fatal: mpsc::UnboundedReceiver<Error>,
+    stop_accepting: CancellationToken,
+    stop_connections: CancellationToken,
+    connections: TaskTracker,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Parts {
+    /// Starts the threads and the tasks, and listens.
+    fn start(self, wal: Wal<DirectoryDisk>, opened: &Opened) -> Result<Running, Error> {
+        tell_recovered(opened);
+        let settings = &self.task.settings;
+        let clock = self.view.clock;
+        let config = config(&self.task, opened, random()?);
+        let evaluator = Evaluator::new(config, opened.recovered.clone(), clock.now());
+        let (to_clients, clients) = room::channel(CLIENTS_BYTES_MAX);
+        let (to_peers, peers) = room::channel(PEERS_BYTES_MAX);
+        let (control, from_control) = crossbeam_channel::unbounded();
+        let (to_persisted, persisted) = crossbeam_channel::unbounded();
+        let (writes, from_writes) = crossbeam_channel::unbounded();
+        let (fetches, from_fetches) = crossbeam_channel::unbounded();
+        let (to_fetched, fetched) = crossbeam_channel::unbounded();
+        let queues = self.peers.iter();
+        let channels = Channels {
+            control: from_control,
+            persisted,
+            fetched,
+            peers,
+            clients,
+            writes,
+            fetches,
+            queues: queues
+                .map(|(callee, queue)| (callee.id, Arc::clone(queue)))
+                .collect(),
+            publisher: self.publisher,
+        };
+        let evaluator_thread = EvaluatorThread::new(
+            evaluator,
+            channels,
+            clock,
+            identity(&self.task, opened),
+            settings.election_timeout.start,
+            settings.heartbeat,
+        );
+        let reader = wal.reader();
+        let threads = vec![
+            spawn("quorate-evaluator", move || evaluator_thread.run())?,
+            spawn("quorate-log", move || {
+                log_writer_thread::write(wal, &from_writes, &to_persisted);
+            })?,
+            spawn("quorate-log-read", move || {
+                log_writer_thread::read_back(&reader, &from_fetches, &to_fetched);
+            })?,
+        ];
+
+        let (to_fatal, fatal) = mpsc::unbounded_channel();
+        let shared = Arc::new(Peers {
+            evaluator: to_peers,
+            view: self.view.clone(),
+            refusals: Refusals::default(),
+            fatal: to_fatal,
+        });
+        let (client_port, rpc_port) = self.ports;
+        let acceptor = Acceptor::new(rpc_port.listen()?, "a server's call");
+        tokio::spawn(peer::serve(acceptor, Arc::clone(&shared)));
+        for (callee, queue) in self.peers {
+            tokio::spawn(peer::call(callee, queue, Arc::clone(&shared)));
+        }
+
+        let running = Running {
+            view: self.view,
+            control,
+            fatal,
+            stop_accepting: CancellationToken::new(),
+            stop_connections: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            threads,
+        };
+        let clients = Clients {
+            evaluator: to_clients,
+            limits: limits(settings),
+            incomplete_command: settings.incomplete_command,
+            connections_max: self.connections_max,
+            settings: settings.clone(),
+            client_port: self.server.client_port,
+            counters: self.counters,
+        };
+        tokio::spawn(client::serve(
+            Acceptor::new(client_port.listen()?, "a client"),
+            Arc::new(clients),
+            running.connections.clone(),
+            running.stop_accepting.clone(),
+            running.stop_connections.clone(),
+        ));
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Hands leadership over, answers what was taken, and lets the log finish.
+    async fn stop(mut self) {
+        info!("stops");
+        self.stop_accepting.cancel();
+        // The thread ends only when it is told to.
+        let _ = self.control.send(Control::Transfer);
+        if tokio::time::timeout(HAND_OVER, self.view.may_stop()).await.is_err() {
+            warn!("nobody has taken over");
+        }
+        self.stop_connections.cancel();
+        self.connections.close();
+        if tokio::time::timeout(LAST_REPLIES, self.connections.wait()).await.is_err() {
+            info!("closes {} connections in use", self.connections.len());
+        }
+        let _ = self.control.send(Control::Stop);
+        let (done, ended) = oneshot::channel();
+        let threads = self.threads;
+        // A disk that is stuck may keep the log's thread for ever: it is not waited for that long.
+        let joined = spawn("quorate-stop", move || {
+            for thread in threads {
+                let _ = thread.join();
+            }
+            let _ = done.send(());
+        });
+        if joined.is_err() || tokio::time::timeout(LAST_WRITES, ended).await.is_err() {
+            warn!("the disk does not answer");
+        }
+        info!("has stopped");
+    }
+}
+
+fn limits(settings: &Settings) -> protocol::Limits {
+    protocol::Limits {
+        item_bytes_max: settings.value_bytes_max,
+        ..protocol::Limits::default()
+    }
+}
+
+fn config(task: &Task, opened: &Opened, seed: u64) -> Config {
+    let servers = task.cluster.servers().iter();
+    Config {
+        id: ServerId(task.id),
+        members: servers
+            .map(|server| Member {
+                id: ServerId(server.id),
+                host: server.host.as_str().into(),
+                client_port: server.client_port,
+                rpc_port: server.rpc_port,
+                http_port: server.http_port,
+            })
+            .collect(),
+        instance: opened.instance,
+        restart: opened.restart,
+        election_timeout: task.settings.election_timeout.clone(),
+        heartbeat: task.settings.heartbeat,
+        seed,
+        item_bytes_max: task.settings.value_bytes_max,
+        limits: evaluator::Limits::default(),
+    }
+}
+
+/// This server, before the evaluator has published anything.
+fn identity(task: &Task, opened: &Opened) -> Identity {
+    let servers = task.cluster.servers().iter();
+    Identity {
+        id: ServerId(task.id),
+        instance: opened.instance,
+        restart: opened.restart,
+        seating: Seating::Unseated,
+        members: servers.map(|server| (ServerId(server.id), None)).collect(),
+        members_hash: task.cluster.members_hash(),
+    }
+}
+
+fn tell_recovered(opened: &Opened) {
+    let last = opened.recovered.last;
+    let term = opened.recovered.hard_state.term;
+    info!(
+        "the log ends at index {}, the term is {term}; start number {} of instance {}",
+        last.index, opened.restart, opened.instance
+    );
+    if let Some(torn) = &opened.torn {
+        info!(
+            "{}: {} bytes behind byte {} were never synced, and are erased",
+            torn.file.display(),
+            torn.bytes,
+            torn.offset
+        );
+    }
+}
