@@ -34,7 +34,7 @@ pub struct MemoryFile {
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The device reports an error. A write is half done; what a sync did not make durable, no
+    /// The device reports an error. Of a write the first half of its sectors is done; what a sync did not make durable, no
     /// later sync does.
     Device,
     /// There is no space left.
@@ -336,11 +336,15 @@ impl Disk for MemoryDisk {
 
     fn write_at(&self, file: &MemoryFile, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.operate(|state, course| {
+            let start = to_usize(offset)?;
             let done = match course {
                 Course::Normal | Course::Interrupted => bytes,
-                Course::Fails(_) => bytes.split_at(bytes.len() / 2).0,
+                Course::Fails(_) => {
+                    let middle = (start + bytes.len() / 2) / SECTOR_BYTES * SECTOR_BYTES;
+                    bytes.split_at(middle.saturating_sub(start)).0
+                }
             };
-            state.inode(file)?.write(done, to_usize(offset)?);
+            state.inode(file)?.write(done, start);
             Ok(())
         })
     }

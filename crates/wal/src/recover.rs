@@ -285,7 +285,11 @@ impl<D: Disk> Scan<'_, D> {
         let bytes = window.bytes(end, gap + HEADER_BYTES)?;
         let (gap, bytes) = bytes.split_at(gap);
         if !is_zero(gap) {
-            return bad(Problem::Padding, false);
+            return Ok(Err(Bad {
+                offset: end,
+                problem: Problem::Padding,
+                incomplete: false,
+            }));
         }
         let (bytes, _) = bytes.split_first_chunk().expect("the window is that long");
         let header = match Header::decode(bytes, segment.salt) {

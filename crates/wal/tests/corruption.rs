@@ -1,0 +1,272 @@
+//! What rots below the synced end of the log is found and named, and never taken for a torn end;
+//! a torn end is never taken for rot.
+
+mod support;
+
+use quorate_wal::{Disk, Error, MemoryDisk, Problem, SEGMENT_BYTES_MIN, Wal};
+use raft::{Fetch, Index, Reader, Restart, WriteId};
+use support::{Model, Operation, assert_grown, mix, open, operate, options, script};
+
+/// A small directory in which everything is synced, and what it holds.
+struct Sound {
+    disk: MemoryDisk,
+    model: Model,
+    restart: Restart,
+    /// The segments in order, each with where its last record ends.
+    segments: Vec<(String, usize)>,
+}
+
+fn sound(seed: u64, operations: usize, is_closed: bool) -> Sound {
+    let disk = MemoryDisk::new();
+    let (mut wal, opened, mut model) = open(disk.clone(), seed);
+    let mut written = WriteId(0);
+    for operation in script(seed, operations) {
+        if let Operation::Append(write) = &operation {
+            model.apply(write);
+            written = write.id;
+        }
+        operate(&mut wal, &operation).expect("the disk is sound");
+    }
+    // The last batch is known: three entries of random bytes.
+    wal.sync().expect("the disk is sound");
+    let bytes: Vec<u8> = (0..700).map(|at| mix(seed, at) as u8 | 1).collect();
+    let term = model.last().term.0.max(1);
+    let payloads: [&[u8]; 3] = [&bytes, b"short", &bytes];
+    let write = support::write(written.0 + 1, term, model.last().index.0, &payloads);
+    model.apply(&write);
+    wal.append(&write).expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    if is_closed {
+        wal.close().expect("the disk is sound");
+    }
+    let segments = segments(&disk);
+    Sound {
+        disk,
+        model,
+        restart: opened.restart,
+        segments,
+    }
+}
+
+fn segments(disk: &MemoryDisk) -> Vec<(String, usize)> {
+    let mut names = disk.list().expect("the disk is sound");
+    names.retain(|name| name.ends_with(".log"));
+    names.sort();
+    let end = |name: &String| {
+        let content = disk.content(name).expect("it was listed");
+        content
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1)
+    };
+    names.iter().map(|name| (name.clone(), end(name))).collect()
+}
+
+/// The file and the offset that opening this directory complains of; `None` if it opens, and
+/// then it holds what the sound one held.
+fn complaint(disk: &MemoryDisk, sound: &Sound) -> Option<(String, u64)> {
+    match Wal::open(disk.clone(), options(1)) {
+        Ok((wal, opened)) => {
+            assert_eq!(support::observe(&wal, &opened), sound.model);
+            assert_grown(opened.restart, sound.restart);
+            None
+        }
+        Err(Error::Corrupt { file, offset, .. }) => {
+            let name = file.file_name().expect("it names a file");
+            Some((name.to_string_lossy().into_owned(), offset))
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn every_flipped_bit_below_the_end_is_found_in_its_file() {
+    let sound = sound(1, 120, false);
+    assert!(sound.segments.len() > 2, "{:?}", sound.segments);
+    for (name, end) in &sound.segments {
+        for offset in 0..*end {
+            let disk = sound.disk.copy();
+            disk.rot(name, offset, 1 << (mix(1, offset as u64) % 8));
+            let (found, place) = complaint(&disk, &sound)
+                .unwrap_or_else(|| panic!("byte {offset} of {name} was taken as it is"));
+            assert!(
+                found == *name && place <= offset as u64,
+                "byte {offset} of {name} rotted, and {found} is accused at byte {place}",
+            );
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_behind_the_end_changes_nothing_or_is_found() {
+    let sound = sound(1, 60, true);
+    for (name, end) in &sound.segments {
+        for offset in (*end..SEGMENT_BYTES_MIN as usize).step_by(5) {
+            let disk = sound.disk.copy();
+            disk.rot(name, offset, 1 << (mix(2, offset as u64) % 8));
+            if let Some((found, _)) = complaint(&disk, &sound) {
+                assert_eq!(found, *name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_sector_below_the_mark_or_with_a_later_batch_behind_it_is_found() {
+    for is_closed in [false, true] {
+        let sound = sound(4, 60, is_closed);
+        for (at, (name, end)) in sound.segments.iter().enumerate() {
+            // Without the mark, a sector of the last batch can't be told from a torn write.
+            let is_last = at + 1 == sound.segments.len();
+            let checked = if is_last && !is_closed {
+                end - 1700
+            } else {
+                *end
+            };
+            for sector in 0..checked.div_ceil(512) {
+                let disk = sound.disk.copy();
+                let mut content = disk.content(name).expect("it was listed");
+                let lost = &mut content[sector * 512..(sector + 1) * 512];
+                if lost.iter().all(|byte| *byte == 0) {
+                    continue;
+                }
+                lost.fill(0);
+                disk.put(name, &content);
+                let (found, _) = complaint(&disk, &sound)
+                    .unwrap_or_else(|| panic!("sector {sector} of {name} was not missed"));
+                assert_eq!(found, *name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shortened_or_missing_segment_is_found() {
+    let sound = sound(1, 60, true);
+    for (name, _) in &sound.segments {
+        let content = sound.disk.content(name).expect("it was listed");
+        for length in (0..content.len()).step_by(13) {
+            let disk = sound.disk.copy();
+            disk.put(name, &content[..length]);
+            let (found, _) = complaint(&disk, &sound).expect("it is too short");
+            assert_eq!(found, *name);
+        }
+        let disk = sound.disk.copy();
+        disk.remove(name).expect("it is there");
+        let error = Wal::open(disk, options(1)).expect_err("a segment is missing");
+        assert!(matches!(error, Error::Missing { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_segment_of_another_directory_is_found() {
+    let sound = sound(1, 60, true);
+    let other = self::sound(2, 60, true);
+    let (name, _) = &sound.segments[0];
+    let content = other.disk.content(name).expect("each has a first segment");
+    let disk = sound.disk.copy();
+    disk.put(name, &content);
+    let (found, _) = complaint(&disk, &sound).expect("it is another directory's");
+    assert_eq!(found, *name);
+}
+
+#[test]
+fn one_rotten_meta_file_costs_a_restart_number_and_two_cost_the_directory() {
+    let sound = sound(1, 60, true);
+    for name in ["meta.0", "meta.1"] {
+        for offset in (0..4096).step_by(3) {
+            let disk = sound.disk.copy();
+            disk.rot(name, offset, 1 << (mix(3, offset as u64) % 8));
+            assert_eq!(complaint(&disk, &sound), None);
+        }
+    }
+    let disk = sound.disk.copy();
+    disk.rot("meta.0", 40, 1);
+    disk.rot("meta.1", 40, 1);
+    let (found, _) = complaint(&disk, &sound).expect("neither can be read");
+    assert!(found.starts_with("meta."), "{found}");
+
+    let disk = sound.disk.copy();
+    disk.remove("meta.0").expect("it is there");
+    disk.remove("meta.1").expect("it is there");
+    let error = Wal::open(disk, options(1)).expect_err("nobody knows whose log it is");
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
+}
+
+#[test]
+fn rot_under_a_running_server_is_found_by_its_reader() {
+    let sound = sound(1, 60, false);
+    let (wal, opened, _) = open(sound.disk.after_kill(), 5);
+    for (name, end) in &sound.segments {
+        for offset in 4096..*end {
+            sound.disk.rot(name, offset, 0x10);
+        }
+    }
+    let fetch = Fetch {
+        reader: Reader::Apply,
+        from: Index(1),
+        to: opened.recovered.last.index,
+        bytes_max: usize::MAX,
+    };
+    let error = wal
+        .reader()
+        .read(&fetch)
+        .expect_err("all records are rotten");
+    assert!(
+        matches!(error, Error::Corrupt { offset: 4096.., .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_torn_batch_is_cut_off_and_said_so() {
+    let sound = sound(1, 60, false);
+    let (name, end) = sound.segments.last().expect("there are segments");
+    let whole = sound.disk.copy();
+    let (mut wal, _, model) = open(whole.clone(), 5);
+    let term = model.last().term.0;
+    let batch = support::write(1, term, model.last().index.0, &[&[9; 400], &[8; 900]]);
+    wal.append(&batch).expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    let (_, written_end) = segments(&whole).pop().expect("there are segments");
+    let content = whole.content(name).expect("it is still the last segment");
+
+    // Each sector of it but the first may not have reached the disk, or alone have reached it.
+    let aligned_end = end.next_multiple_of(8);
+    for sector in aligned_end / 512 + 1..written_end.div_ceil(512) {
+        for alone in [false, true] {
+            let disk = sound.disk.copy();
+            let mut torn = content.clone();
+            for (at, byte) in torn.iter_mut().enumerate().skip(aligned_end) {
+                if (at / 512 == sector) != alone {
+                    *byte = 0;
+                }
+            }
+            disk.put(name, &torn);
+            let (_, opened, found) = open(disk.clone(), 6);
+            assert_eq!(found, sound.model);
+            let torn = opened.torn.expect("it is torn");
+            assert_eq!(torn.file, disk.path().join(name));
+            assert_eq!(torn.offset, aligned_end as u64);
+            let erased = disk.content(name).expect("it is there");
+            assert!(erased[aligned_end..].iter().all(|byte| *byte == 0));
+        }
+    }
+}
+
+#[test]
+fn an_error_names_the_file_and_the_offset_in_one_line() {
+    let error = Error::Corrupt {
+        file: "data/wal-0000000000000001-0000000000000001.log".into(),
+        offset: 4144,
+        problem: Problem::Checksum {
+            expected: 0x1234_5678,
+            found: 0xdead_beef,
+        },
+    };
+    assert_eq!(
+        error.to_string(),
+        "data/wal-0000000000000001-0000000000000001.log: corrupt at byte 4144: the checksum is \
+         deadbeef and should be 12345678; this server can't vouch for its data any more",
+    );
+}

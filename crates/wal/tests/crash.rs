@@ -1,0 +1,286 @@
+//! Whatever the power or the process does, a log gives back everything that was acknowledged and
+//! nothing that was never written (rules 1, 2, 7, 8).
+
+mod support;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use quorate_wal::{Disk, Error, Failure, MemoryDisk, MemoryFile, Wal};
+use raft::Restart;
+use support::{Model, Operation, assert_grown, mix, open, operate, options, script};
+
+/// A disk that is looked at before each operation that changes something: a power cut then meets
+/// the operation before it unsynced, and this one not done.
+#[derive(Clone, Debug)]
+struct WatchedDisk {
+    disk: MemoryDisk,
+    watch: Arc<Mutex<Watch>>,
+}
+
+/// What must be recovered at the moment.
+#[derive(Clone, Debug, Default)]
+struct Watch {
+    acknowledged: Model,
+    /// With everything that was appended since.
+    appended: Model,
+    restart: Restart,
+    moments: u64,
+}
+
+impl WatchedDisk {
+    fn look(&self) {
+        let mut watch = self.watch.lock().expect("no holder of this lock panics");
+        watch.moments += 1;
+        let watch = watch.clone();
+        power_cut(&self.disk, &watch);
+        if watch.moments.is_multiple_of(3) {
+            kill(&self.disk, &watch);
+        }
+    }
+}
+
+impl Watch {
+    /// A batch is in the log wholly or not at all.
+    fn check(&self, found: &Model) {
+        assert!(
+            *found == self.acknowledged || *found == self.appended,
+            "moment {}: acknowledged up to {:?}, appended up to {:?}, found up to {:?}",
+            self.moments,
+            self.acknowledged.last(),
+            self.appended.last(),
+            found.last(),
+        );
+    }
+}
+
+fn power_cut(disk: &MemoryDisk, watch: &Watch) {
+    let seed = mix(watch.moments, 1);
+    let disk = disk.after_power_cut(seed);
+    crash_in_recovery(&disk, watch);
+    let (_, opened, found) = open(disk.clone(), seed);
+    watch.check(&found);
+    assert_grown(opened.restart, watch.restart);
+
+    // What a start has said is durable.
+    let disk = disk.after_power_cut(mix(seed, 2));
+    let (mut wal, again, found_again) = open(disk.clone(), seed);
+    assert_eq!(found_again, found);
+    assert_eq!(again.torn, None);
+    assert_grown(again.restart, opened.restart);
+    if watch.moments.is_multiple_of(16) {
+        go_on(&mut wal, found_again, &disk, seed);
+    }
+}
+
+/// The recovery itself is cut off somewhere, and then done again.
+fn crash_in_recovery(disk: &MemoryDisk, watch: &Watch) {
+    let counting = disk.copy();
+    let before = counting.operations();
+    open(counting.clone(), 1);
+    let operations = counting.operations() - before;
+    let disk = disk.copy();
+    disk.cut_power_at(disk.operations() + 1 + watch.moments % operations);
+    Wal::open(disk.clone(), options(1)).expect_err("the power goes while it opens");
+    let (_, opened, found) = open(disk.after_power_cut(mix(watch.moments, 3)), 2);
+    watch.check(&found);
+    assert_grown(opened.restart, watch.restart);
+}
+
+/// The process is killed, the next one recovers from what was not synced, and then the power
+/// goes: what it recovered must still be there.
+fn kill(disk: &MemoryDisk, watch: &Watch) {
+    let disk = disk.copy();
+    let (_, _, found) = open(disk.clone(), watch.moments);
+    watch.check(&found);
+    let (_, _, found_again) = open(disk.after_power_cut(mix(watch.moments, 4)), 2);
+    assert_eq!(found_again, found);
+}
+
+/// A recovered log takes more, and gives that back too.
+fn go_on(wal: &mut Wal<MemoryDisk>, mut model: Model, disk: &MemoryDisk, seed: u64) {
+    let last = model.last();
+    let term = last.term.0.max(model.hard_state.term.0).max(1);
+    let write = support::write(1, term, last.index.0, &[b"one", &[7; 700], b"three"]);
+    model.apply(&write);
+    wal.append(&write).expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    let (_, _, found) = open(disk.after_power_cut(mix(seed, 5)), seed);
+    assert_eq!(found, model);
+}
+
+impl Disk for WatchedDisk {
+    type File = MemoryFile;
+
+    fn path(&self) -> &Path {
+        self.disk.path()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<bool> {
+        self.disk.lock(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn open(&self, name: &str) -> io::Result<MemoryFile> {
+        self.disk.open(name)
+    }
+
+    fn create(&self, name: &str) -> io::Result<MemoryFile> {
+        self.look();
+        self.disk.create(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.look();
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.look();
+        self.disk.remove(name)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.look();
+        self.disk.sync_directory()
+    }
+
+    fn length(&self, file: &MemoryFile) -> io::Result<u64> {
+        self.disk.length(file)
+    }
+
+    fn allocate(&self, file: &MemoryFile, bytes: u64) -> io::Result<()> {
+        self.look();
+        self.disk.allocate(file, bytes)
+    }
+
+    fn read_at(&self, file: &MemoryFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disk.read_at(file, buffer, offset)
+    }
+
+    fn write_at(&self, file: &MemoryFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.look();
+        self.disk.write_at(file, bytes, offset)
+    }
+
+    fn sync(&self, file: &MemoryFile) -> io::Result<()> {
+        self.look();
+        self.disk.sync(file)
+    }
+}
+
+#[test]
+fn a_crash_at_any_moment_loses_nothing_acknowledged_and_invents_nothing() {
+    let script = script(1, 3000);
+    let watch = Arc::new(Mutex::new(Watch::default()));
+    let disk = WatchedDisk {
+        disk: MemoryDisk::new(),
+        watch: Arc::clone(&watch),
+    };
+    let set = |change: &dyn Fn(&mut Watch)| {
+        change(&mut watch.lock().expect("no holder of this lock panics"));
+    };
+    let (mut wal, opened) = Wal::open(disk.clone(), options(9)).expect("an empty directory opens");
+    set(&|watch| watch.restart = opened.restart);
+    for operation in &script {
+        if let Operation::Append(write) = operation {
+            set(&|watch| watch.appended.apply(write));
+        }
+        if operate(&mut wal, operation)
+            .expect("the disk is sound")
+            .is_some()
+        {
+            set(&|watch| watch.acknowledged = watch.appended.clone());
+        }
+    }
+    disk.look();
+    let watch = watch.lock().expect("no holder of this lock panics");
+    let segments = disk.list().expect("the disk is sound").len();
+    assert!(
+        watch.moments > 2500 && segments > 20,
+        "{} moments and {segments} files are too few",
+        watch.moments
+    );
+}
+
+#[test]
+fn a_failed_operation_is_reported_and_nothing_is_written_after_it() {
+    let script = script(2, 400);
+    let total = {
+        let disk = MemoryDisk::new();
+        run(&disk, &script).expect("the disk is sound");
+        disk.operations()
+    };
+    assert!(total > 300, "{total} operations are too few");
+    for failing in 1..=total {
+        for failure in [Failure::Device, Failure::Full] {
+            let disk = MemoryDisk::new();
+            disk.fail_at(failing, failure);
+            let (acknowledged, appended) = match run(&disk, &script) {
+                Err(outcome) => *outcome,
+                // Only the preparation of the next segment goes on without space (rule 7).
+                Ok(model) if failure == Failure::Full => (model.clone(), model),
+                Ok(_) => panic!("operation {failing} failed and nobody was told"),
+            };
+            let (_, _, found) = open(disk.after_power_cut(mix(failing, 6)), 3);
+            assert!(
+                found == acknowledged || found == appended,
+                "operation {failing}: acknowledged up to {:?}, appended up to {:?}, found up to {:?}",
+                acknowledged.last(),
+                appended.last(),
+                found.last(),
+            );
+        }
+    }
+}
+
+/// Runs a script until the disk fails, and then everything that must be refused. Returns what
+/// was acknowledged at the end; or if it failed, that and what was appended.
+fn run(disk: &MemoryDisk, script: &[Operation]) -> Result<Model, Box<(Model, Model)>> {
+    let mut acknowledged = Model::default();
+    let mut appended = Model::default();
+    let Ok((mut wal, _)) = Wal::open(disk.clone(), options(4)) else {
+        return Err(Box::new((acknowledged, appended)));
+    };
+    for operation in script.iter().chain([&Operation::Sync]) {
+        if let Operation::Append(write) = operation {
+            appended.apply(write);
+        }
+        match operate(&mut wal, operation) {
+            Ok(Some(_)) => acknowledged = appended.clone(),
+            Ok(None) => {}
+            Err(error) => {
+                assert!(matches!(error, Error::Io { .. }), "{error}");
+                let operations = disk.operations();
+                for operation in script.iter().take(20) {
+                    let refused = operate(&mut wal, operation);
+                    assert!(matches!(refused, Err(Error::Failed)), "{refused:?}");
+                }
+                assert!(matches!(wal.close(), Err(Error::Failed)));
+                assert_eq!(disk.operations(), operations);
+                return Err(Box::new((acknowledged, appended)));
+            }
+        }
+    }
+    Ok(acknowledged)
+}
+
+#[test]
+fn the_same_script_and_seed_make_the_same_files() {
+    let script = script(5, 300);
+    let contents = || {
+        let disk = MemoryDisk::new();
+        run(&disk, &script).expect("the disk is sound");
+        let mut names = disk.list().expect("the disk is sound");
+        names.sort();
+        names
+            .into_iter()
+            .map(|name| (disk.content(&name), name))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(contents(), contents());
+}

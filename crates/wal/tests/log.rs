@@ -1,0 +1,276 @@
+//! What a log gives back to those who use it as they should, and whom it refuses.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+
+use crc_fast::{CrcAlgorithm, checksum};
+use quorate_wal::record::ENTRY_BYTES_MAX;
+use quorate_wal::{DirectoryDisk, Disk, Error, MemoryDisk, Options, SEGMENT_BYTES, Wal};
+use raft::{Fetch, HardState, Index, Position, Reader, Restart, ServerId, Term, WriteId};
+use support::{Model, Operation, observe, open, operate, options, read_all, script, write};
+
+#[test]
+fn an_empty_directory_becomes_an_empty_log() {
+    let disk = MemoryDisk::new();
+    let (_, opened, model) = open(disk.clone(), 1);
+    assert_eq!(opened.restart, Restart(1));
+    assert_eq!(opened.recovered.last, Position::default());
+    assert_eq!(opened.torn, None);
+    assert_eq!(model, Model::default());
+
+    let (_, again, _) = open(disk.after_kill(), 2);
+    assert_eq!(again.restart, Restart(2));
+    assert_eq!(again.instance, opened.instance);
+}
+
+#[test]
+fn two_directories_have_two_instance_numbers() {
+    let (_, one, _) = open(MemoryDisk::new(), 1);
+    let (_, other, _) = open(MemoryDisk::new(), 2);
+    assert_ne!(one.instance, other.instance);
+}
+
+#[test]
+fn a_reader_sees_what_is_synced_and_nothing_else() {
+    let (mut wal, _, mut model) = open(MemoryDisk::new(), 7);
+    for operation in script(6, 600) {
+        if let Operation::Append(write) = &operation {
+            model.apply(write);
+        }
+        let synced = operate(&mut wal, &operation).expect("the disk is sound");
+        if synced.is_some() {
+            assert_eq!(read_all(&wal, model.last().index), model.entries);
+        }
+    }
+}
+
+#[test]
+fn a_fetch_stops_at_its_limits() {
+    let (mut wal, _, _) = open(MemoryDisk::new(), 1);
+    let payloads: Vec<&[u8]> = vec![&[1; 100]; 50];
+    wal.append(&write(1, 1, 0, &payloads))
+        .expect("the log takes it");
+    assert_eq!(wal.sync().expect("the disk is sound"), WriteId(1));
+    let reader = wal.reader();
+    let read = |from, to, bytes_max| {
+        let fetch = Fetch {
+            reader: Reader::Follower(ServerId(2)),
+            from: Index(from),
+            to: Index(to),
+            bytes_max,
+        };
+        let entries = reader.read(&fetch).expect("the disk is sound");
+        entries
+            .iter()
+            .map(|entry| entry.index.0)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(read(3, 5, usize::MAX), [3, 4, 5]);
+    assert_eq!(read(3, 50, 250), [3, 4]);
+    assert_eq!(read(3, 50, 300), [3, 4, 5]);
+    assert_eq!(read(3, 50, 0), [3], "the first comes however large it is");
+    assert_eq!(read(50, 60, 1000), [50]);
+    assert_eq!(read(51, 60, 1000), [0; 0]);
+    assert_eq!(read(0, 60, 1000), [0; 0]);
+}
+
+#[test]
+fn a_superseded_entry_is_not_given_to_a_reader() {
+    let (mut wal, _, _) = open(MemoryDisk::new(), 1);
+    wal.append(&write(1, 1, 0, &[b"a", b"b", b"c"]))
+        .expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    let reader = wal.reader();
+    let payloads = || {
+        let fetch = Fetch {
+            reader: Reader::Apply,
+            from: Index(1),
+            to: Index(9),
+            bytes_max: 1000,
+        };
+        let entries = reader.read(&fetch).expect("the disk is sound");
+        entries
+            .iter()
+            .map(|entry| entry.payload.to_vec())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(payloads(), [b"a", b"b", b"c"]);
+
+    // Entry 2 of term 1 is superseded by one of term 2, that by one of term 3, in one batch.
+    for (id, term, from) in [(2, 2, 2), (3, 3, 2)] {
+        let mut conflict = write(id, term, 1, &[b"d", b"e"]);
+        conflict.truncate_from = Some(Index(from));
+        wal.append(&conflict).expect("the log takes it");
+        assert_eq!(payloads(), [b"a"]);
+    }
+    wal.append(&write(4, 3, 3, &[b"f"]))
+        .expect("the log takes it");
+    assert_eq!(wal.sync().expect("the disk is sound"), WriteId(4));
+    assert_eq!(payloads(), [b"a", b"d", b"e", b"f"]);
+}
+
+#[test]
+fn a_log_without_an_entry_keeps_its_vote() {
+    let disk = MemoryDisk::new();
+    let (mut wal, _, _) = open(disk.clone(), 1);
+    let mut vote = write(1, 1, 0, &[]);
+    vote.hard_state = Some(HardState {
+        term: Term(4),
+        voted_for: Some(ServerId(2)),
+        ..HardState::default()
+    });
+    wal.append(&vote).expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    let (_, opened, _) = open(disk.after_power_cut(1), 2);
+    assert_eq!(Some(opened.recovered.hard_state), vote.hard_state);
+}
+
+#[test]
+fn an_entry_larger_than_a_segment_gets_a_segment_of_its_size() {
+    let disk = MemoryDisk::new();
+    let (mut wal, _, _) = open(disk.clone(), 1);
+    let large = vec![0; ENTRY_BYTES_MAX];
+    wal.append(&write(1, 1, 0, &[b"small", &large, b"small"]))
+        .expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    let (_, opened, model) = open(disk.after_power_cut(1), 2);
+    assert_eq!(opened.torn, None);
+    assert_eq!(model.entries[1].payload, large);
+}
+
+#[test]
+#[should_panic(expected = "an entry of 16777217 bytes")]
+fn an_entry_over_the_limit_is_a_bug_of_the_caller() {
+    let (mut wal, _, _) = open(MemoryDisk::new(), 1);
+    let large = vec![0; ENTRY_BYTES_MAX + 1];
+    let _ = wal.append(&write(1, 1, 0, &[&large]));
+}
+
+#[test]
+fn preparing_comes_to_an_end() {
+    let (mut wal, _, _) = open(MemoryDisk::new(), 1);
+    let steps = (0..1000).take_while(|_| wal.prepare_next().expect("the disk is sound"));
+    assert!(steps.count() < 1000, "it goes on for ever");
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let disk = MemoryDisk::new();
+    let _wal = open(disk.clone(), 1);
+    let error = Wal::open(disk.clone(), options(2)).expect_err("it is in use");
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "memory/lock: locked: another server is running on this data directory"
+    );
+}
+
+#[test]
+fn another_servers_directory_is_refused_and_left_alone() {
+    let disk = MemoryDisk::new();
+    open(disk.clone(), 1);
+    let other = Options {
+        server_id: ServerId(4),
+        ..options(2)
+    };
+    let disk = disk.after_kill();
+    let before = disk.operations();
+    let error = Wal::open(disk.clone(), other).expect_err("it is server 3's");
+    assert_eq!(
+        error.to_string(),
+        "memory: is the data directory of server 3, not of server 4"
+    );
+    assert_eq!(disk.operations(), before);
+}
+
+#[test]
+fn a_directory_of_a_newer_format_is_refused_and_left_alone() {
+    for name in ["meta.1", "wal-0000000000000001-0000000000000001.log"] {
+        let disk = MemoryDisk::new();
+        open(disk.clone(), 1);
+        let mut content = disk.content(name).expect("every directory has it");
+        content[12] = 2;
+        let sum = checksum(CrcAlgorithm::Crc32Iscsi, &content[12..4096]) as u32;
+        content[8..12].copy_from_slice(&sum.to_le_bytes());
+        disk.put(name, &content);
+        let error = Wal::open(disk.after_kill(), options(2)).expect_err("it is newer");
+        assert_eq!(
+            error.to_string(),
+            format!("memory/{name}: has format version 2, and this release reads versions up to 1")
+        );
+        assert_eq!(disk.content(name), Some(content));
+    }
+}
+
+#[test]
+fn a_real_directory_works_as_the_one_in_memory() {
+    let parent = tempfile::tempdir().expect("there is room for a directory");
+    let path = parent.path().join("quorate-data").join("1");
+    let mut model = Model::default();
+    {
+        let disk = DirectoryDisk::open(&path).expect("it can be made");
+        let (mut wal, opened, _) = open(disk, 1);
+        assert_eq!(opened.restart, Restart(1));
+        for operation in script(3, 150) {
+            if let Operation::Append(write) = &operation {
+                model.apply(write);
+            }
+            operate(&mut wal, &operation).expect("the disk is sound");
+        }
+        wal.sync().expect("the disk is sound");
+
+        let second = DirectoryDisk::open(&path).expect("it can be opened twice");
+        let error = Wal::open(second, options(2)).expect_err("and locked only once");
+        assert!(matches!(error, Error::Locked { .. }), "{error}");
+
+        let reader = wal.reader();
+        let to = model.last().index;
+        let entries = std::thread::spawn(move || {
+            let fetch = Fetch {
+                reader: Reader::Apply,
+                from: Index(1),
+                to,
+                bytes_max: usize::MAX,
+            };
+            reader.read(&fetch).expect("the disk is sound")
+        });
+        assert_eq!(entries.join().expect("it does not panic"), model.entries);
+        wal.close().expect("the disk is sound");
+    }
+    let mode = |path: &std::path::Path| {
+        let metadata = path.metadata().expect("it is there");
+        metadata.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(&path), 0o700);
+    let names = DirectoryDisk::open(&path).expect("it is there").list();
+    for name in names.expect("it can be listed") {
+        if !name.starts_with('.') {
+            assert_eq!(mode(&path.join(&name)), 0o600, "{name}");
+        }
+    }
+    let disk = DirectoryDisk::open(&path).expect("it is there");
+    let (_, opened, found) = open(disk, 2);
+    assert_eq!(opened.restart, Restart(2));
+    assert_eq!(found, model);
+}
+
+#[test]
+fn the_usual_segment_is_reserved_and_not_written_at_the_first_start() {
+    let parent = tempfile::tempdir().expect("there is room for a directory");
+    let disk = DirectoryDisk::open(parent.path()).expect("it can be opened");
+    let options = Options {
+        segment_bytes: SEGMENT_BYTES,
+        ..options(1)
+    };
+    let (mut wal, opened) = Wal::open(disk, options).expect("an empty directory opens");
+    wal.append(&write(1, 1, 0, &[b"first"]))
+        .expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    assert_eq!(observe(&wal, &opened).last(), Position::default());
+    let segment = parent
+        .path()
+        .join("wal-0000000000000001-0000000000000001.log");
+    let length = segment.metadata().expect("it is there").len();
+    assert_eq!(length, SEGMENT_BYTES);
+}
