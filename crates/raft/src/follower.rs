@@ -39,6 +39,15 @@ impl Raft {
         }
     }
 
+    /// When `live_leader` will be none, if nothing else happens.
+    pub(crate) fn leader_until(&self) -> Timestamp {
+        match (&self.role, self.following.leader) {
+            (RoleState::Leader(_), _) => Timestamp::NEVER,
+            (_, Some((_, heard))) => heard + self.config.election_timeout.start,
+            (_, None) => Timestamp(0),
+        }
+    }
+
     /// A message that only the leader of this term sends. False if this server leads the term
     /// itself: then the other is no server of ours.
     fn leader_heard(&mut self, from: ServerId) -> bool {

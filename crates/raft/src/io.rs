@@ -10,7 +10,8 @@ use bytes::Bytes;
 use crate::members::Configuration;
 use crate::message::Message;
 use crate::types::{
-    Entry, HardState, Index, Instance, Position, ReadId, Restart, ServerId, Term, WriteId,
+    Entry, HardState, Index, Instance, Position, ReadId, Restart, ServerId, Term, Timestamp,
+    WriteId,
 };
 
 /// What is fixed while a server runs.
@@ -143,6 +144,8 @@ pub struct Status {
     /// The leader of `term`, if it is known and was heard from within T; this server itself only
     /// while it leads and has a majority.
     pub leader: Option<ServerId>,
+    /// `leader` is not to be believed from then on, if it is not heard from again.
+    pub leader_until: Timestamp,
     /// A leader whose no-op is committed: proposals and reads are taken (rule 21).
     pub serves: bool,
     /// Handing leadership over: proposals are not taken, reads are.

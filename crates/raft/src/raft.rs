@@ -180,6 +180,7 @@ impl Raft {
             role: self.role(),
             term: self.hard_state.term,
             leader: self.live_leader(),
+            leader_until: self.leader_until(),
             serves: self.serves(),
             transferring: self.transferring(),
             hard_state: self.hard_state,
