@@ -1,7 +1,7 @@
 //! What commands are answered from: the store, what Raft says about the cluster, the counters.
 
 use command::{Outcome, Read, Refusal, Reply, Stats, Write};
-use raft::{Index, Role};
+use raft::{Index, Role, ServerId, Timestamp};
 use store::Store;
 
 use crate::io::{Config, Member};
@@ -12,11 +12,13 @@ pub(crate) struct Answers {
     pub(crate) store: Store,
     /// Raft's status at the end of the last turn, or later.
     pub(crate) view: raft::Status,
+    /// The time, for how long the leader in `view` is believed.
+    pub(crate) now: Timestamp,
     /// The last entry that `store` has taken in.
     pub(crate) last_applied: Index,
     /// A copy of `LogClock::held_back`.
     pub(crate) clock_held_back: u64,
-    id: raft::ServerId,
+    id: ServerId,
     members: Vec<Member>,
     item_bytes_max: usize,
     counters: Counters,
@@ -29,6 +31,7 @@ impl Answers {
         Answers {
             store: Store::new(config.seed),
             view,
+            now: Timestamp(0),
             last_applied: Index(0),
             clock_held_back: 0,
             id: config.id,
@@ -42,6 +45,12 @@ impl Answers {
     /// This server leads and has a majority. Whether it serves yet is another question.
     pub(crate) fn leads(&self) -> bool {
         self.view.role == Role::Leader
+    }
+
+    /// The leader, if it was heard from lately; this server itself while it has its majority.
+    fn leader(&self) -> Option<ServerId> {
+        let believed = self.now < self.view.leader_until;
+        self.view.leader.filter(|_| believed)
     }
 
     /// Carries out a command that this server proposed.
@@ -89,7 +98,7 @@ impl Answers {
     }
 
     fn refusal(&self) -> Refusal {
-        let leader = self.view.leader.filter(|leader| *leader != self.id);
+        let leader = self.leader().filter(|leader| *leader != self.id);
         let leader = leader.and_then(|id| self.members.iter().find(|member| member.id == id));
         match leader {
             Some(leader) => Refusal::Redirect {
@@ -111,8 +120,8 @@ impl Answers {
             id: self.id,
             role: status::role_word(view.role),
             term: view.term,
-            leader: view.leader,
-            quorum: view.leader.is_some(),
+            leader: self.leader(),
+            quorum: self.leader().is_some(),
             commit_index: view.commit_index,
             last_applied: self.last_applied,
             last_log_index: view.last_log_index,

@@ -57,7 +57,7 @@ impl Evaluator {
     /// Takes in one thing that happened. A caller that has waited takes in all messages that wait
     /// before it says `Tick` (rule 25).
     pub fn step(&mut self, now: Now, input: Input) {
-        self.now = now;
+        self.at(now);
         let input = match input {
             Input::Batch(batch) => {
                 let takes = self.takes();
@@ -88,7 +88,7 @@ impl Evaluator {
     /// If a committed entry holds what this release can't read: to pass it over would make this
     /// server differ from the others for good.
     pub fn take_output(&mut self, now: Now) -> Output {
-        self.now = now;
+        self.at(now);
         self.propose();
         self.ask_to_read();
         let output = self.raft.take_output();
@@ -167,6 +167,11 @@ impl Evaluator {
     #[must_use]
     pub fn state_hash(&self) -> u64 {
         self.answers.store.state_hash()
+    }
+
+    fn at(&mut self, now: Now) {
+        self.now = now;
+        self.answers.now = now.monotonic;
     }
 
     /// A leader takes commands as soon as it leads. Until the first entry of its term is committed
@@ -276,7 +281,7 @@ impl Evaluator {
         let (preamble, commands) = decode(payload).unwrap_or_else(|it| unreadable(index, it));
         self.answers.store.enter(index, &preamble);
         let mut owners = owners.iter();
-        for (place, write) in (0..).zip(commands) {
+        for (write, place) in commands.zip(0..) {
             let write = write.unwrap_or_else(|error| unreadable(index, error));
             match owners.next() {
                 Some(owner) => self.apply_own(place, &write, *owner),

@@ -1,0 +1,293 @@
+//! The order of one connection's commands, and what one turn makes of many (rules 35, 36, 38, 54).
+
+mod cluster;
+
+use command::{Command, Outcome, Reply, Write};
+use quorate_evaluator::Limits;
+use raft::EntryKind;
+
+use cluster::*;
+
+#[test]
+fn a_single_server_serves() {
+    let mut it = Cluster::serving(1);
+    let leader = it.leader().unwrap();
+    let outcomes = it.ask(leader, 1, vec![set("k", "v"), get("k"), get("other")]);
+    assert_eq!(outcomes[0], stored());
+    assert_eq!(value(&outcomes[1]), Some("v"));
+    assert_eq!(value(&outcomes[2]), None);
+}
+
+#[test]
+fn all_servers_apply_what_the_leader_acknowledges() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    for number in 0..20 {
+        let outcomes = it.ask(leader, 1, vec![set("k", &number.to_string()), incr("k")]);
+        assert_eq!(
+            outcomes,
+            [stored(), Outcome::Done(Reply::Number(number + 1))]
+        );
+    }
+    it.run_ms(60);
+    let hashes: Vec<u64> = it
+        .ids()
+        .into_iter()
+        .map(|id| it.evaluator(id).state_hash())
+        .collect();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]));
+    let indexes = it.ids().into_iter().map(|id| it.status(id).last_applied);
+    assert!(
+        indexes
+            .collect::<Vec<_>>()
+            .windows(2)
+            .all(|two| two[0] == two[1])
+    );
+}
+
+#[test]
+fn all_writes_of_a_turn_are_one_entry() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    let before = it.status(leader).last_log_index;
+    for connection in 1..=50 {
+        let key = format!("key{connection}");
+        it.send_batch(leader, connection, 0, vec![set(&key, "0"), incr(&key)]);
+    }
+    it.settle();
+    for connection in 1..=50 {
+        let outcomes = it.outcomes(leader, connection);
+        assert_eq!(outcomes, [stored(), Outcome::Done(Reply::Number(1))]);
+    }
+    assert_eq!(it.status(leader).last_log_index, before.next());
+}
+
+#[test]
+fn more_than_a_mebibyte_of_writes_is_a_second_entry() {
+    let mut it = Cluster::serving(1);
+    let leader = it.leader().unwrap();
+    let before = it.status(leader).last_log_index;
+    let large = "x".repeat(400 << 10);
+    let batch = (0..3).map(|number| set(&number.to_string(), &large));
+    let outcomes = it.ask(leader, 1, batch.collect());
+    assert_eq!(outcomes, vec![stored(); 3]);
+    assert_eq!(it.status(leader).last_log_index, before + 2);
+    let huge = "x".repeat(3 << 20);
+    assert_eq!(it.ask(leader, 1, vec![set("huge", &huge)]), [stored()]);
+    assert_eq!(it.status(leader).last_log_index, before + 3);
+}
+
+#[test]
+fn more_than_65535_writes_are_a_second_entry() {
+    let mut it = Cluster::serving(1);
+    let leader = it.leader().unwrap();
+    let before = it.status(leader).last_log_index;
+    let batch = (0..65_536).map(|_| Command::Write(Write::Delete { key: key("k") }));
+    let outcomes = it.ask(leader, 1, batch.collect());
+    assert_eq!(outcomes.len(), 65_536);
+    assert_eq!(it.status(leader).last_log_index, before + 2);
+}
+
+#[test]
+fn a_get_before_a_set_in_one_batch_answers_the_old_value() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    it.ask(leader, 1, vec![set("k", "old")]);
+    let outcomes = it.ask(leader, 1, vec![get("k"), set("k", "new")]);
+    assert_eq!(value(&outcomes[0]), Some("old"));
+    assert_eq!(outcomes[1], stored());
+}
+
+#[test]
+fn a_get_after_a_set_in_one_batch_answers_the_new_value() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    it.ask(leader, 1, vec![set("k", "old")]);
+    let outcomes = it.ask(leader, 1, vec![set("k", "new"), get("k")]);
+    assert_eq!(value(&outcomes[1]), Some("new"));
+}
+
+#[test]
+fn a_get_between_two_writes_of_one_entry_sees_the_first_only() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    let before = it.status(leader).last_log_index;
+    let batch = vec![
+        get("k"),
+        set("k", "1"),
+        get("k"),
+        incr("k"),
+        get("k"),
+        set("k", "9"),
+        get("k"),
+    ];
+    let outcomes = it.ask(leader, 1, batch);
+    assert_eq!(it.status(leader).last_log_index, before.next());
+    let values: Vec<_> = [0, 2, 4, 6].map(|at| value(&outcomes[at])).to_vec();
+    assert_eq!(values, [None, Some("1"), Some("2"), Some("9")]);
+}
+
+#[test]
+fn a_read_does_not_wait_for_a_write_behind_it() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    it.ask(leader, 1, vec![set("k", "old")]);
+    let all = it.ids();
+    it.stall_disks(&all);
+    let outcomes = it.ask(leader, 1, vec![get("k"), set("k", "new"), get("k")]);
+    assert_eq!(outcomes.len(), 1, "part of a batch is answered");
+    assert_eq!(value(&outcomes[0]), Some("old"));
+    it.heal();
+    it.settle();
+    let outcomes = it.outcomes(leader, 1);
+    assert_eq!(outcomes[0], stored());
+    assert_eq!(value(&outcomes[1]), Some("new"));
+}
+
+#[test]
+fn a_read_of_another_connection_does_not_wait_for_the_disk() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    it.ask(leader, 1, vec![set("k", "old")]);
+    let all = it.ids();
+    it.stall_disks(&all);
+    assert_eq!(it.ask(leader, 1, vec![set("k", "new")]), []);
+    let outcomes = it.ask(leader, 2, vec![get("k")]);
+    assert_eq!(value(&outcomes[0]), Some("old"));
+}
+
+#[test]
+fn stats_wait_for_the_commands_before_them() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    let all = it.ids();
+    it.stall_disks(&all);
+    assert_eq!(it.ask(leader, 1, vec![set("k", "v"), stats()]), []);
+    it.heal();
+    it.settle();
+    let outcomes = it.outcomes(leader, 1);
+    assert_eq!(outcomes[0], stored());
+    assert_eq!(stat(&outcomes[1], "curr_items"), "1");
+}
+
+#[test]
+fn outcomes_of_several_batches_come_in_the_order_of_their_commands() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    it.ask(leader, 1, vec![set("n", "0")]);
+    for _ in 0..10 {
+        it.send_batch(leader, 1, 0, vec![incr("n"), get("n")]);
+        it.turns();
+    }
+    it.settle();
+    let outcomes = it.outcomes(leader, 1);
+    for (number, two) in (1..).zip(outcomes.chunks(2)) {
+        assert_eq!(two[0], Outcome::Done(Reply::Number(number)));
+        assert_eq!(value(&two[1]), Some(number.to_string().as_str()));
+    }
+    assert_eq!(outcomes.len(), 20);
+}
+
+#[test]
+fn all_reads_of_a_turn_share_one_round() {
+    let mut it = Cluster::serving(5);
+    let leader = it.leader().unwrap();
+    let before = it.server(leader).heartbeats_sent;
+    for connection in 1..=100 {
+        it.send_batch(leader, connection, 0, vec![get("k"), get("k")]);
+    }
+    it.settle();
+    for connection in 1..=100 {
+        assert_eq!(it.outcomes(leader, connection).len(), 2);
+    }
+    let sent = it.server(leader).heartbeats_sent - before;
+    assert!(sent <= 4, "{sent} heartbeats for 200 reads");
+}
+
+#[test]
+fn a_read_writes_nothing_to_the_log() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    let before = it.status(leader).last_log_index;
+    for _ in 0..10 {
+        it.ask(leader, 1, vec![get("k")]);
+    }
+    assert_eq!(it.status(leader).last_log_index, before);
+}
+
+#[test]
+fn a_connection_that_is_gone_leaves_nothing_behind_but_its_writes() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    for connection in 1..100 {
+        it.send_batch(
+            leader,
+            connection,
+            0,
+            vec![get("k"), set("k", "v"), get("k")],
+        );
+        it.disconnect(leader, connection);
+    }
+    it.settle();
+    assert_eq!(it.outcomes(leader, 99), []);
+    let status = it.status(leader);
+    assert_eq!((status.connections, status.commands_owed), (0, 0));
+    assert_eq!(value(&it.ask(leader, 100, vec![get("k")])[0]), Some("v"));
+}
+
+#[test]
+fn an_append_is_judged_by_the_leaders_limit() {
+    let mut it = Cluster::new(3);
+    it.item_bytes_max = 100;
+    for id in it.ids() {
+        it.crash(id);
+        it.start(id);
+    }
+    let leader = it.await_leader();
+    let append = |value| store(command::StoreMode::Append, "k", 0, value);
+    it.ask(leader, 1, vec![set("k", "v")]);
+    let outcomes = it.ask(
+        leader,
+        1,
+        vec![append("1234567890"), append(&"x".repeat(50))],
+    );
+    assert_eq!(outcomes, [stored(), Outcome::Done(Reply::NotStored)]);
+}
+
+#[test]
+fn clients_are_left_alone_while_too_much_is_unsettled() {
+    let limits = Limits {
+        unsettled_bytes_max: 10_000,
+        ..Limits::default()
+    };
+    let mut it = Cluster::with_limits(3, limits);
+    let leader = it.await_leader();
+    let followers = it.others(leader);
+    assert!(it.evaluator(leader).takes_clients());
+    it.stall_disks(&followers);
+    it.ask(leader, 1, vec![set("k", &"x".repeat(20_000))]);
+    assert!(!it.evaluator(leader).takes_clients(), "uncommitted");
+    it.heal();
+    it.settle();
+    assert!(it.evaluator(leader).takes_clients());
+    it.stall_disks(&[leader]);
+    it.ask(leader, 1, vec![set("k", &"x".repeat(20_000))]);
+    assert!(!it.evaluator(leader).takes_clients(), "not on this disk");
+    it.heal();
+    it.settle();
+    assert!(it.evaluator(leader).takes_clients());
+}
+
+#[test]
+fn the_first_entry_names_the_members_and_commands_follow_it() {
+    let mut it = Cluster::serving(1);
+    let leader = it.leader().unwrap();
+    it.ask(leader, 1, vec![set("k", "v")]);
+    let last = it.status(leader).last_log_index;
+    let server = it.server(leader);
+    assert_eq!(server.entry(raft::Index(1)).kind, EntryKind::Configuration);
+    assert_eq!(server.entry(last).kind, EntryKind::Command);
+    let status = it.status(leader);
+    assert_eq!((status.seats_filled, status.seats_empty), (1, 0));
+    assert!(status.cluster.is_some());
+}
