@@ -183,4 +183,6 @@ pub struct Counters {
     pub from_impostors: u64,
     /// Messages of older terms or of an older start of their sender.
     pub stale: u64,
+    /// Messages that no server sends that keeps to the protocol.
+    pub malformed: u64,
 }

@@ -231,11 +231,12 @@ impl World {
         let chance = self.faults.crash * if biased { 20 } else { 1 };
         if self.random.random_ratio(chance.min(10_000), 10_000) {
             let kept = self.random.random_range(0..3);
+            let torn = self.random.random_range(0..3);
             self.crashes += 1;
             if let Some(raft) = &server.raft {
                 add(&mut self.counted, raft.status().counters);
             }
-            self.cluster.crash(id, kept);
+            self.cluster.crash(id, kept, torn);
             self.proposed.retain(|(leader, _), _| *leader != id);
             self.reads.retain(|(leader, _), _| *leader != id);
             let after = self.random.random_range(1..2_000) * MS;

@@ -64,6 +64,29 @@ impl Disk {
         Some(write.id)
     }
 
+    /// Of the oldest write only the first records reached the disk.
+    fn tear(&mut self, mut records: usize) {
+        let Some(write) = self.pending.front_mut() else {
+            return;
+        };
+        if write.truncate_from.is_some() {
+            if records == 0 {
+                return;
+            }
+            records -= 1;
+        }
+        if records <= write.entries.len() {
+            write.entries.truncate(records);
+            write.hard_state = None;
+        }
+        self.sync();
+    }
+
+    /// What is synced.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -135,6 +158,7 @@ pub(crate) struct Stepped {
     pub(crate) committed: Vec<Entry>,
     pub(crate) reads: Vec<(ReadId, Index)>,
     pub(crate) refused_reads: Vec<ReadId>,
+    pub(crate) fetches: Vec<Fetch>,
 }
 
 /// Settings that the tests vary.
@@ -239,14 +263,16 @@ impl Cluster {
         server.raft = Some(Raft::new(config, server.disk.recovered(), server.now));
     }
 
-    /// The process ends; of the writes that are not synced the oldest `kept` survive.
-    pub(crate) fn crash(&mut self, id: ServerId, kept: usize) {
+    /// The process ends; of the writes that are not synced the oldest `kept` survive, and of the
+    /// one after them the first `torn` records.
+    pub(crate) fn crash(&mut self, id: ServerId, kept: usize, torn: usize) {
         let server = self.server_mut(id);
         server.raft = None;
         server.fetches.clear();
         for _ in 0..kept {
             server.disk.sync();
         }
+        server.disk.tear(torn);
         server.disk.pending.clear();
     }
 
@@ -270,6 +296,7 @@ impl Cluster {
                 stepped.committed.extend(after.committed);
                 stepped.reads.extend(after.reads);
                 stepped.refused_reads.extend(after.refused_reads);
+                stepped.fetches.extend(after.fetches);
             }
         }
         self.check();
@@ -294,7 +321,9 @@ impl Cluster {
         if let Some(write) = &output.write {
             self.server_mut(id).disk.pending.push_back(write.clone());
         }
-        self.server_mut(id).fetches.extend(output.fetches);
+        self.server_mut(id)
+            .fetches
+            .extend(output.fetches.iter().copied());
         let mut sent = Vec::new();
         for (to, message) in output.messages {
             self.check_vouched(id, to, &message);
@@ -324,6 +353,7 @@ impl Cluster {
             committed: output.committed,
             reads: output.reads,
             refused_reads: output.refused_reads,
+            fetches: output.fetches,
         }
     }
 
@@ -393,12 +423,12 @@ impl Cluster {
         self.step(packet.to, Input::Message(packet.message))
     }
 
-    /// The server that leads the highest term and is not suspended.
-    pub(crate) fn leader(&self) -> Option<ServerId> {
+    /// The servers that lead and are not suspended.
+    pub(crate) fn leaders_now(&self) -> Vec<ServerId> {
         let leaders = self.servers.iter().filter_map(|server| {
             let status = server.raft.as_ref()?.status();
-            (status.role == Role::Leader).then_some((status.term, server.id))
+            (status.role == Role::Leader).then_some(server.id)
         });
-        leaders.max().map(|(_, id)| id)
+        leaders.collect()
     }
 }
