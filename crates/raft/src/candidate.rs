@@ -21,9 +21,10 @@ impl RequestVoteReply {
 }
 
 impl Raft {
-    /// Nobody has led for too long.
+    /// Nobody has led for too long. While the vote is on its way to the disk another campaign
+    /// would only wait for it too, and with a slow disk none would ever be won.
     pub(crate) fn election_timeout(&mut self) {
-        if self.may_campaign() {
+        if self.may_campaign() && self.is_vote_persisted() {
             self.campaign(Campaign::PreVote);
         } else {
             self.restart_election_timer();
@@ -133,9 +134,11 @@ impl Raft {
         }
     }
 
-    /// This server's own vote counts once it is on disk, like everyone's.
+    /// This server's own vote counts once it is on disk, like everyone's; its campaign begins
+    /// then, as only then the others are asked.
     pub(crate) fn own_vote_persisted(&mut self) {
         if matches!(self.role, RoleState::Candidate(_)) {
+            self.restart_election_timer();
             self.count_votes();
         }
     }

@@ -121,8 +121,20 @@ impl Raft {
         if raft.config.members.len() > 1 {
             raft.restart_election_timer();
         }
+        raft.believe_last_entry();
         raft.take_seat();
         raft
+    }
+
+    /// A crash can keep entries of a new term and lose the hard state of the same write. Nothing
+    /// was promised in that term then, so it begins without a vote.
+    fn believe_last_entry(&mut self) {
+        let term = self.log.last().term;
+        if term > self.hard_state.term {
+            self.hard_state.term = term;
+            self.hard_state.voted_for = None;
+            self.reveal_hard_state();
+        }
     }
 
     /// Takes in one thing that happened at `now`. Gives the place in the log of a proposal that was
@@ -241,7 +253,11 @@ impl Raft {
             _ => {}
         }
         if message.term > self.hard_state.term {
+            let asked = matches!(self.role, RoleState::PreCandidate(_));
             self.become_follower(message.term);
+            if asked && matches!(message.body, Body::RequestVoteReply(_)) {
+                self.hasten_election_timer();
+            }
         }
         if message.term == self.hard_state.term {
             return true;
@@ -346,6 +362,7 @@ impl Raft {
         if id <= self.persisted_write {
             return;
         }
+        let vote_waited = !self.is_vote_persisted();
         self.persisted_write = id;
         while self
             .writes_under_way
@@ -364,7 +381,9 @@ impl Raft {
                 self.ready.push((to, message));
             }
         }
-        self.own_vote_persisted();
+        if vote_waited && self.is_vote_persisted() {
+            self.own_vote_persisted();
+        }
         self.advance_commit_index();
     }
 
