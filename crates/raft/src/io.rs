@@ -31,7 +31,7 @@ pub struct Config {
     pub seed: u64,
     /// The most that one AppendEntries carries, but for a single larger entry.
     pub append_bytes_max: usize,
-    /// The most that is under way to one follower without an answer.
+    /// No further entries go to a follower while this much is under way to it without an answer.
     pub window_bytes_max: usize,
     /// How much of the applied log is kept in memory for followers that are a little behind.
     pub cache_bytes_max: usize,

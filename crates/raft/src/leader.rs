@@ -280,6 +280,9 @@ impl Raft {
 
     /// Entries that a follower needs came back from the log.
     pub(crate) fn fetched_for_follower(&mut self, to: ServerId, entries: Vec<Entry>) {
+        if !matches!(self.role, RoleState::Leader(_)) {
+            return;
+        }
         let Some(progress) = self.follower_mut(to) else {
             return;
         };
@@ -334,6 +337,10 @@ impl Raft {
             return false;
         }
         progress.heard = now;
+        if from.cluster.is_some() && !progress.knows_seat {
+            progress.knows_seat = true;
+            self.advance_commit_index();
+        }
         true
     }
 
@@ -346,11 +353,12 @@ impl Raft {
             AppendEntriesReply::Matches { match_index } => self.matches(from.id, match_index),
             AppendEntriesReply::Conflict { prev, hint } => self.conflict(from.id, prev, hint),
         }
+        self.seat_newcomers();
     }
 
     fn matches(&mut self, from: ServerId, match_index: Index) {
         if match_index > self.log.last().index {
-            self.counters.stale += 1;
+            self.counters.malformed += 1;
             return;
         }
         if self
@@ -359,11 +367,14 @@ impl Raft {
         {
             self.advance_commit_index();
         }
-        self.seat_newcomers();
     }
 
     /// The logs differ at `prev`: goes back to the last entry on which they can agree (rule 18).
     fn conflict(&mut self, from: ServerId, prev: Position, hint: Position) {
+        if prev.index > self.log.last().index {
+            self.counters.malformed += 1;
+            return;
+        }
         let agreeable = self.log.last_agreeable(hint);
         let Some(progress) = self.follower_mut(from) else {
             return;
@@ -380,17 +391,33 @@ impl Raft {
 
     /// `HeartbeatReply` of this term.
     pub(crate) fn heartbeat_reply(&mut self, from: Sender, reply: HeartbeatReply) {
+        if self.is_future_round(reply.round) {
+            self.counters.malformed += 1;
+            return;
+        }
         if !self.follower_heard(from) {
             return;
         }
+        let (now, interval) = (self.now, self.config.heartbeat);
         if let Some(progress) = self.follower_mut(from.id) {
             progress.round_acked = progress.round_acked.max(reply.round);
             let idle = progress.match_index >= reply.match_index;
-            if idle && progress.idle_heartbeat() {
+            if idle && progress.idle_heartbeat(now, interval) {
                 progress.probe(progress.next_index);
             }
         }
-        self.matches(from.id, reply.match_index);
+        if reply.match_index > Index(0) {
+            self.matches(from.id, reply.match_index);
+        }
+        self.seat_newcomers();
+    }
+
+    /// True for a round that this leader has not begun.
+    fn is_future_round(&self, round: u64) -> bool {
+        match &self.role {
+            RoleState::Leader(leadership) => round > leadership.reads.round(),
+            _ => false,
+        }
     }
 
     /// Commits what a majority has persisted, up to an entry of this leader's own term: an older
@@ -406,16 +433,9 @@ impl Raft {
             .members
             .iter()
             .map(|(id, _)| match leadership.followers.get(id) {
-                Some(progress) => {
-                    let instance = progress.incarnation.map(|(instance, _)| instance);
-                    if self.counts(*id, instance) {
-                        progress.match_index
-                    } else {
-                        Index(0)
-                    }
-                }
+                Some(progress) if self.may_hold_the_majority(*id, progress) => progress.match_index,
                 None if self.counts(*id, Some(self.config.instance)) => own,
-                None => Index(0),
+                Some(_) | None => Index(0),
             })
             .collect();
         let Some(index) = quorum::reached_by_majority(&mut matched) else {
@@ -425,6 +445,14 @@ impl Raft {
             self.set_commit_index(index);
             self.seat_newcomers();
         }
+    }
+
+    /// True if what this follower acknowledges counts for a commit: it has its seat, and knows so.
+    /// One that does not know yet could neither vote nor campaign for what it holds, if it were
+    /// among the only ones left that hold it. When a cluster begins nobody knows yet.
+    pub(crate) fn may_hold_the_majority(&self, id: ServerId, progress: &Progress) -> bool {
+        let known = progress.knows_seat || !self.hard_state.seating.is_seated();
+        known && self.counts(id, progress.incarnation.map(|(instance, _)| instance))
     }
 
     fn random_nonzero(&mut self) -> u64 {

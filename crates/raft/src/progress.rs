@@ -2,6 +2,7 @@
 //! when it was last heard.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::types::{Index, Instance, Restart, Timestamp};
 
@@ -18,19 +19,23 @@ pub(crate) struct Progress {
     /// The next entry to send; above `match_index`.
     pub(crate) next_index: Index,
     pub(crate) flow: Flow,
-    /// Last index and bytes of every message on its way.
+    /// Last index and bytes of every message of entries on its way.
     in_flight: VecDeque<(Index, usize)>,
     in_flight_bytes: usize,
     /// Entries were asked back from the log for it.
     pub(crate) fetching: bool,
     /// The data directory and the start that the above belongs to.
     pub(crate) incarnation: Option<(Instance, Restart)>,
+    /// It has said that it is seated: it can vote and campaign.
+    pub(crate) knows_seat: bool,
     /// When it last answered in this term; when the term began before that.
     pub(crate) heard: Timestamp,
     /// The newest heartbeat round that it answered.
     pub(crate) round_acked: u64,
-    /// Heartbeats answered since the last progress while something was on its way.
+    /// Heartbeats answered since the last progress while something was on its way, and when the
+    /// last of them was counted.
     idle_heartbeats: u32,
+    idle_counted: Timestamp,
     patience: u32,
 }
 
@@ -53,9 +58,11 @@ impl Progress {
             in_flight_bytes: 0,
             fetching: false,
             incarnation: None,
+            knows_seat: false,
             heard: now,
             round_acked: 0,
             idle_heartbeats: 0,
+            idle_counted: Timestamp(0),
             patience: PATIENCE_MIN,
         }
     }
@@ -70,13 +77,13 @@ impl Progress {
 
     /// Entries up to `last`, or a probe without any, are on their way.
     pub(crate) fn sent(&mut self, last: Option<Index>, bytes: usize) {
+        if let Some(last) = last {
+            self.in_flight.push_back((last, bytes));
+            self.in_flight_bytes += bytes;
+        }
         match (&mut self.flow, last) {
             (Flow::Probe { sent }, _) => *sent = true,
-            (Flow::Replicate, Some(last)) => {
-                self.next_index = last.next();
-                self.in_flight.push_back((last, bytes));
-                self.in_flight_bytes += bytes;
-            }
+            (Flow::Replicate, Some(last)) => self.next_index = last.next(),
             (Flow::Replicate, None) => {}
         }
     }
@@ -89,6 +96,10 @@ impl Progress {
         }
         self.match_index = self.match_index.max(index);
         self.next_index = self.next_index.max(self.match_index.next());
+        if found && let Some((last, _)) = self.in_flight.back() {
+            // The probe's entries have arrived with it, synced or not.
+            self.next_index = self.next_index.max(last.next());
+        }
         while self
             .in_flight
             .front()
@@ -122,6 +133,7 @@ impl Progress {
             Some(known) if known == (instance, restart) => true,
             Some(_) => {
                 self.incarnation = Some((instance, restart));
+                self.knows_seat = false;
                 self.match_index = Index(0);
                 self.round_acked = 0;
                 self.probe(self.next_index);
@@ -136,13 +148,15 @@ impl Progress {
 
     /// A heartbeat was answered and nothing had come further. True when what is on its way is to
     /// be taken for lost: patience doubles each time, so that a slow link is not flooded.
-    pub(crate) fn idle_heartbeat(&mut self) -> bool {
+    /// Read rounds send heartbeats in quick succession: one an interval counts.
+    pub(crate) fn idle_heartbeat(&mut self, now: Timestamp, interval: Duration) -> bool {
         let waits = self.fetching
             || matches!(self.flow, Flow::Probe { sent: true })
             || !self.in_flight.is_empty();
-        if !waits {
+        if !waits || now < self.idle_counted + interval {
             return false;
         }
+        self.idle_counted = now;
         self.idle_heartbeats += 1;
         if self.idle_heartbeats < self.patience {
             return false;

@@ -23,6 +23,10 @@ use crate::types::{
 /// The most that is read back from the log at once to be applied.
 const APPLY_BYTES_MAX: usize = 4 << 20;
 
+/// Terms grow one at a time, and in no life of a cluster as far as this: a message that names a
+/// later one is not believed, so that there is always a next term.
+const TERM_MAX: Term = Term(1 << 48);
+
 /// One server of one Raft group.
 #[derive(Debug)]
 pub struct Raft {
@@ -160,7 +164,7 @@ impl Raft {
     pub fn take_output(&mut self) -> Output {
         self.acknowledge();
         self.send_entries();
-        self.tell_target();
+        self.tell_successor();
         self.start_read_round();
         self.confirm_reads();
         let committed = self.take_committed();
@@ -228,6 +232,10 @@ impl Raft {
     }
 
     fn message(&mut self, message: Message) {
+        if message.term > TERM_MAX {
+            self.counters.malformed += 1;
+            return;
+        }
         if !self.admit(&message) || !self.agree_on_term(&message) {
             return;
         }
@@ -255,7 +263,7 @@ impl Raft {
         if message.term > self.hard_state.term {
             let asked = matches!(self.role, RoleState::PreCandidate(_));
             self.become_follower(message.term);
-            if asked && matches!(message.body, Body::RequestVoteReply(_)) {
+            if asked {
                 self.hasten_election_timer();
             }
         }

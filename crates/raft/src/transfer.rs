@@ -2,6 +2,7 @@
 
 use crate::leader::{Leadership, STALLED_DISK_AFTER};
 use crate::message::Body;
+use crate::progress::Progress;
 use crate::raft::{Raft, RoleState};
 use crate::types::{ServerId, Timestamp};
 
@@ -15,10 +16,9 @@ pub(crate) struct Transfer {
 
 #[derive(Debug)]
 struct UnderWay {
-    target: ServerId,
     /// Given up then, and leadership goes on (rule 33).
     deadline: Timestamp,
-    /// The target was told.
+    /// A server was told to stand.
     told: bool,
 }
 
@@ -33,54 +33,59 @@ impl Raft {
         matches!(&self.role, RoleState::Leader(leadership) if leadership.is_transferring())
     }
 
-    /// Begins to hand over to the most caught-up server that answers; nothing when there is none.
+    /// Begins to hand over; nothing when there is nobody who could take over.
     pub(crate) fn transfer(&mut self) {
-        let (now, timeout) = (self.now, self.config.election_timeout.start);
-        let RoleState::Leader(leadership) = &self.role else {
-            return;
-        };
-        if leadership.is_transferring() {
-            return;
-        }
-        let target = leadership
-            .followers
-            .iter()
-            .filter(|(id, progress)| {
-                self.counts(**id, progress.incarnation.map(|(instance, _)| instance))
-                    && now < progress.heard + timeout
-            })
-            .max_by_key(|(_, progress)| progress.match_index)
-            .map(|(id, _)| *id);
-        if let (Some(target), RoleState::Leader(leadership)) = (target, &mut self.role) {
-            let deadline = now + timeout;
+        let deadline = self.now + self.config.election_timeout.start;
+        let somebody = self.successors().next().is_some();
+        if let RoleState::Leader(leadership) = &mut self.role
+            && somebody
+            && !leadership.is_transferring()
+        {
             leadership.transfer.under_way = Some(UnderWay {
-                target,
                 deadline,
                 told: false,
             });
-            self.tell_target();
+            self.tell_successor();
         }
     }
 
-    /// The target stands for election once it has every entry, and everything is committed: all
-    /// that was proposed is answered.
-    pub(crate) fn tell_target(&mut self) {
+    /// The followers that answer and can be elected.
+    fn successors(&self) -> impl Iterator<Item = (ServerId, &Progress)> {
+        let followers = match &self.role {
+            RoleState::Leader(leadership) => Some(&leadership.followers),
+            _ => None,
+        };
+        let timeout = self.config.election_timeout.start;
+        followers
+            .into_iter()
+            .flatten()
+            .map(|(id, progress)| (*id, progress))
+            .filter(move |(id, progress)| {
+                self.may_hold_the_majority(*id, progress) && self.now < progress.heard + timeout
+            })
+    }
+
+    /// Once everything is committed, and so all that was proposed is answered, the first server
+    /// that has every entry on its disk is told to stand for election.
+    pub(crate) fn tell_successor(&mut self) {
+        let RoleState::Leader(leadership) = &self.role else {
+            return;
+        };
+        let waits = matches!(
+            leadership.transfer.under_way,
+            Some(UnderWay { told: false, .. })
+        );
         let last = self.log.last().index;
-        let all_committed = self.commit_index == last;
-        let RoleState::Leader(leadership) = &mut self.role else {
+        if !waits || self.commit_index < last {
             return;
-        };
-        let Some(under_way) = &mut leadership.transfer.under_way else {
-            return;
-        };
-        let target = under_way.target;
-        let level = leadership
-            .followers
-            .get(&target)
-            .is_some_and(|it| it.match_index == last);
-        if all_committed && level && !under_way.told {
-            under_way.told = true;
-            self.send(target, Body::TimeoutNow);
+        }
+        let level = self.successors().filter(|(_, it)| it.match_index == last);
+        let successor = level.max_by_key(|(_, it)| it.heard).map(|(id, _)| id);
+        if let (Some(successor), RoleState::Leader(leadership)) = (successor, &mut self.role) {
+            if let Some(under_way) = &mut leadership.transfer.under_way {
+                under_way.told = true;
+            }
+            self.send(successor, Body::TimeoutNow);
         }
     }
 

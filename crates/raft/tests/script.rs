@@ -102,6 +102,7 @@ impl Script {
             "timeout" => self.timeout(next(args)?, output),
             "time" => self.now = self.now + duration(args)?,
             "tick" => self.tick(args, output)?,
+            "run" => self.run_for(duration(args)?, output),
             "deliver" => self.deliver(args, output)?,
             "stabilize" => self.stabilize(output),
             "drop" => drop(self.taken(args)?),
@@ -183,6 +184,22 @@ impl Script {
         assert!(deadline < Timestamp::NEVER, "server {id} waits for nothing");
         self.now = self.now.max(deadline);
         self.input(id, Input::Tick, output);
+    }
+
+    /// `run TIME`: time passes, every server sees its deadlines, and every message arrives.
+    fn run_for(&mut self, time: Duration, output: &mut String) {
+        let end = self.now + time;
+        loop {
+            let servers = self.cluster().servers.iter();
+            let due = servers.filter_map(|it| Some((it.raft.as_ref()?.next_deadline(), it.id)));
+            let Some((at, id)) = due.min().filter(|(at, _)| *at <= end) else {
+                break;
+            };
+            self.now = self.now.max(at);
+            self.input(id, Input::Tick, output);
+            self.stabilize(output);
+        }
+        self.now = end;
     }
 
     /// `tick S...`: each sees what the clock says; of all servers without any.
@@ -417,7 +434,6 @@ impl Script {
             for (name, count) in [
                 ("from strangers", counters.from_strangers),
                 ("from impostors", counters.from_impostors),
-                ("malformed", counters.malformed),
                 ("malformed", counters.malformed),
             ] {
                 if count > 0 {

@@ -33,9 +33,16 @@ fn configuration(entry: &Entry) -> String {
     let Some(configuration) = quorate_raft::Configuration::decode(entry.payload.clone()) else {
         return "Configuration that cannot be read".to_owned();
     };
-    let seated = configuration.members.iter();
-    let seated = seated.filter(|member| member.seat.is_some());
-    let seated: Vec<String> = seated.map(|member| member.id.to_string()).collect();
+    // A server's first data directory has its own number; the others are told with theirs.
+    let seats = configuration.members.iter().filter_map(|member| {
+        let (id, instance) = (member.id, member.seat?.0);
+        Some(if id.0 == instance {
+            id.to_string()
+        } else {
+            format!("{id}:disk{instance}")
+        })
+    });
+    let seated: Vec<String> = seats.collect();
     format!("Configuration seats {}", seated.join(" "))
 }
 
