@@ -1,9 +1,10 @@
 //! What a follower does: entries, heartbeats, acknowledgements that wait for the disk, and the
 //! knowledge of who leads.
 
+use crate::members::Configuration;
 use crate::message::{AppendEntries, AppendEntriesReply, Body, Heartbeat, HeartbeatReply};
 use crate::raft::{Raft, RoleState};
-use crate::types::{Index, Position, ServerId, Timestamp};
+use crate::types::{Entry, EntryKind, Index, Position, ServerId, Timestamp};
 
 /// What a server knows of the leader of its term.
 #[derive(Debug, Default)]
@@ -87,7 +88,7 @@ impl Raft {
             return;
         }
         if !self.is_well_formed(prev, &entries) {
-            self.counters.stale += 1;
+            self.counters.malformed += 1;
             return;
         }
         let end = prev.index + entries.len() as u64;
@@ -107,13 +108,19 @@ impl Raft {
         self.follow_commit(leader_commit.min(end));
     }
 
-    fn is_well_formed(&self, prev: Position, entries: &[crate::types::Entry]) -> bool {
+    /// True for entries that the leader of this term may have sent: consecutive, readable, and in
+    /// no conflict with what it has sent before.
+    fn is_well_formed(&self, prev: Position, entries: &[Entry]) -> bool {
         let mut last = prev;
         for entry in entries {
             let fits = entry.index == last.index.next()
                 && entry.term >= last.term
                 && entry.term <= self.hard_state.term;
-            if !fits {
+            let agrees = entry.index > self.following.matched
+                || self.log.term_at(entry.index) == Some(entry.term);
+            let readable = entry.kind != EntryKind::Configuration
+                || Configuration::decode(entry.payload.clone()).is_some();
+            if !(fits && agrees && readable) {
                 return false;
             }
             last = entry.position();
