@@ -39,6 +39,10 @@ pub struct Cluster {
     pub cut: BTreeSet<(ServerId, ServerId)>,
     /// Draws a message's fate, 0 to 99: below this it is lost.
     pub loss_percent: u64,
+    /// Messages take up to this long, each its own time.
+    pub delay_ms_max: u64,
+    /// Messages under way, by when they arrive.
+    delayed: BTreeMap<(u64, u64), (ServerId, Message)>,
     pub random: Random,
     pub limits: Limits,
     pub item_bytes_max: usize,
@@ -92,6 +96,8 @@ impl Cluster {
             now_ms: 0,
             cut: BTreeSet::new(),
             loss_percent: 0,
+            delay_ms_max: 0,
+            delayed: BTreeMap::new(),
             random: Random(1),
             limits,
             item_bytes_max: ITEM_BYTES_MAX_DEFAULT,
@@ -210,6 +216,7 @@ impl Cluster {
 
     /// One turn of every server that has something to do; false if none has.
     pub fn turns(&mut self) -> bool {
+        self.deliver_delayed();
         let mut busy = false;
         for at in 0..self.servers.len() {
             busy |= self.turn(ServerId(at as u64 + 1));
@@ -259,11 +266,31 @@ impl Cluster {
             self.server(from).heartbeats_sent += 1;
         }
         let lost = self.loss_percent > 0 && self.random.below(100) < self.loss_percent;
-        if !lost && !self.cut.contains(&(from, to)) {
-            let to = self.server(to);
-            if to.evaluator.is_some() {
-                to.inbox.push_back(Input::Message(message));
-            }
+        if lost || self.cut.contains(&(from, to)) {
+            return;
+        }
+        if self.delay_ms_max == 0 {
+            self.deliver(to, message);
+        } else {
+            let at = self.now_ms + self.random.below(self.delay_ms_max + 1);
+            let tie = self.random.next();
+            self.delayed.insert((at, tie), (to, message));
+        }
+    }
+
+    fn deliver(&mut self, to: ServerId, message: Message) {
+        let to = self.server(to);
+        if to.evaluator.is_some() {
+            to.inbox.push_back(Input::Message(message));
+        }
+    }
+
+    fn deliver_delayed(&mut self) {
+        while let Some(first) = self.delayed.first_entry()
+            && first.key().0 <= self.now_ms
+        {
+            let (to, message) = first.remove();
+            self.deliver(to, message);
         }
     }
 
@@ -355,12 +382,17 @@ impl Cluster {
     pub fn heal(&mut self) {
         self.cut.clear();
         self.loss_percent = 0;
+        self.delay_ms_max = 0;
         let ids: Vec<ServerId> = self.ids();
         for server in &mut self.servers {
             server.disk_stalled = false;
             let peers = ids.iter().filter(|id| **id != server.id);
             server.inbox.extend(peers.map(|id| Input::Connected(*id)));
         }
+    }
+
+    pub fn is_up(&self, id: ServerId) -> bool {
+        self.servers[id.0 as usize - 1].evaluator.is_some()
     }
 
     pub fn ids(&self) -> Vec<ServerId> {
