@@ -125,13 +125,15 @@ impl Evaluator {
             .min(self.due_deadline())
     }
 
-    /// Whether batches of clients are to be given to `step`: false while too much is under way to
-    /// the disks or the peers (rule 59). This is the only throttle.
+    /// Whether batches of clients are to be given to `step`: false while this server leads and too
+    /// much is under way to the disks or the peers (rule 59). This is the only throttle. A server
+    /// that does not lead refuses, which takes no room.
     #[must_use]
     pub fn takes_clients(&self) -> bool {
         let view = &self.answers.view;
         let unsettled = view.unpersisted_bytes.max(view.uncommitted_bytes);
-        unsettled.max(self.waiting.staged_bytes()) <= self.unsettled_bytes_max
+        let unsettled = unsettled.max(self.waiting.staged_bytes());
+        self.leads.is_none() || unsettled <= self.unsettled_bytes_max
     }
 
     /// True when a server that was told to hand over (`Input::Transfer`) may end: it does not lead

@@ -390,11 +390,7 @@ impl Waiting {
             .queue
             .pop_front_if(|pending| pending.number < owner.number)
         {
-            let outcome = match pending.what {
-                What::Read(read, _) => Outcome::Done(answers.read(&read)),
-                What::Stats(stats) => Outcome::Done(answers.stats(stats)),
-                What::Write | What::Refused => answers.not_done(),
-            };
+            let outcome = pending.what.answer(answers);
             connection.give(owner.slot, outcome, &mut self.ready);
             self.owed -= 1;
         }
@@ -421,11 +417,7 @@ impl Waiting {
             .queue
             .pop_front_if(|pending| pending.what.is_answerable(readable))
         {
-            let outcome = match pending.what {
-                What::Read(read, _) => Outcome::Done(answers.read(&read)),
-                What::Stats(stats) => Outcome::Done(answers.stats(stats)),
-                What::Write | What::Refused => answers.not_done(),
-            };
+            let outcome = pending.what.answer(answers);
             connection.give(slot, outcome, &mut self.ready);
             self.owed -= 1;
         }
@@ -544,6 +536,15 @@ impl What {
             What::Write => false,
             What::Read(_, round) => *round <= readable,
             What::Stats(_) | What::Refused => true,
+        }
+    }
+
+    fn answer(self, answers: &mut Answers) -> Outcome {
+        match self {
+            What::Write => unreachable!("a write is answered when it is applied"),
+            What::Read(read, _) => Outcome::Done(answers.read(&read)),
+            What::Stats(stats) => Outcome::Done(answers.stats(stats)),
+            What::Refused => answers.not_done(),
         }
     }
 }

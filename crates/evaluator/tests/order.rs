@@ -276,6 +276,11 @@ fn clients_are_left_alone_while_too_much_is_unsettled() {
     it.heal();
     it.settle();
     assert!(it.evaluator(leader).takes_clients());
+    it.isolate(leader);
+    it.ask(leader, 1, vec![set("k", &"x".repeat(20_000))]);
+    assert!(!it.evaluator(leader).takes_clients());
+    it.run_ms(400);
+    assert!(it.evaluator(leader).takes_clients(), "it only refuses");
 }
 
 #[test]

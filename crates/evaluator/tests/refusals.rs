@@ -141,7 +141,7 @@ fn a_leader_that_loses_its_majority_refuses_all_at_once() {
     it.ask(leader, 1, vec![get("k"), set("k", "v"), get("k")]);
     it.ask(leader, 2, vec![set("k", "v"), get("k")]);
     assert_eq!(it.outcomes(leader, 1), []);
-    it.run_ms(301);
+    it.run_ms(150);
     let refused = [no_leader(), Outcome::Unknown, no_leader()];
     assert_eq!(it.outcomes(leader, 1), refused);
     assert_eq!(it.outcomes(leader, 2), [Outcome::Unknown, no_leader()]);

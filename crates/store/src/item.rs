@@ -7,9 +7,9 @@ use command::{Deadline, Direction, ITEM_OVERHEAD_BYTES};
 
 /// An item: 32 bytes in the map and one allocation, of which other views of the map hold shares.
 ///
-/// With a key of 16 bytes an item costs about 90 bytes beyond its key and value: 32 and a control
-/// byte in a table that is between 7/16 and 7/8 full (55 at two thirds), two counters of 8 in the
-/// allocation, the key's length, and what the allocator rounds up to.
+/// With a key of 16 bytes an item costs 85 to 105 bytes beyond its key and value: 33 in a table
+/// that is between 7/16 and 7/8 full, two counters of 8 in the allocation, the key's length, and
+/// what the allocator adds. Measured: 100 with a million items, whose tables are half full.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     /// Key length (u8), key, value.
