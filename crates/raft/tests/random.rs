@@ -4,13 +4,13 @@
 mod simulated;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use bytes::Bytes;
-use quorate_raft::{Counters, Index, Input, Position, ReadId, ServerId, Timestamp};
+use quorate_raft::{Counters, Index, Input, Position, ReadId, Role, ServerId, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use simulated::{Cluster, Packet, Sizes, Stepped};
+use simulated::{Cluster, Packet, Server, Sizes, Stepped};
 
 const MS: u64 = 1_000_000;
 
@@ -29,6 +29,16 @@ struct Faults {
     sync_ms: u64,
     /// Crashes hit servers while a write waits for its sync.
     crash_unsynced: bool,
+    /// All servers crash at once, and again while they start.
+    storm: u32,
+    /// A server is not stepped for up to two seconds, while messages for it wait.
+    pause: u32,
+    /// A leader is asked to hand over.
+    transfer: u32,
+    /// A server of a minority loses its disk, once all are seated.
+    wipe: u32,
+    /// How much faster or slower each clock goes, in percent.
+    drift: u64,
 }
 
 impl Faults {
@@ -48,6 +58,11 @@ impl Faults {
             cut: sometimes(200),
             sync_ms: u64::from(sometimes(40)),
             crash_unsynced: sometimes(1) > 0,
+            storm: sometimes(20),
+            pause: sometimes(100),
+            transfer: sometimes(100),
+            wipe: sometimes(100),
+            drift: u64::from(sometimes(10)),
         }
     }
 
@@ -60,6 +75,11 @@ impl Faults {
             cut: 0,
             sync_ms: 0,
             crash_unsynced: false,
+            storm: 0,
+            pause: 0,
+            transfer: 0,
+            wipe: 0,
+            drift: 0,
         }
     }
 }
@@ -70,6 +90,7 @@ enum Event {
     Sync(ServerId),
     Fetch(ServerId),
     Start(ServerId),
+    Resume(ServerId),
     /// Every 10 ms: clocks, clients and faults.
     Step,
 }
@@ -83,6 +104,12 @@ struct World {
     sequence: u64,
     faults: Faults,
     cuts: Vec<(ServerId, ServerId)>,
+    /// The percentage of time that passes on each server's clock.
+    clocks: BTreeMap<ServerId, u64>,
+    /// What waits for servers that are not stepped.
+    paused: BTreeMap<ServerId, Vec<Event>>,
+    /// Servers that came back with an empty disk after all were seated: they count for nothing.
+    wiped: BTreeSet<ServerId>,
     /// Proposals that their leader has not seen committed, with their payload.
     proposed: BTreeMap<(ServerId, Position), Bytes>,
     acknowledged: BTreeMap<Index, Bytes>,
@@ -90,6 +117,8 @@ struct World {
     reads: BTreeMap<(ServerId, ReadId), Index>,
     reads_done: u64,
     crashes: u64,
+    pauses: u64,
+    transfers: u64,
     /// What the servers that crashed had counted.
     counted: Counters,
     number: u64,
@@ -114,6 +143,14 @@ impl World {
             server.syncs_at_once = false;
         }
         let faults = Faults::draw(&mut random);
+        let clocks = cluster.ids().into_iter();
+        let clocks = clocks.map(|id| {
+            (
+                id,
+                random.random_range(100 - faults.drift..=100 + faults.drift),
+            )
+        });
+        let clocks = clocks.collect();
         let mut world = World {
             random,
             cluster,
@@ -123,11 +160,16 @@ impl World {
             sequence: 0,
             faults,
             cuts: Vec::new(),
+            clocks,
+            paused: BTreeMap::new(),
+            wiped: BTreeSet::new(),
             proposed: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             reads: BTreeMap::new(),
             reads_done: 0,
             crashes: 0,
+            pauses: 0,
+            transfers: 0,
             counted: Counters::default(),
             number: 0,
         };
@@ -148,24 +190,46 @@ impl World {
             };
             self.now = self.now.max(at);
             for server in &mut self.cluster.servers {
-                server.now = Timestamp(self.now);
+                server.now = Timestamp(self.now * self.clocks[&server.id] / 100);
             }
-            match self.pending.remove(&sequence) {
-                Some(Event::Deliver(packet)) => self.deliver(packet),
-                Some(Event::Sync(id)) => {
-                    if let Some(stepped) = self.cluster.sync(id) {
-                        self.stepped(id, stepped);
-                    }
-                }
-                Some(Event::Fetch(id)) => {
-                    if let Some(stepped) = self.cluster.answer_fetch(id) {
-                        self.stepped(id, stepped);
-                    }
-                }
-                Some(Event::Start(id)) => self.start(id),
-                Some(Event::Step) => self.step(),
-                None => {}
+            if let Some(event) = self.pending.remove(&sequence) {
+                self.happen(event);
             }
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        let of = match &event {
+            Event::Deliver(packet) => Some(packet.to),
+            Event::Sync(id) | Event::Fetch(id) => Some(*id),
+            Event::Start(_) | Event::Resume(_) | Event::Step => None,
+        };
+        if let Some(waiting) = of.and_then(|id| self.paused.get_mut(&id)) {
+            waiting.push(event);
+            return;
+        }
+        match event {
+            Event::Deliver(packet) => self.deliver(packet),
+            Event::Sync(id) => {
+                if let Some(stepped) = self.cluster.sync(id) {
+                    self.stepped(id, stepped);
+                }
+            }
+            Event::Fetch(id) => {
+                if let Some(stepped) = self.cluster.answer_fetch(id) {
+                    self.stepped(id, stepped);
+                }
+            }
+            Event::Start(id) => self.start(id),
+            Event::Resume(id) => self.resume(id),
+            Event::Step => self.step(),
+        }
+    }
+
+    /// What has waited is taken in before the clock is looked at (rule 25).
+    fn resume(&mut self, id: ServerId) {
+        for event in self.paused.remove(&id).unwrap_or_default() {
+            self.happen(event);
         }
     }
 
@@ -186,20 +250,27 @@ impl World {
 
     fn step(&mut self) {
         for id in self.cluster.ids() {
-            let due = self
-                .cluster
-                .server(id)
-                .raft
-                .as_ref()
-                .map(|raft| raft.next_deadline());
-            if due.is_some_and(|due| due <= Timestamp(self.now)) {
+            if self.paused.contains_key(&id) {
+                continue;
+            }
+            let server = self.cluster.server(id);
+            let due = server.raft.as_ref().map(|raft| raft.next_deadline());
+            if due.is_some_and(|due| due <= server.now) {
                 self.input(id, Input::Tick);
             }
             self.client(id);
             self.crash(id);
+            self.pause(id);
         }
+        self.storm();
+        self.wipe();
         self.cut();
         self.schedule(10 * MS, Event::Step);
+    }
+
+    fn chance(&mut self, of_ten_thousand: u32) -> bool {
+        self.random
+            .random_ratio(of_ten_thousand.min(10_000), 10_000)
     }
 
     /// Every server is asked, whether it leads or not: one that was deposed must not answer.
@@ -220,6 +291,11 @@ impl World {
             self.reads.insert((id, read), floor);
             self.input(id, Input::Read(read));
         }
+        if self.chance(self.faults.transfer) {
+            self.input(id, Input::Transfer);
+            let raft = self.cluster.server(id).raft.as_ref();
+            self.transfers += u64::from(raft.is_some_and(|raft| raft.status().transferring));
+        }
     }
 
     fn crash(&mut self, id: ServerId) {
@@ -229,18 +305,78 @@ impl World {
         }
         let biased = self.faults.crash_unsynced && server.disk.has_pending();
         let chance = self.faults.crash * if biased { 20 } else { 1 };
-        if self.random.random_ratio(chance.min(10_000), 10_000) {
-            let kept = self.random.random_range(0..3);
-            let torn = self.random.random_range(0..3);
-            self.crashes += 1;
-            if let Some(raft) = &server.raft {
-                add(&mut self.counted, raft.status().counters);
+        if self.chance(chance) {
+            self.crash_now(id, 2_000);
+        }
+    }
+
+    /// It starts again within so many milliseconds.
+    fn crash_now(&mut self, id: ServerId, down_ms_max: u64) {
+        let Some(raft) = &self.cluster.server(id).raft else {
+            return;
+        };
+        add(&mut self.counted, raft.status().counters);
+        self.crashes += 1;
+        let kept = self.random.random_range(0..3);
+        let torn = self.random.random_range(0..3);
+        self.cluster.crash(id, kept, torn);
+        self.paused.remove(&id);
+        self.proposed.retain(|(leader, _), _| *leader != id);
+        self.reads.retain(|(leader, _), _| *leader != id);
+        let after = self.random.random_range(1..down_ms_max) * MS;
+        self.schedule(after, Event::Start(id));
+    }
+
+    fn storm(&mut self) {
+        if self.chance(self.faults.storm) {
+            for id in self.cluster.ids() {
+                self.crash_now(id, 500);
             }
-            self.cluster.crash(id, kept, torn);
-            self.proposed.retain(|(leader, _), _| *leader != id);
-            self.reads.retain(|(leader, _), _| *leader != id);
-            let after = self.random.random_range(1..2_000) * MS;
-            self.schedule(after, Event::Start(id));
+        }
+    }
+
+    fn pause(&mut self, id: ServerId) {
+        if self.chance(self.faults.pause) && self.cluster.server(id).raft.is_some() {
+            self.pauses += 1;
+            self.paused.insert(id, Vec::new());
+            let after = self.random.random_range(10..2_000) * MS;
+            self.schedule(after, Event::Resume(id));
+        }
+    }
+
+    /// A server loses its disk, if the others are a majority that knows of each of its seats.
+    fn wipe(&mut self) {
+        let servers = self.cluster.servers.len();
+        let seated = |server: &Server| {
+            let status = server.raft.as_ref().map(|raft| raft.status());
+            status.is_some_and(|status| status.hard_state.seating.is_seated())
+        };
+        let all_seated = self
+            .cluster
+            .servers
+            .iter()
+            .all(|server| self.wiped.contains(&server.id) || seated(server));
+        let minority = (servers - 1) / 2;
+        if self.wiped.len() < minority && all_seated && self.chance(self.faults.wipe) {
+            let id = ServerId(self.random.random_range(1..=servers as u64));
+            if self.wiped.insert(id) {
+                self.crash_now(id, 2_000);
+                self.cluster.server_mut(id).disk = self.cluster.fresh_disk();
+            }
+        }
+    }
+
+    /// A server with another disk than the one that has its seat leads and elects nobody.
+    fn check_wiped(&self) {
+        for id in &self.wiped {
+            let Some(raft) = &self.cluster.server(*id).raft else {
+                continue;
+            };
+            let status = raft.status();
+            assert!(
+                status.role != Role::Leader && !status.hard_state.seating.is_seated(),
+                "server {id} was wiped: {status:?}",
+            );
         }
     }
 
@@ -297,6 +433,7 @@ impl World {
                 .remove(&(id, read))
                 .expect("each read is answered once");
         }
+        self.check_wiped();
     }
 
     fn send(&mut self, packet: Packet) {
@@ -334,6 +471,7 @@ impl World {
         self.faults = Faults::none();
         self.cuts.clear();
         for id in self.cluster.ids() {
+            self.resume(id);
             if self.cluster.server(id).raft.is_none() {
                 self.cluster.start(id);
             }
@@ -356,10 +494,9 @@ impl World {
             assert_eq!(held, Some(payload), "the acknowledged entry {index}");
         }
 
-        let applied: Vec<_> = self
-            .cluster
-            .servers
-            .iter()
+        let sound = self.cluster.servers.iter();
+        let sound = sound.filter(|server| !self.wiped.contains(&server.id));
+        let applied: Vec<_> = sound
             .filter_map(|server| server.raft.as_ref().map(|raft| raft.status().last_applied))
             .collect();
         let most = applied.iter().max().copied().unwrap_or_default();
@@ -375,6 +512,9 @@ struct Reached {
     acknowledged: usize,
     reads: u64,
     crashes: u64,
+    pauses: u64,
+    transfers: u64,
+    wiped: u64,
     counters: Counters,
 }
 
@@ -386,6 +526,9 @@ fn run_seed(seed: u64) -> Reached {
         acknowledged: world.acknowledged.len(),
         reads: world.reads_done,
         crashes: world.crashes,
+        pauses: world.pauses,
+        transfers: world.transfers,
+        wiped: world.wiped.len() as u64,
         counters: world.counters(),
     }
 }
@@ -399,6 +542,7 @@ fn add(total: &mut Counters, more: Counters) {
     total.from_strangers += more.from_strangers;
     total.from_impostors += more.from_impostors;
     total.stale += more.stale;
+    total.malformed += more.malformed;
 }
 
 #[test]
@@ -420,6 +564,9 @@ fn nothing_acknowledged_is_lost_whatever_happens() {
         total.acknowledged += reached.acknowledged;
         total.reads += reached.reads;
         total.crashes += reached.crashes;
+        total.pauses += reached.pauses;
+        total.transfers += reached.transfers;
+        total.wiped += reached.wiped;
         add(&mut total.counters, reached.counters);
     }
     println!("{total:?}");
@@ -430,8 +577,10 @@ fn nothing_acknowledged_is_lost_whatever_happens() {
             truncations,
             fetches,
             stale,
+            malformed,
             ..
         } = total.counters;
+        assert_eq!(malformed, 0, "servers sent what they must not: {total:?}");
         let events = [
             elections_won,
             suspensions,
@@ -439,6 +588,9 @@ fn nothing_acknowledged_is_lost_whatever_happens() {
             fetches,
             stale,
             total.crashes,
+            total.pauses,
+            total.transfers,
+            total.wiped,
         ];
         for reached in events
             .into_iter()
