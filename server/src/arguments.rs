@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use cluster::{Cluster, SETTINGS, Settings, Source};
+use cluster::{Cluster, SETTINGS, Server, Settings, Source};
 
 use crate::error::Error;
 
@@ -21,13 +21,8 @@ struct Arguments {
     config: PathBuf,
 
     /// Where this server keeps its log; made if it is not there
-    #[arg(
-        long,
-        value_name = "DIR",
-        required_unless_present = "print_config",
-        default_value_if("print_config", "true", "")
-    )]
-    data_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
+    data_dir: Option<PathBuf>,
 
     /// End when the process that started this one ends; if a process id is given, also when that
     /// is not the parent any more at start
@@ -55,14 +50,21 @@ pub(crate) enum DieWithParent {
 
 /// What this process is to do.
 #[derive(Debug)]
-pub(crate) struct Task {
-    pub(crate) id: u64,
+pub(crate) enum Task {
+    Serve(Box<Service>),
+    /// Print this.
+    Print(String),
+}
+
+/// One server, to be run.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// Its entry in `cluster`.
+    pub(crate) server: Server,
     pub(crate) cluster: Cluster,
     pub(crate) settings: Settings,
     pub(crate) data_dir: PathBuf,
     pub(crate) die_with_parent: Option<DieWithParent>,
-    /// The configuration as text, if it is only to be printed.
-    pub(crate) print_config: Option<String>,
 }
 
 /// Reads the command line, the environment and the file that the command line names.
@@ -80,55 +82,53 @@ pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Task
         file: arguments.config.clone(),
         problem: error.to_string(),
     })?;
-    if cluster.server(arguments.id).is_none() {
+    let Some(server) = cluster.server(arguments.id).cloned() else {
         return Err(Error::UnknownId {
             id: arguments.id,
             file: arguments.config,
         });
-    }
+    };
     let (settings, sources) = Settings::resolve(
         |flag| given(&matches, flag),
         |variable| std::env::var(variable).ok(),
         cluster.settings(),
     )?;
-    let print_config = arguments
-        .print_config
-        .then(|| configuration(arguments.id, &cluster, &settings, &sources));
-    Ok(Task {
-        id: arguments.id,
+    let Some(data_dir) = arguments.data_dir.filter(|_| !arguments.print_config) else {
+        let configuration = configuration(arguments.id, &cluster, &settings, &sources);
+        return Ok(Task::Print(configuration));
+    };
+    Ok(Task::Serve(Box::new(Service {
+        server,
         cluster,
         settings,
-        data_dir: arguments.data_dir,
+        data_dir,
         die_with_parent: arguments.die_with_parent.map(|parent| match parent {
             0 => DieWithParent::Parent,
             process => DieWithParent::Process(process),
         }),
-        print_config,
-    })
+    })))
 }
 
 /// The fixed arguments, and a flag for each setting.
 fn command() -> Command {
     let defaults = Settings::default();
-    let command = Command::new("quorate-server")
-        .about("One server of a quorate cluster")
-        .version(env!("CARGO_PKG_VERSION"));
-    SETTINGS
-        .iter()
-        .fold(Arguments::augment_args(command), |command, setting| {
-            command.arg(
-                Arg::new(setting.flag())
-                    .long(setting.flag())
-                    .value_name(setting.value)
-                    .help(format!(
-                        "{} [env: {}] [default: {}]",
-                        setting.help,
-                        setting.environment(),
-                        setting.show(&defaults),
-                    ))
-                    .help_heading("Settings"),
-            )
-        })
+    let command = Command::new("quorate-server").version(env!("CARGO_PKG_VERSION"));
+    // The description of the arguments is not the program's.
+    let command = Arguments::augment_args(command).about("One server of a quorate cluster");
+    SETTINGS.iter().fold(command, |command, setting| {
+        command.arg(
+            Arg::new(setting.flag())
+                .long(setting.flag())
+                .value_name(setting.value)
+                .help(format!(
+                    "{} [env: {}] [default: {}]",
+                    setting.help,
+                    setting.environment(),
+                    setting.show(&defaults),
+                ))
+                .help_heading("Settings"),
+        )
+    })
 }
 
 /// The value of a setting's flag, if it was used.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use command::Outcome;
 use crossbeam_channel::{Receiver, Select, Sender};
-use evaluator::{ConnectionId, Evaluator, Input, Now, Output, Outcomes};
+use evaluator::{ConnectionId, Evaluator, Input, Now, Outcomes, Output};
 use raft::{Fetch, Fetched, Seating, ServerId, Timestamp, Write, WriteId};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, info, warn};
@@ -214,7 +214,11 @@ impl EvaluatorThread {
         for fetch in output.fetches {
             let _ = self.channels.fetches.send(fetch);
         }
-        for Outcomes { connection, outcomes } in output.outcomes {
+        for Outcomes {
+            connection,
+            outcomes,
+        } in output.outcomes
+        {
             if let Some(sender) = self.connections.get(&connection) {
                 // The connection may be gone, and `Disconnected` on its way.
                 let _ = sender.send(outcomes);
@@ -277,7 +281,11 @@ impl EvaluatorThread {
     fn identity_now(&self, seating: Seating) -> Identity {
         let mut identity = (*self.identity).clone();
         identity.seating = seating;
-        if let Some(configuration) = self.evaluator.configuration().filter(|_| seating.is_seated()) {
+        if let Some(configuration) = self
+            .evaluator
+            .configuration()
+            .filter(|_| seating.is_seated())
+        {
             let members = configuration.members.iter();
             identity.members = members.map(|member| (member.id, member.seat)).collect();
         }

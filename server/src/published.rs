@@ -64,9 +64,8 @@ impl View {
 
     /// Waits until the evaluator says that the server may stop.
     pub(crate) async fn may_stop(&mut self) {
-        let may = |newest: &Option<Arc<Published>>| {
-            newest.as_ref().is_none_or(|newest| newest.may_stop)
-        };
+        let may =
+            |newest: &Option<Arc<Published>>| newest.as_ref().is_none_or(|newest| newest.may_stop);
         // The evaluator thread has ended, then: nothing more to wait for.
         let _ = self.receiver.wait_for(may).await;
     }

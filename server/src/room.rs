@@ -21,7 +21,9 @@ pub(crate) struct Reserved<T> {
 
 /// Room for one value.
 #[derive(Debug)]
-pub(crate) struct Room(OwnedSemaphorePermit);
+pub(crate) struct Room {
+    _permit: OwnedSemaphorePermit,
+}
 
 /// The sending side.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ impl<T> RoomSender<T> {
     /// Waits for room for so many bytes; all there is, if that is less.
     pub(crate) async fn reserve(&self, bytes: usize) -> Room {
         let room = Arc::clone(&self.room).acquire_many_owned(self.units(bytes));
-        Room(room.await.expect("the semaphore is never closed"))
+        Room::from_permit(room.await.expect("the semaphore is never closed"))
     }
 
     /// Sends into room that is large enough. False when nobody receives any more.
@@ -84,7 +86,7 @@ impl<T> RoomSender<T> {
 
 impl Room {
     pub(crate) fn from_permit(permit: OwnedSemaphorePermit) -> Room {
-        Room(permit)
+        Room { _permit: permit }
     }
 }
 
@@ -114,6 +116,7 @@ mod tests {
         let (sender, receiver) = channel(2 * UNIT_BYTES);
         let room = sender.reserve(100 * UNIT_BYTES).await;
         assert!(sender.send(room, ()));
+        drop(receiver.recv());
         drop(receiver);
         let room = sender.reserve(1).await;
         assert!(!sender.send(room, ()), "nobody receives");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use cluster::{Server, Settings};
+use cluster::Settings;
 use crossbeam_channel::Sender;
 use evaluator::{Config, Evaluator, Member};
 use raft::{Seating, ServerId};
@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use wal::{DirectoryDisk, Opened, Options, Wal};
 use wire::Identity;
 
-use crate::arguments::Task;
+use crate::arguments::Service;
 use crate::client::{self, Clients, Counters};
 use crate::clock::Clock;
 use crate::error::Error;
@@ -44,14 +44,9 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Why it does not start, or can't go on.
-pub(crate) fn serve(task: Task) -> Result<(), Error> {
-    let server = task.cluster.server(task.id).ok_or_else(|| Error::UnknownId {
-        id: task.id,
-        file: "cluster.toml".into(),
-    })?;
-    let server = server.clone();
-    let runtime = runtime(task.settings.threads)?;
-    let result = runtime.block_on(run(task, server));
+pub(crate) fn serve(service: Service) -> Result<(), Error> {
+    let runtime = runtime(service.settings.threads)?;
+    let result = runtime.block_on(run(service));
     // What is still under way is nobody's any more.
     runtime.shutdown_background();
     result
@@ -66,9 +61,10 @@ fn runtime(threads: usize) -> Result<Runtime, Error> {
         .map_err(Error::system("start threads"))
 }
 
-async fn run(task: Task, server: Server) -> Result<(), Error> {
+async fn run(service: Service) -> Result<(), Error> {
     let mut signals = Signals::new()?;
-    let connections_max = files::raise_limit(task.settings.connections_max);
+    let connections_max = files::raise_limit(service.settings.connections_max);
+    let server = &service.server;
     let host = server.bind();
     let client_port = bind(host, server.client_port, "client_port")?;
     let rpc_port = bind(host, server.rpc_port, "rpc_port")?;
@@ -76,7 +72,7 @@ async fn run(task: Task, server: Server) -> Result<(), Error> {
 
     let clock = Clock::new();
     let (publisher, view) = published::channel(clock, server.clone());
-    let peers = others(&task);
+    let peers = others(&service);
     let counters = Arc::new(Counters::new());
     serve_http(http_port, &view, &counters, &peers);
     info!(
@@ -87,7 +83,7 @@ async fn run(task: Task, server: Server) -> Result<(), Error> {
         std::process::id()
     );
 
-    let opening = open_log(&task)?;
+    let opening = open_log(&service)?;
     let (wal, opened) = tokio::select! {
         opened = opening => opened.expect("the thread that opens the log sends a result")?,
         () = signals.stop() => {
@@ -96,8 +92,7 @@ async fn run(task: Task, server: Server) -> Result<(), Error> {
         }
     };
     let parts = Parts {
-        task,
-        server,
+        service,
         view,
         publisher,
         counters,
@@ -115,9 +110,9 @@ async fn run(task: Task, server: Server) -> Result<(), Error> {
 }
 
 /// A queue for each other member.
-fn others(task: &Task) -> Vec<(Callee, Arc<Queue>)> {
-    let servers = task.cluster.servers();
-    let others = servers.iter().filter(|other| other.id != task.id);
+fn others(service: &Service) -> Vec<(Callee, Arc<Queue>)> {
+    let servers = service.cluster.servers();
+    let others = servers.iter().filter(|other| other.id != service.server.id);
     others
         .map(|other| {
             let callee = Callee {
@@ -152,11 +147,11 @@ fn serve_http(
 type Log = (Wal<DirectoryDisk>, Opened);
 
 /// Reads the log back, on a thread of its own: a long one takes seconds.
-fn open_log(task: &Task) -> Result<oneshot::Receiver<Result<Log, wal::Error>>, Error> {
+fn open_log(service: &Service) -> Result<oneshot::Receiver<Result<Log, wal::Error>>, Error> {
     let (sender, receiver) = oneshot::channel();
-    let data_dir = task.data_dir.clone();
+    let data_dir = service.data_dir.clone();
     let options = Options {
-        server_id: ServerId(task.id),
+        server_id: ServerId(service.server.id),
         segment_bytes: wal::SEGMENT_BYTES,
         seed: random()?,
     };
@@ -187,8 +182,7 @@ fn spawn(
 
 /// What is there before the log is read.
 struct Parts {
-    task: Task,
-    server: Server,
+    service: Service,
     view: View,
     publisher: Publisher,
     counters: Arc<Counters>,
@@ -213,9 +207,9 @@ impl Parts {
     /// Starts the threads and the tasks, and listens.
     fn start(self, wal: Wal<DirectoryDisk>, opened: &Opened) -> Result<Running, Error> {
         tell_recovered(opened);
-        let settings = &self.task.settings;
+        let settings = &self.service.settings;
         let clock = self.view.clock;
-        let config = config(&self.task, opened, random()?);
+        let config = config(&self.service, opened, random()?);
         let evaluator = Evaluator::new(config, opened.recovered.clone(), clock.now());
         let (to_clients, clients) = room::channel(CLIENTS_BYTES_MAX);
         let (to_peers, peers) = room::channel(PEERS_BYTES_MAX);
@@ -242,7 +236,7 @@ impl Parts {
             evaluator,
             channels,
             clock,
-            identity(&self.task, opened),
+            identity(&self.service, opened),
             settings.election_timeout.start,
             settings.heartbeat,
         );
@@ -286,7 +280,7 @@ impl Parts {
             incomplete_command: settings.incomplete_command,
             connections_max: self.connections_max,
             settings: settings.clone(),
-            client_port: self.server.client_port,
+            client_port: self.service.server.client_port,
             counters: self.counters,
         };
         tokio::spawn(client::serve(
@@ -307,12 +301,18 @@ impl Running {
         self.stop_accepting.cancel();
         // The thread ends only when it is told to.
         let _ = self.control.send(Control::Transfer);
-        if tokio::time::timeout(HAND_OVER, self.view.may_stop()).await.is_err() {
+        if tokio::time::timeout(HAND_OVER, self.view.may_stop())
+            .await
+            .is_err()
+        {
             warn!("nobody has taken over");
         }
         self.stop_connections.cancel();
         self.connections.close();
-        if tokio::time::timeout(LAST_REPLIES, self.connections.wait()).await.is_err() {
+        if tokio::time::timeout(LAST_REPLIES, self.connections.wait())
+            .await
+            .is_err()
+        {
             info!("closes {} connections in use", self.connections.len());
         }
         let _ = self.control.send(Control::Stop);
@@ -339,10 +339,10 @@ fn limits(settings: &Settings) -> protocol::Limits {
     }
 }
 
-fn config(task: &Task, opened: &Opened, seed: u64) -> Config {
-    let servers = task.cluster.servers().iter();
+fn config(service: &Service, opened: &Opened, seed: u64) -> Config {
+    let servers = service.cluster.servers().iter();
     Config {
-        id: ServerId(task.id),
+        id: ServerId(service.server.id),
         members: servers
             .map(|server| Member {
                 id: ServerId(server.id),
@@ -354,24 +354,24 @@ fn config(task: &Task, opened: &Opened, seed: u64) -> Config {
             .collect(),
         instance: opened.instance,
         restart: opened.restart,
-        election_timeout: task.settings.election_timeout.clone(),
-        heartbeat: task.settings.heartbeat,
+        election_timeout: service.settings.election_timeout.clone(),
+        heartbeat: service.settings.heartbeat,
         seed,
-        item_bytes_max: task.settings.value_bytes_max,
+        item_bytes_max: service.settings.value_bytes_max,
         limits: evaluator::Limits::default(),
     }
 }
 
 /// This server, before the evaluator has published anything.
-fn identity(task: &Task, opened: &Opened) -> Identity {
-    let servers = task.cluster.servers().iter();
+fn identity(service: &Service, opened: &Opened) -> Identity {
+    let servers = service.cluster.servers().iter();
     Identity {
-        id: ServerId(task.id),
+        id: ServerId(service.server.id),
         instance: opened.instance,
         restart: opened.restart,
         seating: Seating::Unseated,
         members: servers.map(|server| (ServerId(server.id), None)).collect(),
-        members_hash: task.cluster.members_hash(),
+        members_hash: service.cluster.members_hash(),
     }
 }
 

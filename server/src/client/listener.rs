@@ -47,8 +47,12 @@ pub(crate) async fn serve(
         // Without it, a reply may wait for the client's acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let counted = Counted::new(&clients);
-        let connection =
-            Connection::new(ConnectionId(last_id), stream, Arc::clone(&clients), stop.clone());
+        let connection = Connection::new(
+            ConnectionId(last_id),
+            stream,
+            Arc::clone(&clients),
+            stop.clone(),
+        );
         tasks.spawn(async move {
             connection.serve().await;
             drop(counted);

@@ -59,7 +59,9 @@ fn verdict(good: bool, yes: &str, no: &str) -> Response {
 
 async fn front(State(site): State<Arc<Site>>) -> String {
     let server = &site.view.server;
-    let StatusBody { role, term, leader, .. } = StatusBody::new(&site);
+    let StatusBody {
+        role, term, leader, ..
+    } = StatusBody::new(&site);
     let leader = leader.map_or("none is known".to_owned(), |id| format!("server {id}"));
     format!(
         "quorate server {}\n\n\

@@ -88,8 +88,8 @@ impl StatusBody {
             commands_owed: status.commands_owed,
             unpersisted_bytes: status.unpersisted_bytes,
             uncommitted_bytes: status.uncommitted_bytes,
-            items: status.store.items as u64,
-            item_bytes: status.store.bytes as u64,
+            items: status.store.items,
+            item_bytes: status.store.bytes,
             log_time_ms: status.log_time.0,
             elections: status.raft.elections,
             ..common

@@ -131,7 +131,8 @@ impl Refusals {
             Refusal::OtherCluster { .. } => {
                 let mut other_cluster = self.other_cluster();
                 other_cluster.insert(peer);
-                let majority = (others + 1) / 2 + 1;
+                let members = others + 1;
+                let majority = members / 2 + 1;
                 if other_cluster.len() >= majority.min(others) {
                     return Err(Error::OtherCluster);
                 }
@@ -189,7 +190,10 @@ mod tests {
         refusals.settled(ServerId(2));
         assert!(!refused(&refusals, 4, 4));
         assert!(refused(&refusals, 5, 4));
-        assert!(refused(&Refusals::default(), 2, 1), "there is only one to say so");
+        assert!(
+            refused(&Refusals::default(), 2, 1),
+            "there is only one to say so"
+        );
     }
 
     #[test]

@@ -15,12 +15,7 @@ use super::listener::Calls;
 use super::{FromPeer, GROUP, HANDSHAKE, Peers};
 
 /// Listens until the call ends, or another one of the same peer begins.
-pub(super) async fn take(
-    mut stream: TcpStream,
-    address: SocketAddr,
-    peers: &Peers,
-    calls: &Calls,
-) {
+pub(super) async fn take(mut stream: TcpStream, address: SocketAddr, peers: &Peers, calls: &Calls) {
     let identity = || Some(peers.view.now()?.identity.clone());
     let hello = match timeout(HANDSHAKE, answer(&mut stream, identity)).await {
         Ok(Ok(hello)) => hello,

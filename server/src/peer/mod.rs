@@ -8,8 +8,9 @@ mod listener;
 mod outbound;
 mod queue;
 
+pub(crate) use handshake::Refusals;
 pub(crate) use listener::serve;
-pub(crate) use outbound::call;
+pub(crate) use outbound::{Callee, call};
 pub(crate) use queue::Queue;
 
 use std::time::Duration;
@@ -40,9 +41,7 @@ pub(crate) enum FromPeer {
 pub(crate) struct Peers {
     pub(crate) evaluator: RoomSender<FromPeer>,
     pub(crate) view: View,
-    pub(crate) refusals: handshake::Refusals,
+    pub(crate) refusals: Refusals,
     /// Told why this server can't go on.
     pub(crate) fatal: UnboundedSender<Error>,
 }
-
-pub(crate) use handshake::Refusals;

@@ -59,10 +59,9 @@ pub(crate) async fn call(callee: Callee, queue: Arc<Queue>, peers: Arc<Peers>) {
                 told = false;
             }
             Err(HandshakeError::Refused { refusal, by_seated }) => {
-                let refused =
-                    peers
-                        .refusals
-                        .refused(callee.id, refusal, by_seated, callee.others);
+                let refused = peers
+                    .refusals
+                    .refused(callee.id, refusal, by_seated, callee.others);
                 if let Err(error) = refused {
                     // Nobody listens any more once the server ends for another reason.
                     let _ = peers.fatal.send(error);

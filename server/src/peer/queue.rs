@@ -103,7 +103,9 @@ impl Queue {
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.waiting.lock().expect("nothing panics while it is held")
+        self.waiting
+            .lock()
+            .expect("nothing panics while it is held")
     }
 }
 
@@ -143,7 +145,10 @@ mod tests {
 
     fn heartbeat(round: u64) -> Message {
         let leader_commit = Index(0);
-        message(Body::Heartbeat(Heartbeat { leader_commit, round }))
+        message(Body::Heartbeat(Heartbeat {
+            leader_commit,
+            round,
+        }))
     }
 
     fn entry(bytes: usize) -> Message {
