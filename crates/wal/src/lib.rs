@@ -27,10 +27,12 @@ pub mod record;
 mod recover;
 mod segment;
 mod wal;
+mod window;
 
 pub use disk::{DirectoryDisk, Disk};
 pub use error::{Error, Problem};
 pub use memory_disk::{Failure, MemoryDisk, MemoryFile};
 pub use reader::Reader;
+pub use record::ENTRY_BYTES_MAX;
 pub use recover::Torn;
 pub use wal::{Opened, Options, SEGMENT_BYTES, SEGMENT_BYTES_MIN, Wal};

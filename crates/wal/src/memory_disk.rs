@@ -6,6 +6,7 @@
 //! directory, is kept or lost as a whole and by itself.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,7 +18,7 @@ use crate::disk::Disk;
 use crate::record::SECTOR_BYTES;
 
 /// A directory in memory. Clones are handles on the same one, for the same process.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MemoryDisk {
     path: PathBuf,
     /// The process that this handle belongs to.
@@ -57,7 +58,7 @@ enum Course {
 
 type Sector = [u8; SECTOR_BYTES];
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Inode {
     current: Vec<u8>,
     durable: Vec<u8>,
@@ -65,7 +66,7 @@ struct Inode {
     unsynced: BTreeMap<usize, Vec<Sector>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Change {
     Set(String, u64),
     Move {
@@ -76,7 +77,7 @@ enum Change {
     Unset(String),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct State {
     inodes: BTreeMap<u64, Inode>,
     names: BTreeMap<String, u64>,
@@ -88,6 +89,15 @@ struct State {
     operations: u64,
     fault: Option<(u64, Fault)>,
     is_off: bool,
+}
+
+impl fmt::Debug for MemoryDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not all that it holds.
+        f.debug_struct("MemoryDisk")
+            .field("process", &self.process)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for MemoryDisk {

@@ -25,15 +25,17 @@ use std::io::ErrorKind;
 
 use bytes::{Buf, BufMut};
 use raft::{ClusterId, Index, Instance, Restart, ServerId};
+use rand::Rng;
+use rand::rngs::StdRng;
 
 use crate::disk::Disk;
 use crate::error::{Error, Problem};
-use crate::segment::{FORMAT_VERSION, Identity, Unreadable, seal, unseal};
+use crate::segment::{FORMAT_VERSION, Identity, Unreadable, parse_name, seal, unseal};
 
 const MAGIC: &[u8; 8] = b"QUORMETA";
 const META_BYTES: usize = 4096;
 const NAMES: [&str; 2] = ["meta.0", "meta.1"];
-pub(crate) const TEMPORARY_NAME: &str = "meta.tmp";
+const TEMPORARY_NAME: &str = "meta.tmp";
 
 /// What both files are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +111,47 @@ impl State {
     }
 }
 
+/// What the directory with these names says it is, which must be this server's. At the first
+/// start it becomes this server's, with a random instance number.
+pub(crate) fn claim<D: Disk>(
+    disk: &D,
+    server: ServerId,
+    names: &[String],
+    random: &mut StdRng,
+) -> Result<Loaded, Error> {
+    if let Some(loaded) = load(disk, names)? {
+        let found = loaded.state.identity.server;
+        if found != server {
+            return Err(Error::OtherServer {
+                directory: disk.path().to_path_buf(),
+                expected: server,
+                found,
+            });
+        }
+        return Ok(loaded);
+    }
+    if names.iter().any(|name| parse_name(name).is_some()) {
+        return Err(Error::Missing {
+            file: disk.path().join("meta.0"),
+        });
+    }
+    let instance = Instance(random.next_u64().max(1));
+    let state = State {
+        sequence: 1,
+        identity: Identity { server, instance },
+        restart: Restart(0),
+        cluster: None,
+        mark: Mark::default(),
+    };
+    write(disk, &state)?;
+    Ok(Loaded {
+        state,
+        doubtful: false,
+    })
+}
+
 /// Reads the files of a directory with these names; `None` if it has neither.
-pub(crate) fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded>, Error> {
+fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded>, Error> {
     let mut newest: Option<State> = None;
     let mut readable = 0;
     let mut unreadable: Option<Error> = None;

@@ -106,21 +106,14 @@ impl Header {
     /// The 48 bytes of this header in a segment with this salt.
     #[must_use]
     pub fn encode(&self, salt: u32) -> [u8; HEADER_BYTES] {
-        let (kind, entry_kind) = match self.kind {
-            Kind::Entry(kind) => (1, kind as u8),
-            Kind::HardState => (2, 0),
-            Kind::Truncate => (3, 0),
-            Kind::SegmentEnd => (4, 0),
-            Kind::Recovering => (5, 0),
-            Kind::Recovered => (6, 0),
-        };
+        let (kind, flags) = self.kind.encode();
         let mut header = [0; HEADER_BYTES];
         let (checksum_bytes, covered) = header.split_at_mut(4);
         let mut fields = &mut *covered;
         fields.put_u32_le(self.payload_bytes);
         fields.put_u8(VERSION);
         fields.put_u8(kind);
-        fields.put_u8(entry_kind | if self.last { LAST } else { 0 });
+        fields.put_u8(flags | if self.last { LAST } else { 0 });
         fields.put_u8(0);
         fields.put_u16_le(self.zero_parts);
         fields.put_u16_le(0);
@@ -165,32 +158,7 @@ impl Header {
         if version != VERSION {
             return Err(Invalid::Version(version));
         }
-        let entry_kind = flags & ENTRY_KIND;
-        let kind = match (kind, EntryKind::from_code(entry_kind)) {
-            (1, Some(kind)) => Kind::Entry(kind),
-            (2, _) => Kind::HardState,
-            (3, _) => Kind::Truncate,
-            (4, _) => Kind::SegmentEnd,
-            (5, _) => Kind::Recovering,
-            (6, _) => Kind::Recovered,
-            _ => {
-                return Err(Invalid::Field {
-                    what: "record's kind",
-                    expected: 1,
-                    found: kind.into(),
-                });
-            }
-        };
-        let entry_flags = if matches!(kind, Kind::Entry(_)) {
-            ENTRY_KIND
-        } else {
-            0
-        };
-        must_be(
-            "record's unused flags",
-            0,
-            (flags & !(LAST | entry_flags)).into(),
-        )?;
+        let kind = Kind::decode(kind, flags & !LAST)?;
         let reserved = u32::from(reserved_1) | u32::from(reserved_2) | reserved_3;
         must_be("record's unused bytes", 0, reserved.into())?;
         if payload_bytes as usize > ENTRY_BYTES_MAX {
@@ -215,6 +183,39 @@ impl Header {
     #[must_use]
     pub fn record_bytes(&self) -> usize {
         HEADER_BYTES + (self.payload_bytes as usize).next_multiple_of(8)
+    }
+}
+
+impl Kind {
+    /// The two bytes of this kind: its code, and the flags that say more.
+    fn encode(self) -> (u8, u8) {
+        match self {
+            Kind::Entry(kind) => (1, kind as u8),
+            Kind::HardState => (2, 0),
+            Kind::Truncate => (3, 0),
+            Kind::SegmentEnd => (4, 0),
+            Kind::Recovering => (5, 0),
+            Kind::Recovered => (6, 0),
+        }
+    }
+
+    fn decode(code: u8, flags: u8) -> Result<Kind, Invalid> {
+        let kind = match code {
+            1 => EntryKind::from_code(flags & ENTRY_KIND).map(Kind::Entry),
+            2 => Some(Kind::HardState),
+            3 => Some(Kind::Truncate),
+            4 => Some(Kind::SegmentEnd),
+            5 => Some(Kind::Recovering),
+            6 => Some(Kind::Recovered),
+            _ => None,
+        };
+        let kind = kind.ok_or(Invalid::Field {
+            what: "record's kind",
+            expected: 1,
+            found: code.into(),
+        })?;
+        must_be("record's flags", kind.encode().1.into(), flags.into())?;
+        Ok(kind)
     }
 }
 
@@ -262,6 +263,7 @@ pub(crate) fn lay_out(
     batch: u64,
     salt: u32,
     offset: u64,
+    chain: &mut Chain,
     out: &mut Vec<u8>,
 ) -> Vec<u64> {
     let base = out.len();
@@ -280,13 +282,28 @@ pub(crate) fn lay_out(
             position: record.position,
         };
         out.resize(out.len() + (start - end) as usize, 0);
-        out.extend_from_slice(&header.encode(salt));
+        let header = header.encode(salt);
+        chain.add(&header);
+        out.extend_from_slice(&header);
         out.extend_from_slice(&record.payload);
         let padding = record.payload.len().next_multiple_of(8) - record.payload.len();
         out.resize(out.len() + padding, 0);
         starts.push(start);
     }
     starts
+}
+
+/// What all records of the log up to some place add up to, so that the next segment can say which
+/// one it belongs to: 0, then for each record the CRC-32C of its header's checksum, which covers
+/// that of its payload, started from the sum before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Chain(pub(crate) u32);
+
+impl Chain {
+    pub(crate) fn add(&mut self, header: &[u8; HEADER_BYTES]) {
+        let (header_checksum, _) = header.split_at(4);
+        self.0 = checksum(self.0, header_checksum);
+    }
 }
 
 /// Where the record behind `end` starts: there, or at the next sector if its header would reach

@@ -12,7 +12,8 @@
 //! - *Corrupt*: everything else. Nothing is changed.
 //!
 //! One thing can't be told from a torn batch, and lies outside what the log survives: a disk that
-//! said that the newest batch was synced and lost a sector of it, before the mark was moved on.
+//! said that the newest batch was synced, and lost a sector of it (or the only bit that was set
+//! in one) before the mark was moved on.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,15 +27,13 @@ use crate::error::{Error, Problem};
 use crate::meta::Mark;
 use crate::reader::{Place, Places};
 use crate::record::{
-    HEADER_BYTES, Header, Invalid, Kind, SECTOR_BYTES, VERSION, checksum, decode_hard_state,
-    header_places, header_start, is_zero, zero_parts,
+    Chain, HEADER_BYTES, Header, Invalid, Kind, VERSION, checksum, decode_hard_state, header_start,
+    is_zero, zero_parts,
 };
 use crate::segment::{
     Identity, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, Unreadable, parse_name,
 };
-
-/// What one read of the disk asks for, unless a record is larger.
-const READ_BYTES: usize = 1 << 20;
+use crate::window::Window;
 
 /// A batch at the end of the log that was never synced, and is erased.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +54,9 @@ pub(crate) struct Log<F> {
     pub(crate) batch: u64,
     /// The last segment.
     pub(crate) segment: Segment<F>,
-    /// The header checksum of that segment's end record, if it has one: the log has to go on in
-    /// the next segment, which was not made.
-    pub(crate) end_checksum: Option<u32>,
+    pub(crate) chain: Chain,
+    /// That segment has its end record: the log has to go on in the next one, which was not made.
+    pub(crate) has_ended: bool,
     pub(crate) torn: Option<Torn>,
 }
 
@@ -78,7 +77,8 @@ pub(crate) fn recover<D: Disk>(
         configurations: Vec::new(),
         places: Places::default(),
         batch: 0,
-        end_checksum: None,
+        chain: Chain::default(),
+        has_ended: false,
         steps: Vec::new(),
     };
     let mut last = None;
@@ -88,7 +88,8 @@ pub(crate) fn recover<D: Disk>(
     let Some((segment, torn)) = last else {
         return Ok(None);
     };
-    // A process that was killed may have written what it did not come to sync.
+    // A process that was killed may have written what it did not come to sync, and a torn end was
+    // erased just above.
     let name = segment.header.name();
     disk.sync(&segment.file)
         .map_err(Error::io(disk, &name, "sync"))?;
@@ -98,7 +99,8 @@ pub(crate) fn recover<D: Disk>(
         places: scan.places,
         batch: scan.batch,
         segment,
-        end_checksum: scan.end_checksum,
+        chain: scan.chain,
+        has_ended: scan.has_ended,
         torn,
     }))
 }
@@ -131,6 +133,8 @@ fn segment_names<'a, D: Disk>(
 /// One effect of a batch that is not known to be whole yet, with the offset of its record.
 struct Step {
     offset: u64,
+    /// The chain behind it.
+    chain: Chain,
     effect: Effect,
 }
 
@@ -138,7 +142,7 @@ enum Effect {
     Entry(Position, Option<Bytes>),
     HardState(HardState),
     Truncate(Position),
-    End { position: Position, checksum: u32 },
+    End(Position),
 }
 
 /// A place where no valid record is.
@@ -157,7 +161,8 @@ struct Scan<'a, D: Disk> {
     configurations: Vec<Entry>,
     places: Places,
     batch: u64,
-    end_checksum: Option<u32>,
+    chain: Chain,
+    has_ended: bool,
     /// What the batch that is being read came to so far.
     steps: Vec<Step>,
 }
@@ -172,12 +177,12 @@ impl<D: Disk> Scan<'_, D> {
         let header = self.header(name, &mut window)?;
         let header = Arc::new(header);
         self.places.segments.push(Arc::clone(&header));
-        self.end_checksum = None;
+        self.has_ended = false;
         // Where the last whole batch ends, and where the last record ends.
         let mut whole = SEGMENT_HEADER_BYTES as u64;
         let mut end = whole;
         let mut torn = None;
-        while self.end_checksum.is_none() {
+        while !self.has_ended {
             match self.record(&header, &mut window, end)? {
                 Ok((record_end, last)) => {
                     end = record_end;
@@ -254,9 +259,9 @@ impl<D: Disk> Scan<'_, D> {
         must_be("segment's first batch", self.batch + 1, header.first_batch)?;
         must_be("length of the file", header.file_bytes, window.file_bytes)?;
         must_be(
-            "checksum of the segment before",
-            self.end_checksum.unwrap_or(0).into(),
-            header.previous_checksum.into(),
+            "sum of all checksums before",
+            self.chain.0.into(),
+            header.chain.0.into(),
         )?;
         Ok(header)
     }
@@ -296,7 +301,8 @@ impl<D: Disk> Scan<'_, D> {
             Ok(header) => header,
             Err(invalid) => return bad(invalid.into(), invalid == Invalid::Zeros),
         };
-        let header_checksum = u32::from_le_bytes(*bytes.first_chunk().expect("a header is longer"));
+        let mut chain = self.steps.last().map_or(self.chain, |step| step.chain);
+        chain.add(bytes);
         if header.batch != self.batch + 1 {
             return bad(
                 unexpected("record's batch", self.batch + 1, header.batch),
@@ -309,29 +315,21 @@ impl<D: Disk> Scan<'_, D> {
                 false,
             );
         }
-        let payload_bytes = header.payload_bytes as usize;
         let payload = window.bytes(
             start + HEADER_BYTES as u64,
             header.record_bytes() - HEADER_BYTES,
         )?;
-        let (payload, padding) = payload.split_at(payload_bytes);
-        let found = checksum(segment.salt, payload);
-        if found != header.payload_checksum {
-            let problem = Problem::Checksum {
-                expected: header.payload_checksum,
-                found,
-            };
-            return bad(problem, zero_parts(start, payload) > header.zero_parts);
+        if let Some((problem, incomplete)) = damage(&header, start, segment.salt, payload) {
+            return bad(problem, incomplete);
         }
-        if !is_zero(padding) {
-            return bad(Problem::Padding, false);
-        }
-        let effect = match effect(&header, header_checksum, payload) {
+        let (payload, _) = payload.split_at(header.payload_bytes as usize);
+        let effect = match effect(&header, payload) {
             Ok(effect) => effect,
             Err(problem) => return bad(problem, false),
         };
         self.steps.push(Step {
             offset: start,
+            chain,
             effect,
         });
         Ok(Ok((start + header.record_bytes() as u64, header.last)))
@@ -341,6 +339,7 @@ impl<D: Disk> Scan<'_, D> {
     fn apply(&mut self, name: &str) -> Result<(), Error> {
         let segment = self.places.segments.len() - 1;
         for step in self.steps.drain(..) {
+            self.chain = step.chain;
             let contents = &mut self.contents;
             let last = contents.last;
             let problem = match step.effect {
@@ -365,8 +364,8 @@ impl<D: Disk> Scan<'_, D> {
                     self.configurations.retain(|entry| entry.index <= to.index);
                     continue;
                 }
-                Effect::End { position, checksum } if position == last => {
-                    self.end_checksum = Some(checksum);
+                Effect::End(position) if position == last => {
+                    self.has_ended = true;
                     continue;
                 }
                 Effect::Entry(position, _) if position.index != last.index.next() => {
@@ -380,7 +379,7 @@ impl<D: Disk> Scan<'_, D> {
                     contents.hard_state.term.0,
                     hard_state.term.0,
                 ),
-                Effect::Truncate(position) | Effect::End { position, .. } => {
+                Effect::Truncate(position) | Effect::End(position) => {
                     unexpected("last entry's index", last.index.0, position.index.0)
                 }
             };
@@ -432,8 +431,21 @@ impl<D: Disk> Scan<'_, D> {
     }
 }
 
+/// What is wrong with a padded payload, and whether it looks like sectors that did not reach the
+/// disk; `None` if it is as it was written.
+fn damage(header: &Header, start: u64, salt: u32, payload: &[u8]) -> Option<(Problem, bool)> {
+    let (payload, padding) = payload.split_at(header.payload_bytes as usize);
+    let expected = header.payload_checksum;
+    let found = checksum(salt, payload);
+    if found != expected {
+        let problem = Problem::Checksum { expected, found };
+        return Some((problem, zero_parts(start, payload) > header.zero_parts));
+    }
+    (!is_zero(padding)).then_some((Problem::Padding, false))
+}
+
 /// What a valid record does.
-fn effect(header: &Header, header_checksum: u32, payload: &[u8]) -> Result<Effect, Problem> {
+fn effect(header: &Header, payload: &[u8]) -> Result<Effect, Problem> {
     let position = header.position;
     match header.kind {
         Kind::Entry(EntryKind::Configuration) => Ok(Effect::Entry(
@@ -445,10 +457,7 @@ fn effect(header: &Header, header_checksum: u32, payload: &[u8]) -> Result<Effec
             .map(Effect::HardState)
             .ok_or(unexpected("hard state", 0, payload.len() as u64)),
         Kind::Truncate => Ok(Effect::Truncate(position)),
-        Kind::SegmentEnd => Ok(Effect::End {
-            position,
-            checksum: header_checksum,
-        }),
+        Kind::SegmentEnd => Ok(Effect::End(position)),
         Kind::Recovering => Err(unexpected("record's kind", 1, 5)),
         Kind::Recovered => Err(unexpected("record's kind", 1, 6)),
     }
@@ -483,94 +492,5 @@ impl From<Invalid> for Problem {
                 found,
             } => unexpected(what, expected, found),
         }
-    }
-}
-
-/// A file and the part of it that was read last.
-struct Window<'a, D: Disk> {
-    disk: &'a D,
-    name: &'a str,
-    file: D::File,
-    file_bytes: u64,
-    part: Vec<u8>,
-    part_offset: u64,
-}
-
-impl<'a, D: Disk> Window<'a, D> {
-    fn open(disk: &'a D, name: &'a str) -> Result<Window<'a, D>, Error> {
-        let file = disk.open(name).map_err(Error::io(disk, name, "open"))?;
-        let file_bytes = disk.length(&file).map_err(Error::io(disk, name, "read"))?;
-        Ok(Window {
-            disk,
-            name,
-            file,
-            file_bytes,
-            part: Vec::new(),
-            part_offset: 0,
-        })
-    }
-
-    /// This many bytes at this offset. The file is that long.
-    fn bytes(&mut self, offset: u64, length: usize) -> Result<&[u8], Error> {
-        let is_held = offset >= self.part_offset
-            && offset + length as u64 <= self.part_offset + self.part.len() as u64;
-        if !is_held {
-            let left = self.file_bytes.saturating_sub(offset);
-            let left = usize::try_from(left).unwrap_or(usize::MAX);
-            self.part.resize(length.max(READ_BYTES.min(left)), 0);
-            self.part_offset = offset;
-            self.disk
-                .read_at(&self.file, &mut self.part, offset)
-                .map_err(Error::io(self.disk, self.name, "read"))?;
-        }
-        let start = (offset - self.part_offset) as usize;
-        Ok(self
-            .part
-            .get(start..start + length)
-            .expect("it was read just above, or is held"))
-    }
-
-    /// Where what was written ends, looking from `offset` on: behind the last sector that is not
-    /// all zeros, or at `offset`. `None` if there is a record of another batch than `batch`: it
-    /// was written when that batch was synced.
-    fn written_end(&mut self, offset: u64, salt: u32, batch: u64) -> Result<Option<u64>, Error> {
-        let sector_bytes = SECTOR_BYTES as u64;
-        let mut written_end = offset;
-        let mut start = offset;
-        while start < self.file_bytes {
-            let end = (start / sector_bytes + 1) * sector_bytes;
-            let end = end.min(self.file_bytes);
-            let sector = self.bytes(start, (end - start) as usize)?;
-            if !is_zero(sector) {
-                let proves_sync = |bytes| match Header::decode(bytes, salt) {
-                    Ok(header) => header.batch != batch,
-                    Err(Invalid::Zeros | Invalid::Checksum { .. }) => false,
-                    Err(Invalid::Version(_) | Invalid::Field { .. }) => true,
-                };
-                if header_places(sector).any(proves_sync) {
-                    return Ok(None);
-                }
-                written_end = end;
-            }
-            start = end;
-        }
-        Ok(Some(written_end))
-    }
-
-    /// Writes zeros, and makes them durable.
-    fn erase(&mut self, from: u64, to: u64) -> Result<(), Error> {
-        let zeros = vec![0; READ_BYTES];
-        let mut offset = from;
-        while offset < to {
-            let length = (to - offset).min(READ_BYTES as u64) as usize;
-            let (zeros, _) = zeros.split_at(length);
-            self.disk
-                .write_at(&self.file, zeros, offset)
-                .map_err(Error::io(self.disk, self.name, "erase a torn end"))?;
-            offset += length as u64;
-        }
-        self.disk
-            .sync(&self.file)
-            .map_err(Error::io(self.disk, self.name, "sync"))
     }
 }

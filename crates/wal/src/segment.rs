@@ -14,7 +14,7 @@
 //!     64  u64      first batch
 //!     72  u64      length of the file
 //!     80  u32      salt: random, where the checksums of the records start
-//!     84  u32      header checksum of the end record of the segment before; 0 in the first
+//!     84  u32      chain: what the checksums of all records before add up to (record.rs)
 //!     88           zeros
 //! records, the first of which is the hard state in a batch of its own (record.rs)
 //! zeros
@@ -25,11 +25,11 @@
 //! since two segments can have the same first index: what is between may have been superseded.
 
 use bytes::{Buf, BufMut};
-use raft::{ClusterId, Index, Instance, Position, ServerId, Term};
+use raft::{ClusterId, HardState, Index, Instance, Position, ServerId, Term};
 
 use crate::disk::Disk;
 use crate::error::{Error, Problem};
-use crate::record::{HEADER_BYTES, checksum, header_start, is_zero};
+use crate::record::{Chain, HEADER_BYTES, Record, checksum, header_start, is_zero, lay_out};
 
 /// The length of a segment's header.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
@@ -38,6 +38,8 @@ pub(crate) const NEXT_NAME: &str = "wal.next";
 /// The newest format that this release reads, and the one it writes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
+/// How much of a segment is written as zeros at a time.
+const ZERO_STEP_BYTES: u64 = 256 << 10;
 const MAGIC: &[u8; 8] = b"QUOR-WAL";
 /// Where a file's checksum starts, in place of a salt.
 pub(crate) const ALL_ONES: u32 = u32::MAX;
@@ -60,7 +62,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) first_batch: u64,
     pub(crate) file_bytes: u64,
     pub(crate) salt: u32,
-    pub(crate) previous_checksum: u32,
+    pub(crate) chain: Chain,
 }
 
 impl SegmentHeader {
@@ -82,7 +84,7 @@ impl SegmentHeader {
         fields.put_u64_le(self.first_batch);
         fields.put_u64_le(self.file_bytes);
         fields.put_u32_le(self.salt);
-        fields.put_u32_le(self.previous_checksum);
+        fields.put_u32_le(self.chain.0);
         seal(MAGIC, SEGMENT_HEADER_BYTES, fields)
     }
 
@@ -106,7 +108,7 @@ impl SegmentHeader {
             first_batch: fields.get_u64_le(),
             file_bytes: fields.get_u64_le(),
             salt: fields.get_u32_le(),
-            previous_checksum: fields.get_u32_le(),
+            chain: Chain(fields.get_u32_le()),
         })
     }
 }
@@ -194,7 +196,7 @@ pub(crate) struct Segment<F> {
     pub(crate) header: SegmentHeader,
     /// Where the next record may start: a multiple of 8. Everything behind it is zeros.
     pub(crate) end: u64,
-    /// Up to here zeros were written and synced, at the least: syncing what overwrites them is
+    /// Up to here, `end` or more, zeros were written and synced: syncing what overwrites them is
     /// cheaper than syncing what was only reserved, whose state the file system has to note down.
     pub(crate) zeroed: u64,
 }
@@ -204,4 +206,99 @@ impl<F> Segment<F> {
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         header_start(self.end + bytes) + HEADER_BYTES as u64 <= self.header.file_bytes
     }
+}
+
+/// The next segment's file while it is being prepared.
+#[derive(Debug)]
+pub(crate) struct Next<F> {
+    pub(crate) file: F,
+    pub(crate) bytes: u64,
+    pub(crate) zeroed: u64,
+}
+
+/// The least length of a segment that a batch of this size fits in.
+pub(crate) fn bytes_for(batch_bytes: u64) -> u64 {
+    let hard_state = Record::hard_state(&HardState::default()).bytes_max();
+    // Behind the batch comes the end record, which may have to start at the next sector.
+    let end = 2 * HEADER_BYTES as u64;
+    let needed = SEGMENT_HEADER_BYTES as u64 + hard_state + batch_bytes + end;
+    needed.next_multiple_of(4096)
+}
+
+/// Makes a segment with its header and the hard state in it, all durable before it has its name.
+/// Returns it with the chain behind the hard state.
+pub(crate) fn start_segment<D: Disk>(
+    disk: &D,
+    header: SegmentHeader,
+    hard_state: &HardState,
+    next: Option<Next<D::File>>,
+) -> Result<(Segment<D::File>, Chain), Error> {
+    let mut next = match next {
+        Some(next) => next,
+        None => create_next(disk, header.file_bytes)?,
+    };
+    if next.bytes < header.file_bytes {
+        disk.allocate(&next.file, header.file_bytes)
+            .map_err(Error::io(disk, NEXT_NAME, "reserve space for"))?;
+        next.bytes = header.file_bytes;
+    }
+    let mut bytes = header.encode();
+    let mut chain = header.chain;
+    lay_out(
+        &[Record::hard_state(hard_state)],
+        header.first_batch,
+        header.salt,
+        SEGMENT_HEADER_BYTES as u64,
+        &mut chain,
+        &mut bytes,
+    );
+    let end = bytes.len() as u64;
+    if next.zeroed < end {
+        next.zeroed = ZERO_STEP_BYTES.min(header.file_bytes);
+        bytes.resize(next.zeroed as usize, 0);
+    }
+    let name = header.name();
+    disk.write_at(&next.file, &bytes, 0)
+        .map_err(Error::io(disk, NEXT_NAME, "write"))?;
+    disk.sync(&next.file)
+        .map_err(Error::io(disk, NEXT_NAME, "sync"))?;
+    disk.rename(NEXT_NAME, &name)
+        .map_err(Error::io(disk, NEXT_NAME, "rename"))?;
+    disk.sync_directory()
+        .map_err(Error::io(disk, "", "sync the data directory"))?;
+    let segment = Segment {
+        file: next.file,
+        header,
+        end,
+        zeroed: next.zeroed,
+    };
+    Ok((segment, chain))
+}
+
+pub(crate) fn create_next<D: Disk>(disk: &D, bytes: u64) -> Result<Next<D::File>, Error> {
+    let file = disk
+        .create(NEXT_NAME)
+        .map_err(Error::io(disk, NEXT_NAME, "create"))?;
+    disk.allocate(&file, bytes)
+        .map_err(Error::io(disk, NEXT_NAME, "reserve space for"))?;
+    Ok(Next {
+        file,
+        bytes,
+        zeroed: 0,
+    })
+}
+
+/// Writes zeros from here on, up to the next step, and makes them durable. Returns how far.
+pub(crate) fn write_zeros<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    name: &str,
+    from: u64,
+    file_bytes: u64,
+) -> Result<u64, Error> {
+    let to = (from + 1).next_multiple_of(ZERO_STEP_BYTES).min(file_bytes);
+    disk.write_at(file, &vec![0; (to - from) as usize], from)
+        .map_err(Error::io(disk, name, "write zeros into"))?;
+    disk.sync(file).map_err(Error::io(disk, name, "sync"))?;
+    Ok(to)
 }

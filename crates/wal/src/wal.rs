@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use raft::{
     Entry, HardState, Index, Instance, Position, Recovered, Restart, ServerId, Write, WriteId,
 };
@@ -13,10 +14,10 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::meta::{self, Mark};
 use crate::reader::{Place, Places, Reader, Shared};
-use crate::record::{ENTRY_BYTES_MAX, HEADER_BYTES, Kind, Record, lay_out};
+use crate::record::{Chain, ENTRY_BYTES_MAX, Kind, Record, lay_out};
 use crate::recover::{Log, Torn, recover};
 use crate::segment::{
-    FORMAT_VERSION, Identity, NEXT_NAME, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, parse_name,
+    NEXT_NAME, Next, Segment, SegmentHeader, bytes_for, create_next, start_segment, write_zeros,
 };
 
 /// The usual length of a segment.
@@ -26,8 +27,6 @@ pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
 
 /// How far `prepare_next` keeps written zeros ahead of the end of the log.
 const ZEROED_AHEAD_BYTES: u64 = 4 << 20;
-/// How much of that one call writes.
-const ZERO_STEP_BYTES: u64 = 256 << 10;
 /// How far a batch that leaves the zeros behind writes its own: to the next multiple of this.
 const ZERO_BESIDE_BYTES: u64 = 64 << 10;
 /// How much may be synced before the mark in meta is moved on.
@@ -91,14 +90,7 @@ struct Synced {
     hard_state: HardState,
     last: Position,
     batch: u64,
-}
-
-/// The next segment's file while it is being prepared.
-#[derive(Debug)]
-struct Next<F> {
-    file: F,
-    bytes: u64,
-    zeroed: u64,
+    chain: Chain,
 }
 
 impl<D: Disk> Wal<D> {
@@ -120,17 +112,20 @@ impl<D: Disk> Wal<D> {
         );
         lock(&disk)?;
         let mut random = StdRng::seed_from_u64(options.seed);
-        let (mut meta, doubtful) = load_meta(&disk, options.server_id, &mut random)?;
+        let names = disk
+            .list()
+            .map_err(Error::io(&disk, "", "list the data directory"))?;
+        let claimed = meta::claim(&disk, options.server_id, &names, &mut random)?;
+        let mut meta = claimed.state;
         // A process that was killed may have renamed what it did not come to sync (rule 8).
         disk.sync_directory()
             .map_err(Error::io(&disk, "", "sync the data directory"))?;
-        let names = list(&disk)?;
         let log = match recover(&disk, meta.identity, meta.mark, &names)? {
             Some(log) => log,
             None => first_log(&disk, &options, &meta, &mut random)?,
         };
         meta.cluster = meta.cluster.or(log.contents.hard_state.seating.cluster());
-        meta.restart = Restart(meta.restart.0 + 1 + u64::from(doubtful));
+        meta.restart = Restart(meta.restart.0 + 1 + u64::from(claimed.doubtful));
         let opened = Opened {
             instance: meta.identity.instance,
             restart: meta.restart,
@@ -147,6 +142,7 @@ impl<D: Disk> Wal<D> {
                 hard_state: log.contents.hard_state,
                 last: log.contents.last,
                 batch: log.batch,
+                chain: log.chain,
             },
             shared: Arc::new(Shared::new(disk, log.places)),
             options,
@@ -161,8 +157,8 @@ impl<D: Disk> Wal<D> {
             buffer: Vec::new(),
             failed: false,
         };
-        if let Some(end_checksum) = log.end_checksum {
-            wal.start_next(end_checksum, 0)?;
+        if log.has_ended {
+            wal.start_next(0)?;
         }
         wal.write_meta()?;
         Ok((wal, opened))
@@ -270,7 +266,7 @@ impl<D: Disk> Wal<D> {
         self.push(Record {
             kind: Kind::Truncate,
             position: stays,
-            payload: bytes::Bytes::new(),
+            payload: Bytes::new(),
         });
     }
 
@@ -304,8 +300,8 @@ impl<D: Disk> Wal<D> {
             return Ok(());
         }
         if !self.segment.has_room(self.pending_bytes) {
-            let end_checksum = self.end_segment()?;
-            self.start_next(end_checksum, self.pending_bytes)?;
+            self.end_segment()?;
+            self.start_next(self.pending_bytes)?;
         }
         let records = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
@@ -324,12 +320,14 @@ impl<D: Disk> Wal<D> {
     fn write_batch(&mut self, records: &[Record]) -> Result<Vec<u64>, Error> {
         let segment = &mut self.segment;
         let batch = self.synced.batch + 1;
+        let mut chain = self.synced.chain;
         self.buffer.clear();
         let starts = lay_out(
             records,
             batch,
             segment.header.salt,
             segment.end,
+            &mut chain,
             &mut self.buffer,
         );
         let end = segment.end + self.buffer.len() as u64;
@@ -354,6 +352,7 @@ impl<D: Disk> Wal<D> {
         segment.end = end;
         segment.zeroed = segment.zeroed.max(written);
         self.synced.batch = batch;
+        self.synced.chain = chain;
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         Ok(starts)
     }
@@ -382,35 +381,34 @@ impl<D: Disk> Wal<D> {
         }
     }
 
-    /// Closes the segment with a batch of its own. Returns the checksum of that record's header.
-    fn end_segment(&mut self) -> Result<u32, Error> {
+    /// Closes the segment with a batch of its own.
+    fn end_segment(&mut self) -> Result<(), Error> {
         let end = Record {
             kind: Kind::SegmentEnd,
             position: self.synced.last,
-            payload: bytes::Bytes::new(),
+            payload: Bytes::new(),
         };
-        let start = self.segment.end;
-        let starts = self.write_batch(&[end])?;
-        let before = starts.first().map_or(0, |end| end - start) as usize;
-        let checksum = self.buffer.get(before..).and_then(|end| end.first_chunk());
-        let checksum = checksum.expect("the buffer still holds the batch that was written");
-        Ok(u32::from_le_bytes(*checksum))
+        self.write_batch(&[end])?;
+        Ok(())
     }
 
     /// Goes on in the next segment, with room for a batch of `batch_bytes`.
-    fn start_next(&mut self, end_checksum: u32, batch_bytes: u64) -> Result<(), Error> {
+    fn start_next(&mut self, batch_bytes: u64) -> Result<(), Error> {
         let header = SegmentHeader {
             identity: self.meta.identity,
             cluster: self.synced.hard_state.seating.cluster(),
             sequence: self.segment.header.sequence + 1,
             previous: self.synced.last,
             first_batch: self.synced.batch + 1,
-            file_bytes: segment_bytes_for(&self.options, batch_bytes),
+            file_bytes: bytes_for(batch_bytes).max(self.options.segment_bytes),
             salt: self.random.next_u32(),
-            previous_checksum: end_checksum,
+            chain: self.synced.chain,
         };
         let next = self.next.take();
-        self.segment = start_segment(&self.shared.disk, header, &self.synced.hard_state, next)?;
+        let disk = &self.shared.disk;
+        let (segment, chain) = start_segment(disk, header, &self.synced.hard_state, next)?;
+        self.segment = segment;
+        self.synced.chain = chain;
         self.synced.batch += 1;
         self.shared.places_mut().segments.push(Arc::new(header));
         self.write_meta()
@@ -478,47 +476,6 @@ fn lock<D: Disk>(disk: &D) -> Result<(), Error> {
     })
 }
 
-fn list<D: Disk>(disk: &D) -> Result<Vec<String>, Error> {
-    disk.list()
-        .map_err(Error::io(disk, "", "list the data directory"))
-}
-
-/// Whose directory it is, and whether one more start may have been made than that says. At the
-/// first start it becomes this server's.
-fn load_meta<D: Disk>(
-    disk: &D,
-    server: ServerId,
-    random: &mut StdRng,
-) -> Result<(meta::State, bool), Error> {
-    let names = list(disk)?;
-    if let Some(loaded) = meta::load(disk, &names)? {
-        let found = loaded.state.identity.server;
-        if found != server {
-            return Err(Error::OtherServer {
-                directory: disk.path().to_path_buf(),
-                expected: server,
-                found,
-            });
-        }
-        return Ok((loaded.state, loaded.doubtful));
-    }
-    if names.iter().any(|name| parse_name(name).is_some()) {
-        return Err(Error::Missing {
-            file: disk.path().join("meta.0"),
-        });
-    }
-    let instance = Instance(random.next_u64().max(1));
-    let state = meta::State {
-        sequence: 1,
-        identity: Identity { server, instance },
-        restart: Restart(0),
-        cluster: None,
-        mark: Mark::default(),
-    };
-    meta::write(disk, &state)?;
-    Ok((state, false))
-}
-
 /// An empty log with its first segment.
 fn first_log<D: Disk>(
     disk: &D,
@@ -534,9 +491,9 @@ fn first_log<D: Disk>(
         first_batch: 1,
         file_bytes: options.segment_bytes,
         salt: random.next_u32(),
-        previous_checksum: 0,
+        chain: Chain::default(),
     };
-    let segment = start_segment(disk, header, &HardState::default(), None)?;
+    let (segment, chain) = start_segment(disk, header, &HardState::default(), None)?;
     let mut places = Places::default();
     places.segments.push(Arc::new(header));
     Ok(Log {
@@ -545,92 +502,10 @@ fn first_log<D: Disk>(
         places,
         batch: 1,
         segment,
-        end_checksum: None,
+        chain,
+        has_ended: false,
         torn: None,
     })
-}
-
-/// How long a segment has to be that this batch goes into.
-fn segment_bytes_for(options: &Options, batch_bytes: u64) -> u64 {
-    let hard_state = Record::hard_state(&HardState::default()).bytes_max();
-    // Behind the batch comes the end record, which may have to start at the next sector.
-    let end = 2 * HEADER_BYTES as u64;
-    let needed = SEGMENT_HEADER_BYTES as u64 + hard_state + batch_bytes + end;
-    options.segment_bytes.max(needed.next_multiple_of(4096))
-}
-
-/// Makes a segment with its header and the hard state in it, all durable before it has its name.
-fn start_segment<D: Disk>(
-    disk: &D,
-    header: SegmentHeader,
-    hard_state: &HardState,
-    next: Option<Next<D::File>>,
-) -> Result<Segment<D::File>, Error> {
-    let mut next = match next {
-        Some(next) => next,
-        None => create_next(disk, header.file_bytes)?,
-    };
-    if next.bytes < header.file_bytes {
-        disk.allocate(&next.file, header.file_bytes)
-            .map_err(Error::io(disk, NEXT_NAME, "reserve space for"))?;
-        next.bytes = header.file_bytes;
-    }
-    let mut bytes = header.encode();
-    lay_out(
-        &[Record::hard_state(hard_state)],
-        header.first_batch,
-        header.salt,
-        SEGMENT_HEADER_BYTES as u64,
-        &mut bytes,
-    );
-    let end = bytes.len() as u64;
-    if next.zeroed < end {
-        next.zeroed = ZERO_STEP_BYTES.min(header.file_bytes);
-        bytes.resize(next.zeroed as usize, 0);
-    }
-    let name = header.name();
-    disk.write_at(&next.file, &bytes, 0)
-        .map_err(Error::io(disk, NEXT_NAME, "write"))?;
-    disk.sync(&next.file)
-        .map_err(Error::io(disk, NEXT_NAME, "sync"))?;
-    disk.rename(NEXT_NAME, &name)
-        .map_err(Error::io(disk, NEXT_NAME, "rename"))?;
-    disk.sync_directory()
-        .map_err(Error::io(disk, "", "sync the data directory"))?;
-    Ok(Segment {
-        file: next.file,
-        header,
-        end,
-        zeroed: next.zeroed,
-    })
-}
-
-fn create_next<D: Disk>(disk: &D, bytes: u64) -> Result<Next<D::File>, Error> {
-    let file = disk
-        .create(NEXT_NAME)
-        .map_err(Error::io(disk, NEXT_NAME, "create"))?;
-    disk.allocate(&file, bytes)
-        .map_err(Error::io(disk, NEXT_NAME, "reserve space for"))?;
-    Ok(Next {
-        file,
-        bytes,
-        zeroed: 0,
-    })
-}
-
-/// Writes zeros from here on, up to the next step, and makes them durable. Returns how far.
-fn write_zeros<D: Disk>(
-    disk: &D,
-    file: &D::File,
-    name: &str,
-    from: u64,
-    file_bytes: u64,
-) -> Result<u64, Error> {
-    let to = (from + 1).next_multiple_of(ZERO_STEP_BYTES).min(file_bytes);
-    disk.write_at(file, &vec![0; (to - from) as usize], from)
-        .map_err(Error::io(disk, name, "write zeros into"))?;
-    disk.sync(file).map_err(Error::io(disk, name, "sync"))?;
-    Ok(to)
 }
 
 /// `None` in place of the error that the disk is full.
@@ -643,5 +518,3 @@ fn unless_full<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
         Err(error) => Err(error),
     }
 }
-
-const _: () = assert!(FORMAT_VERSION == 1, "an older format has to be read too");

@@ -141,6 +141,96 @@ fn a_lost_sector_below_the_mark_or_with_a_later_batch_behind_it_is_found() {
 }
 
 #[test]
+fn a_batch_behind_a_lost_one_proves_that_it_was_synced() {
+    let disk = MemoryDisk::new();
+    let (mut wal, _, _) = open(disk.clone(), 1);
+    let mut ends = Vec::new();
+    for id in 1..=4 {
+        let batch = support::write(id, 1, id - 1, &[&[id as u8; 600]]);
+        wal.append(&batch).expect("the log takes it");
+        wal.sync().expect("the disk is sound");
+        ends.extend(segments(&disk).pop().map(|(_, end)| end));
+    }
+    let [(name, _)] = &segments(&disk)[..] else {
+        panic!("all four batches fit in the first segment");
+    };
+    // The first two of four batches are lost: as if their writes never reached the disk.
+    let content = disk.content(name).expect("it was listed");
+    for (lost, error) in [(1, true), (2, true), (3, false)] {
+        let disk = disk.after_power_cut(1);
+        let mut content = content.clone();
+        content[ends[lost - 1]..ends[lost]].fill(0);
+        disk.put(name, &content);
+        let result = Wal::open(disk, options(1));
+        match (result, error) {
+            (
+                Err(Error::Corrupt {
+                    offset, problem, ..
+                }),
+                true,
+            ) => {
+                assert_eq!(offset, ends[lost - 1].next_multiple_of(8) as u64);
+                assert_eq!(problem, Problem::Lost);
+            }
+            (Ok((_, opened)), false) => assert_eq!(opened.recovered.last.index, Index(3)),
+            (result, _) => panic!("batch {lost} was lost: {result:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_segment_from_a_diverged_copy_of_the_directory_is_found() {
+    let disk = MemoryDisk::new();
+    open(disk.clone(), 1);
+    let copies = [2, 3].map(|seed| {
+        let disk = disk.after_power_cut(1);
+        let (mut wal, _, _) = open(disk.clone(), seed);
+        for id in 1..=8 {
+            let batch = support::write(id, 1, id - 1, &[&[seed as u8; 600]]);
+            wal.append(&batch).expect("the log takes it");
+            wal.sync().expect("the disk is sound");
+        }
+        disk.after_power_cut(2)
+    });
+    let [one, other] = &copies;
+    let (name, _) = segments(one).pop().expect("there are segments");
+    let content = other.content(&name).expect("both have the same segments");
+    one.put(&name, &content);
+    let error = Wal::open(one.clone(), options(4)).expect_err("it belongs to the other");
+    let text = error.to_string();
+    assert!(text.contains("sum of all checksums before"), "{text}");
+}
+
+#[test]
+fn every_segment_has_a_salt_of_its_own() {
+    let sound = sound(1, 120, true);
+    let mut salts: Vec<Vec<u8>> = sound
+        .segments
+        .iter()
+        .map(|(name, _)| sound.disk.content(name).expect("it was listed")[80..84].to_vec())
+        .collect();
+    let segments = salts.len();
+    salts.sort();
+    salts.dedup();
+    assert_eq!(salts.len(), segments);
+}
+
+#[test]
+fn a_rotten_meta_file_never_lets_a_restart_number_be_used_twice() {
+    let disk = MemoryDisk::new();
+    for _ in 0..3 {
+        open(disk.after_kill(), 1);
+    }
+    let (_, newest, _) = open(disk.after_kill(), 1);
+    for name in ["meta.0", "meta.1"] {
+        let disk = disk.copy();
+        disk.rot(name, 100, 1);
+        let (_, opened, _) = open(disk, 2);
+        assert_grown(opened.restart, newest.restart);
+    }
+}
+
+#[test]
 fn a_shortened_or_missing_segment_is_found() {
     let sound = sound(1, 60, true);
     for (name, _) in &sound.segments {

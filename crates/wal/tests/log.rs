@@ -3,11 +3,13 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
 
 use crc_fast::{CrcAlgorithm, checksum};
 use quorate_wal::record::ENTRY_BYTES_MAX;
 use quorate_wal::{DirectoryDisk, Disk, Error, MemoryDisk, Options, SEGMENT_BYTES, Wal};
 use raft::{Fetch, HardState, Index, Position, Reader, Restart, ServerId, Term, WriteId};
+use support::hooked_disk::{Act, HookedDisk};
 use support::{Model, Operation, observe, open, operate, options, read_all, script, write};
 
 #[test]
@@ -108,6 +110,37 @@ fn a_superseded_entry_is_not_given_to_a_reader() {
         .expect("the log takes it");
     assert_eq!(wal.sync().expect("the disk is sound"), WriteId(4));
     assert_eq!(payloads(), [b"a", b"d", b"e", b"f"]);
+}
+
+#[test]
+fn an_entry_that_is_superseded_while_it_is_read_is_not_given_out() {
+    let running: Arc<Mutex<Option<Wal<HookedDisk>>>> = Arc::default();
+    let hooked = Arc::clone(&running);
+    let disk = HookedDisk::new(MemoryDisk::new(), move |_, act| {
+        // Once, at the first read after it was put there.
+        let mut running = hooked.lock().expect("no holder of this lock panics");
+        if act == Act::Read
+            && let Some(mut wal) = running.take()
+        {
+            let mut conflict = write(2, 2, 1, &[b"d", b"e"]);
+            conflict.truncate_from = Some(Index(2));
+            wal.append(&conflict).expect("the log takes it");
+        }
+    });
+    let (mut wal, _, _) = open(disk, 1);
+    wal.append(&write(1, 1, 0, &[b"a", b"b", b"c"]))
+        .expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    let reader = wal.reader();
+    *running.lock().expect("no holder of this lock panics") = Some(wal);
+    let fetch = Fetch {
+        reader: Reader::Apply,
+        from: Index(1),
+        to: Index(3),
+        bytes_max: 1000,
+    };
+    let entries = reader.read(&fetch).expect("the disk is sound");
+    assert_eq!(entries.len(), 1);
 }
 
 #[test]

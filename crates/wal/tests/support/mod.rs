@@ -4,6 +4,8 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod hooked_disk;
+
 use bytes::Bytes;
 use quorate_wal::{Disk, Error, Opened, Options, SEGMENT_BYTES_MIN, Wal};
 use raft::{

@@ -1,0 +1,100 @@
+//! Reading a segment from front to back in large parts, and looking for what is left of a batch.
+
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::record::{Header, Invalid, SECTOR_BYTES, header_places, is_zero};
+
+/// What one read of the disk asks for, unless a record is larger.
+const READ_BYTES: usize = 1 << 20;
+
+/// A file and the part of it that was read last.
+pub(crate) struct Window<'a, D: Disk> {
+    disk: &'a D,
+    name: &'a str,
+    pub(crate) file: D::File,
+    pub(crate) file_bytes: u64,
+    part: Vec<u8>,
+    part_offset: u64,
+}
+
+impl<'a, D: Disk> Window<'a, D> {
+    pub(crate) fn open(disk: &'a D, name: &'a str) -> Result<Window<'a, D>, Error> {
+        let file = disk.open(name).map_err(Error::io(disk, name, "open"))?;
+        let file_bytes = disk.length(&file).map_err(Error::io(disk, name, "read"))?;
+        Ok(Window {
+            disk,
+            name,
+            file,
+            file_bytes,
+            part: Vec::new(),
+            part_offset: 0,
+        })
+    }
+
+    /// This many bytes at this offset. The file is that long.
+    pub(crate) fn bytes(&mut self, offset: u64, length: usize) -> Result<&[u8], Error> {
+        let is_held = offset >= self.part_offset
+            && offset + length as u64 <= self.part_offset + self.part.len() as u64;
+        if !is_held {
+            let left = self.file_bytes.saturating_sub(offset);
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            self.part.resize(length.max(READ_BYTES.min(left)), 0);
+            self.part_offset = offset;
+            self.disk
+                .read_at(&self.file, &mut self.part, offset)
+                .map_err(Error::io(self.disk, self.name, "read"))?;
+        }
+        let start = (offset - self.part_offset) as usize;
+        Ok(self
+            .part
+            .get(start..start + length)
+            .expect("it was read just above, or is held"))
+    }
+
+    /// Where what was written ends, looking from `offset` on: behind the last sector that is not
+    /// all zeros, or at `offset`. `None` if there is a record of another batch than `batch`: it
+    /// was written when that batch was synced.
+    pub(crate) fn written_end(
+        &mut self,
+        offset: u64,
+        salt: u32,
+        batch: u64,
+    ) -> Result<Option<u64>, Error> {
+        let sector_bytes = SECTOR_BYTES as u64;
+        let mut written_end = offset;
+        let mut start = offset;
+        while start < self.file_bytes {
+            let end = (start / sector_bytes + 1) * sector_bytes;
+            let end = end.min(self.file_bytes);
+            let sector = self.bytes(start, (end - start) as usize)?;
+            if !is_zero(sector) {
+                let proves_sync = |bytes| match Header::decode(bytes, salt) {
+                    Ok(header) => header.batch != batch,
+                    Err(Invalid::Zeros | Invalid::Checksum { .. }) => false,
+                    Err(Invalid::Version(_) | Invalid::Field { .. }) => true,
+                };
+                if header_places(sector).any(proves_sync) {
+                    return Ok(None);
+                }
+                written_end = end;
+            }
+            start = end;
+        }
+        Ok(Some(written_end))
+    }
+
+    /// Writes zeros; `recover` makes them durable.
+    pub(crate) fn erase(&mut self, from: u64, to: u64) -> Result<(), Error> {
+        let zeros = vec![0; READ_BYTES];
+        let mut offset = from;
+        while offset < to {
+            let length = (to - offset).min(READ_BYTES as u64) as usize;
+            let (zeros, _) = zeros.split_at(length);
+            self.disk
+                .write_at(&self.file, zeros, offset)
+                .map_err(Error::io(self.disk, self.name, "erase a torn end"))?;
+            offset += length as u64;
+        }
+        Ok(())
+    }
+}
