@@ -33,14 +33,17 @@ impl Raft {
 
     /// Asks all members for their vote, or whether they would give it.
     pub(crate) fn campaign(&mut self, campaign: Campaign) {
-        self.leave_role();
         self.forget_leader();
         let granted = BTreeMap::from([(self.config.id, self.config.instance)]);
         let tally = Tally { campaign, granted };
         self.restart_election_timer();
-        if campaign == Campaign::PreVote {
+        if let (Campaign::PreVote, RoleState::Suspended(_, asks)) = (campaign, &mut self.role) {
+            *asks = Some(tally);
+        } else if campaign == Campaign::PreVote {
+            self.leave_role();
             self.role = RoleState::PreCandidate(tally);
         } else {
+            self.leave_role();
             self.following.enter_term();
             self.hard_state.term = self.hard_state.term.next();
             self.hard_state.voted_for = Some(self.config.id);
@@ -54,10 +57,20 @@ impl Raft {
         self.count_votes();
     }
 
+    /// True between the question whether it would win and the campaign.
+    pub(crate) fn is_asking_for_pre_votes(&self) -> bool {
+        matches!(
+            self.role,
+            RoleState::PreCandidate(_) | RoleState::Suspended(_, Some(_))
+        )
+    }
+
     /// Asks this peer, if a campaign is under way.
     pub(crate) fn ask_for_vote(&mut self, peer: ServerId) {
         let (campaign, term) = match &self.role {
-            RoleState::PreCandidate(tally) => (tally.campaign, self.hard_state.term.next()),
+            RoleState::PreCandidate(tally) | RoleState::Suspended(_, Some(tally)) => {
+                (tally.campaign, self.hard_state.term.next())
+            }
             RoleState::Candidate(tally) => (tally.campaign, self.hard_state.term),
             _ => return,
         };
@@ -109,7 +122,9 @@ impl Raft {
     /// `RequestVoteReply` of this term, or a grant of a pre-vote.
     pub(crate) fn request_vote_reply(&mut self, from: Sender, term: Term, reply: RequestVoteReply) {
         let (tally, asked) = match &mut self.role {
-            RoleState::PreCandidate(tally) => (tally, self.hard_state.term.next()),
+            RoleState::PreCandidate(tally) | RoleState::Suspended(_, Some(tally)) => {
+                (tally, self.hard_state.term.next())
+            }
             RoleState::Candidate(tally) => (tally, self.hard_state.term),
             _ => return,
         };
@@ -146,7 +161,9 @@ impl Raft {
     fn count_votes(&mut self) {
         let majority = self.majority();
         match &self.role {
-            RoleState::PreCandidate(tally) if tally.granted.len() >= majority => {
+            RoleState::PreCandidate(tally) | RoleState::Suspended(_, Some(tally))
+                if tally.granted.len() >= majority =>
+            {
                 self.campaign(Campaign::Election);
             }
             RoleState::Candidate(tally)

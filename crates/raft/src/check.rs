@@ -31,7 +31,7 @@ impl Raft {
             self.hard_state.term,
         );
         self.log.check();
-        if let RoleState::Leader(leadership) | RoleState::Suspended(leadership) = &self.role {
+        if let RoleState::Leader(leadership) | RoleState::Suspended(leadership, _) = &self.role {
             assert!(
                 self.hard_state.voted_for == Some(self.config.id),
                 "leads term {} but voted for {:?}",

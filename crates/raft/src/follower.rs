@@ -32,7 +32,7 @@ impl Raft {
     pub(crate) fn live_leader(&self) -> Option<ServerId> {
         match (&self.role, self.following.leader) {
             (RoleState::Leader(_), _) => Some(self.config.id),
-            (RoleState::Suspended(_), _) => None,
+            (RoleState::Suspended(..), _) => None,
             (_, Some((id, heard))) if self.now < heard + self.config.election_timeout.start => {
                 Some(id)
             }
@@ -52,7 +52,7 @@ impl Raft {
     /// A message that only the leader of this term sends. False if this server leads the term
     /// itself: then the other is no server of ours.
     fn leader_heard(&mut self, from: ServerId) -> bool {
-        if matches!(self.role, RoleState::Leader(_) | RoleState::Suspended(_)) {
+        if matches!(self.role, RoleState::Leader(_) | RoleState::Suspended(..)) {
             self.counters.stale += 1;
             return false;
         }

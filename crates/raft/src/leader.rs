@@ -79,7 +79,7 @@ impl Raft {
                 self.refused_reads.extend(leadership.reads.into_ids());
                 self.restart_election_timer();
             }
-            RoleState::Suspended(_)
+            RoleState::Suspended(..)
             | RoleState::Follower
             | RoleState::PreCandidate(_)
             | RoleState::Candidate(_) => {}
@@ -184,7 +184,7 @@ impl Raft {
         self.refused_reads
             .extend(std::mem::take(&mut leadership.reads).into_ids());
         self.counters.suspensions += 1;
-        self.role = RoleState::Suspended(leadership);
+        self.role = RoleState::Suspended(leadership, None);
         self.restart_election_timer();
     }
 
@@ -225,8 +225,10 @@ impl Raft {
                     self.send_heartbeat(peer);
                 }
             }
-            RoleState::PreCandidate(_) | RoleState::Candidate(_) => self.ask_for_vote(peer),
-            RoleState::Follower | RoleState::Suspended(_) => {}
+            RoleState::Follower
+            | RoleState::PreCandidate(_)
+            | RoleState::Candidate(_)
+            | RoleState::Suspended(..) => self.ask_for_vote(peer),
         }
     }
 
@@ -319,7 +321,7 @@ impl Raft {
 
     pub(crate) fn follower_mut(&mut self, id: ServerId) -> Option<&mut Progress> {
         match &mut self.role {
-            RoleState::Leader(leadership) | RoleState::Suspended(leadership) => {
+            RoleState::Leader(leadership) | RoleState::Suspended(leadership, _) => {
                 leadership.followers.get_mut(&id)
             }
             _ => None,
@@ -424,7 +426,8 @@ impl Raft {
     /// entry can be on a majority and still be overwritten (§5.4.2, figure 8). This leader counts
     /// itself up to its own sync (rule 3).
     pub(crate) fn advance_commit_index(&mut self) {
-        let (RoleState::Leader(leadership) | RoleState::Suspended(leadership)) = &self.role else {
+        let (RoleState::Leader(leadership) | RoleState::Suspended(leadership, _)) = &self.role
+        else {
             return;
         };
         let own = self.log.persisted_index();

@@ -74,8 +74,9 @@ pub(crate) enum RoleState {
     PreCandidate(Tally),
     Candidate(Tally),
     Leader(Leadership),
-    /// A leader that has lost its majority: its late acknowledgements still count (rule 29).
-    Suspended(Leadership),
+    /// A leader that has lost its majority: its late acknowledgements still count, and it stays
+    /// one while it asks for pre-votes, until it knows of a later term (rule 29).
+    Suspended(Leadership, Option<Tally>),
 }
 
 impl Raft {
@@ -219,7 +220,7 @@ impl Raft {
             RoleState::PreCandidate(_) => Role::PreCandidate,
             RoleState::Candidate(_) => Role::Candidate,
             RoleState::Leader(_) => Role::Leader,
-            RoleState::Suspended(_) => Role::Suspended,
+            RoleState::Suspended(..) => Role::Suspended,
         }
     }
 
@@ -261,7 +262,7 @@ impl Raft {
             _ => {}
         }
         if message.term > self.hard_state.term {
-            let asked = matches!(self.role, RoleState::PreCandidate(_));
+            let asked = self.is_asking_for_pre_votes();
             self.become_follower(message.term);
             if asked {
                 self.hasten_election_timer();
