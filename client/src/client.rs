@@ -14,8 +14,9 @@ use crate::{Address, KeyError, NotDone, Outcome, key};
 /// How long a command may take, unless `Client::with_timeout` says otherwise.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
-/// How many connections a client opens, unless `Client::with_connections` says otherwise.
-pub const CONNECTIONS_MAX_DEFAULT: usize = 64;
+/// How many connections a client and its clones have open at most: as many commands or pipelines
+/// are under way, and others wait their turn.
+pub const CONNECTIONS_MAX: usize = 64;
 
 /// How a server refuses `incr` and `decr` of a value that is no number.
 const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
@@ -66,7 +67,7 @@ impl Client {
     #[must_use]
     pub fn new(servers: Vec<Address>) -> Client {
         Client {
-            leader: Arc::new(Leader::new(servers, CONNECTIONS_MAX_DEFAULT)),
+            leader: Arc::new(Leader::new(servers, CONNECTIONS_MAX)),
             timeout: TIMEOUT_DEFAULT,
         }
     }

@@ -27,7 +27,7 @@ mod request;
 pub mod status;
 
 pub use address::{Address, AddressError, HOST_BYTES_MAX};
-pub use client::{CONNECTIONS_MAX_DEFAULT, Client, ItemOptions, Stored, Swapped, TIMEOUT_DEFAULT};
+pub use client::{CONNECTIONS_MAX, Client, ItemOptions, Stored, Swapped, TIMEOUT_DEFAULT};
 pub use command_line::main;
 pub use connection::ANSWER_BYTES_MAX;
 pub use outcome::{Doubt, KeyError, NotDone, Outcome, key};

@@ -161,6 +161,9 @@ async fn a_value_comes_from_the_argument_a_file_or_standard_input() {
             .code,
         0
     );
+    let large = std::fs::File::create(&file).unwrap();
+    large.set_len((128 << 20) + 1).unwrap();
+    assert_eq!(run(address, &["set", "k", "--file", path]).await.code, 2);
     std::fs::remove_file(&file).unwrap();
     assert_eq!(
         server.heard(),
@@ -186,6 +189,8 @@ async fn wrong_usage_exits_with_2() {
         &["--servers", "nowhere", "get", "hit"],
         &["--config", "/nonexistent/cluster.toml", "get", "hit"],
         &["--timeout", "soon", "get", "hit"],
+        &["bench", "--ratio", "0:0"],
+        &["bench", "--value-size", "65537", "--pipeline", "1024"],
     ] {
         assert_eq!(run(&server, arguments).await, ran(2, ""), "{arguments:?}");
     }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use command::{Command, Exptime, Read, Stats, Store, StoreMode, Write};
 use fake::{Do, Fake, PATIENCE, free_port, in_time};
+use quorate_client::status::{self, RESPONSE_BYTES_MAX, StatusError};
 use quorate_client::{
-    Address, Client, Doubt, ItemOptions, NotDone, Outcome, Stored, Swapped, key, status,
+    Address, CONNECTIONS_MAX, Client, Doubt, ItemOptions, NotDone, Outcome, Stored, Swapped, key,
 };
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -318,6 +319,11 @@ async fn many_callers_share_a_client_and_its_connections() {
         assert!(matches!(in_time(task).await.unwrap(), Outcome::Done(())));
     }
     assert_eq!(server.heard().len(), 200);
+    let connections = server.connections_max();
+    assert!(
+        (2..=CONNECTIONS_MAX).contains(&connections),
+        "{connections}"
+    );
 }
 
 #[tokio::test]
@@ -407,5 +413,9 @@ async fn a_status_is_read_from_the_http_port() {
     assert!(status.leads());
     assert_eq!((status.id, status.term, status.leader), (2, 3, Some(2)));
     let other = fake::fake_http("[]").await;
-    assert!(in_time(status::fetch(&other, deadline)).await.is_err());
+    let error = in_time(status::fetch(&other, deadline)).await.unwrap_err();
+    assert!(matches!(error, StatusError::Body(_)), "{error}");
+    let long = fake::fake_http(" ".repeat(RESPONSE_BYTES_MAX)).await;
+    let error = in_time(status::fetch(&long, deadline)).await.unwrap_err();
+    assert!(matches!(error, StatusError::TooLong), "{error}");
 }

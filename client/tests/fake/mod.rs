@@ -41,6 +41,8 @@ impl Do {
 pub(crate) struct Fake {
     pub(crate) address: Address,
     heard: Arc<Mutex<Vec<String>>>,
+    /// How many connections are open, and how many were at most.
+    open: Arc<Mutex<(usize, usize)>>,
 }
 
 impl Fake {
@@ -49,12 +51,21 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let fake = Fake { address, heard };
+        let open = Arc::new(Mutex::new((0, 0)));
+        let fake = Fake {
+            address,
+            heard,
+            open,
+        };
         let (serving, answer) = (fake.clone(), Arc::new(answer));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (serving, answer) = (serving.clone(), Arc::clone(&answer));
-                tokio::spawn(async move { serving.serve(stream, &*answer).await });
+                tokio::spawn(async move {
+                    serving.count(1);
+                    serving.serve(stream, &*answer).await;
+                    serving.count(-1);
+                });
             }
         });
         fake
@@ -68,6 +79,17 @@ impl Fake {
     /// The lines that it was sent, without data blocks.
     pub(crate) fn heard(&self) -> Vec<String> {
         self.heard.lock().unwrap().clone()
+    }
+
+    /// The most connections that were open at a time.
+    pub(crate) fn connections_max(&self) -> usize {
+        self.open.lock().unwrap().1
+    }
+
+    fn count(&self, change: isize) {
+        let (open, most) = &mut *self.open.lock().unwrap();
+        *open = open.checked_add_signed(change).unwrap();
+        *most = (*open).max(*most);
     }
 
     async fn serve(&self, stream: TcpStream, answer: &(impl Fn(usize, &str) -> Do + Send + Sync)) {
@@ -112,7 +134,8 @@ async fn skip_block(stream: &mut BufReader<TcpStream>, line: &str) -> bool {
 }
 
 /// Answers each HTTP request with this body; its address.
-pub(crate) async fn fake_http(body: &'static str) -> Address {
+pub(crate) async fn fake_http(body: impl Into<String>) -> Address {
+    let body = body.into();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
     tokio::spawn(async move {
