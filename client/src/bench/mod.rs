@@ -130,8 +130,6 @@ struct Tally {
     errors: Errors,
     /// One line that a server refused a command with.
     refusal: Option<String>,
-    /// Commands that may still be sent; `None` for any number.
-    budget: Option<u64>,
 }
 
 /// What went wrong, by kind.
@@ -232,7 +230,7 @@ fn run_threads(
         if progress {
             report::show_progress(args, target, &all_finished);
         }
-        let mut total = (Duration::ZERO, Tally::new(None));
+        let mut total = (Duration::ZERO, Tally::new());
         let mut result = Ok(());
         for handle in handles {
             match handle
@@ -262,12 +260,15 @@ fn run_thread(
     let runtime = current_thread()?;
     let _timers_of_workers = runtime.enter();
     let plan = Rc::new(args.plan());
-    let tally = Rc::new(RefCell::new(Tally::new(None)));
+    let tally = Rc::new(RefCell::new(Tally::new()));
     let connections = (number..args.connections).step_by(threads as usize);
     let mut workers: Vec<Worker> = connections
         .map(|worker| {
             let (plan, tally) = (Rc::clone(&plan), Rc::clone(&tally));
-            Worker::new(u64::from(worker), plan, Arc::clone(target), tally)
+            let budget = args
+                .ops
+                .map(|ops| share(ops, worker.into(), args.connections.into()));
+            Worker::new(worker.into(), plan, Arc::clone(target), tally, budget)
         })
         .collect();
     let local = LocalSet::new();
@@ -280,12 +281,9 @@ fn run_thread(
         barrier.wait();
     }
     if failed.load(Ordering::Relaxed) {
-        return Ok((Duration::ZERO, Tally::new(None)));
+        return Ok((Duration::ZERO, Tally::new()));
     }
-    let budget = args
-        .ops
-        .map(|ops| share(ops, number.into(), threads.into()));
-    *tally.borrow_mut() = Tally::new(budget);
+    *tally.borrow_mut() = Tally::new();
     target.restart();
     let start = tokio::time::Instant::now();
     let end = args.ops.is_none().then(|| start + args.duration);
@@ -450,7 +448,7 @@ impl Target {
 }
 
 impl Tally {
-    fn new(budget: Option<u64>) -> Self {
+    fn new() -> Self {
         let histogram = || Histogram::new_with_bounds(1, LATENCY_MAX, 3).expect("fixed bounds");
         Self {
             sets: histogram(),
@@ -459,18 +457,7 @@ impl Tally {
             done: 0,
             errors: Errors::default(),
             refusal: None,
-            budget,
         }
-    }
-
-    /// At most `commands` of those that may still be sent.
-    fn take_budget(&mut self, commands: u32) -> u32 {
-        let Some(budget) = &mut self.budget else {
-            return commands;
-        };
-        let taken = u64::from(commands).min(*budget);
-        *budget -= taken;
-        taken as u32
     }
 
     fn count(&mut self, said: &Said, nanoseconds: u64) {

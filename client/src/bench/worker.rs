@@ -61,6 +61,9 @@ pub(super) struct Worker {
     tally: Rc<RefCell<Tally>>,
     requests: Rc<Requests>,
     random: StdRng,
+    /// Commands that may still be sent; `None` for any number. Each worker has its own share, so
+    /// that which commands are sent follows from the seed alone.
+    budget: Option<u64>,
     connection: Option<(crate::Address, TcpStream)>,
     /// The batch that is on its way, what of it is sent, and which of its requests are sets.
     batch: Vec<u8>,
@@ -78,6 +81,7 @@ impl Worker {
         plan: Rc<Plan>,
         target: std::sync::Arc<Target>,
         tally: Rc<RefCell<Tally>>,
+        budget: Option<u64>,
     ) -> Self {
         let requests = Rc::new(Requests::new(plan.value_bytes));
         let random = StdRng::seed_from_u64(plan.seed.wrapping_add(number));
@@ -87,6 +91,7 @@ impl Worker {
             tally,
             requests,
             random,
+            budget,
             connection: None,
             batch: Vec::new(),
             sent: 0,
@@ -128,7 +133,7 @@ impl Worker {
     /// Sends batches until the time is over or the operations are used up.
     pub(super) async fn load(&mut self, end: Option<Instant>) {
         while end.is_none_or(|end| Instant::now() < end) {
-            let size = self.tally.borrow_mut().take_budget(self.plan.pipeline);
+            let size = self.take_budget();
             if size == 0 {
                 return;
             }
@@ -146,6 +151,17 @@ impl Worker {
                 end => self.move_on(end).await,
             }
         }
+    }
+
+    /// How many commands the next batch has.
+    fn take_budget(&mut self) -> u32 {
+        let pipeline = self.plan.pipeline;
+        let Some(budget) = &mut self.budget else {
+            return pipeline;
+        };
+        let size = u64::from(pipeline).min(*budget);
+        *budget -= size;
+        size as u32
     }
 
     fn clear_batch(&mut self) {
