@@ -14,6 +14,17 @@ pub struct Message {
     pub body: Body,
 }
 
+impl Message {
+    /// True if `newer`, to the same receiver, says all that this one does.
+    pub(crate) fn is_replaced_by(&self, newer: &Message) -> bool {
+        let both_reply_to_heartbeats = matches!(
+            (&self.body, &newer.body),
+            (Body::HeartbeatReply(_), Body::HeartbeatReply(_))
+        );
+        self == newer || (both_reply_to_heartbeats && self.term == newer.term)
+    }
+}
+
 /// Who sent a message, beyond its id (rules 15 and 41).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {

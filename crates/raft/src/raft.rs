@@ -362,6 +362,9 @@ impl Raft {
         if self.revealing_write <= self.persisted_write {
             self.ready.push((to, message));
         } else {
+            // A disk that has stalled must not make these grow for ever.
+            self.withheld
+                .retain(|(_, peer, older)| *peer != to || !older.is_replaced_by(&message));
             self.withheld.push_back((self.revealing_write, to, message));
         }
     }
