@@ -265,7 +265,7 @@ impl EvaluatorThread {
             tell_changes(old, &status);
         }
         if self.identity.seating != seating {
-            tell_seating(seating);
+            tell_seating(self.identity.seating, seating);
             self.identity = Arc::new(self.identity_now(seating));
         }
         let published = Arc::new(Published {
@@ -316,11 +316,11 @@ fn tell_changes(old: &evaluator::Status, new: &evaluator::Status) {
     }
 }
 
-fn tell_seating(seating: Seating) {
-    match seating {
-        Seating::Unseated => {}
-        Seating::Met(cluster) => info!("has met cluster {cluster}"),
-        Seating::Seated { cluster, .. } => info!("has its seat in cluster {cluster}"),
+fn tell_seating(old: Seating, new: Seating) {
+    match (new.cluster(), new.is_seated()) {
+        (Some(cluster), true) if !old.is_seated() => info!("has its seat in cluster {cluster}"),
+        (Some(cluster), false) => info!("has met cluster {cluster}"),
+        _ => {}
     }
 }
 

@@ -27,7 +27,7 @@ const PIECES_MAX: usize = 64;
 
 /// How long, and how much, a closed connection's client is listened to without being heard: to
 /// close while bytes lie unread would take back replies that are still under way.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1 << 20;
 
 pub(super) struct Connection {
@@ -256,7 +256,7 @@ impl Connection {
 }
 
 /// Says that nothing more will come, and reads on until the client says so too.
-async fn linger(mut stream: TcpStream) -> io::Result<()> {
+pub(super) async fn linger(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut discarded = [0; 4096];
     let mut total = 0;

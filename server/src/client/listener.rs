@@ -4,17 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use evaluator::ConnectionId;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::Clients;
-use super::connection::Connection;
+use super::connection::{Connection, LINGER, linger};
 use crate::listen::Acceptor;
 
 /// What memcached says to a connection too many.
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// How many are being told so at a time. If there are more, they are not told.
+const TURNED_AWAY_MAX: usize = 64;
 
 /// Serves clients until `stop_accepting`; `tasks` then ends when the last of them has gone, which
 /// `stop` hurries.
@@ -27,6 +33,7 @@ pub(crate) async fn serve(
 ) {
     let mut last_id = 0;
     let mut is_full = false;
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     loop {
         let (stream, _) = tokio::select! {
             connection = acceptor.accept() => connection,
@@ -39,7 +46,12 @@ pub(crate) async fn serve(
             }
             is_full = true;
             clients.counters.rejected.fetch_add(1, Ordering::Relaxed);
-            turn_away(&stream);
+            if let Ok(room) = Arc::clone(&turned_away).try_acquire_owned() {
+                tokio::spawn(async move {
+                    turn_away(stream).await;
+                    drop(room);
+                });
+            }
             continue;
         }
         is_full = false;
@@ -60,9 +72,13 @@ pub(crate) async fn serve(
     }
 }
 
-/// Says so, as far as that is possible without waiting.
-fn turn_away(stream: &TcpStream) {
-    let _ = stream.try_write(TOO_MANY);
+/// Says so, and hears the client out for a moment, so that it can read it.
+async fn turn_away(mut stream: TcpStream) {
+    let told = async {
+        stream.write_all(TOO_MANY).await?;
+        linger(stream).await
+    };
+    let _ = timeout(LINGER, told).await;
 }
 
 /// One open connection, as counted.
