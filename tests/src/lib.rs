@@ -1,1 +1,28 @@
-//! Tests of quorate's real programs.
+//! The harness of the tests of quorate's real programs: clusters of processes on ports and in
+//! directories of their own, and connections that send and expect bytes. It knows the programs
+//! through their arguments, ports and replies only.
+
+mod cluster;
+mod http;
+mod links;
+mod load;
+mod plan;
+mod ports;
+mod process;
+mod programs;
+mod shared;
+mod text;
+mod turn;
+mod wait;
+
+pub use cluster::Cluster;
+pub use http::Response;
+pub use load::{Fate, Load, Written};
+pub use plan::Plan;
+pub use ports::Ports;
+pub use process::{Ended, Process};
+pub use programs::Programs;
+pub use shared::{Shared, User};
+pub use text::Text;
+pub use turn::Turn;
+pub use wait::{deadline, wait_until};

@@ -1,0 +1,46 @@
+//! Waiting for a condition: the only place where the harness and the tests let time pass.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a condition is looked at.
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// Far more than anything here takes on a quiet machine: who waits for longer waits for what will
+/// not happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// When a test gives up on what it waits for and nobody promised a time for.
+#[must_use]
+pub fn deadline() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// Lets a moment pass, for those who would otherwise ask again without rest.
+pub(crate) fn moment() {
+    thread::sleep(INTERVAL);
+}
+
+/// Looks at `condition` until it is `Ok`.
+///
+/// # Panics
+/// With what was waited for and what was seen last, after `deadline`.
+pub fn wait_until<T>(
+    what: &str,
+    deadline: Instant,
+    mut condition: impl FnMut() -> Result<T, String>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        let seen = match condition() {
+            Ok(found) => return found,
+            Err(seen) => seen,
+        };
+        assert!(
+            Instant::now() < deadline,
+            "waited {:?} for {what}; seen last: {seen}",
+            start.elapsed()
+        );
+        moment();
+    }
+}
