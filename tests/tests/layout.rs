@@ -1,0 +1,249 @@
+//! Holds the sources to `docs/architecture.md`: who may use whom, who may have sockets, threads and
+//! files, how long a file may be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The longest source file, in lines.
+const FILE_LINES_MAX: usize = 700;
+
+/// The crates that may have sockets, threads and tokio.
+const PROGRAMS: [&str; 4] = ["server", "client", "spawner", "tests"];
+
+/// The crates that may also have files.
+const WITH_FILES: [&str; 6] = ["wal", "cluster", "server", "client", "spawner", "tests"];
+
+#[test]
+fn a_crate_uses_only_what_the_table_allows() {
+    let allowed = who_may_use_whom();
+    let crates = crates();
+    let names: BTreeSet<&str> = crates.keys().map(String::as_str).collect();
+    let rows: BTreeSet<&str> = allowed.keys().map(String::as_str).collect();
+    assert_eq!(rows, names, "the table's rows are the workspace's crates");
+    for (name, directory) in &crates {
+        for used in dependencies(directory) {
+            let ours = names.contains(used.trim_start_matches("quorate-"));
+            assert!(
+                !ours || allowed[name].contains(used.trim_start_matches("quorate-")),
+                "{name} uses {used}, which docs/architecture.md does not allow"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_server_is_known_to_others_only_as_a_program() {
+    for name in ["spawner", "tests"] {
+        for file in sources(&crates()[name]) {
+            for (number, line) in code(&file) {
+                for (program, entry) in [("server", "run("), ("spawner", "main(")] {
+                    let used = uses(&line, program).any(|rest| !rest.starts_with(entry));
+                    assert!(!used, "{}:{number}: {line}", file.display());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sockets_threads_and_tokio_are_the_programs_alone() {
+    for (name, directory) in crates() {
+        if PROGRAMS.contains(&name.as_str()) {
+            continue;
+        }
+        let dependencies = dependencies(&directory);
+        for dependency in ["tokio", "tokio-util", "axum", "socket2"] {
+            assert!(!dependencies.contains(dependency), "{name}: {dependency}");
+        }
+        for module in ["net", "thread"] {
+            assert_no_use_of(module, &directory.join("src"));
+        }
+    }
+}
+
+#[test]
+fn files_are_the_logs_and_the_programs_alone() {
+    for (name, directory) in crates() {
+        if WITH_FILES.contains(&name.as_str()) {
+            continue;
+        }
+        let dependencies = dependencies(&directory);
+        assert!(!dependencies.contains("rustix"), "{name}: rustix");
+        assert_no_use_of("fs", &directory.join("src"));
+    }
+}
+
+#[test]
+fn no_source_file_is_too_long_to_be_one_idea() {
+    for file in crates().values().flat_map(|directory| sources(directory)) {
+        let lines = read(&file).lines().count();
+        assert!(lines <= FILE_LINES_MAX, "{}: {lines} lines", file.display());
+    }
+}
+
+#[test]
+fn what_is_left_to_do_has_an_issue() {
+    let mark = ["TO", "DO"].concat();
+    for file in crates().values().flat_map(|directory| sources(directory)) {
+        for (number, line) in (1..).zip(read(&file).lines()) {
+            for (at, _) in line.match_indices(&mark) {
+                let issue = line[at + mark.len()..].strip_prefix("(#");
+                let digits = issue.and_then(|rest| rest.split(')').next());
+                let numbered = digits.is_some_and(|digits| digits.parse::<u32>().is_ok());
+                assert!(numbered, "{}:{number}: {line}", file.display());
+            }
+        }
+    }
+}
+
+/// What the table of `docs/architecture.md` allows each crate.
+fn who_may_use_whom() -> BTreeMap<String, BTreeSet<String>> {
+    let text = read(&workspace().join("docs/architecture.md"));
+    let section = text.split("\n## Who may use whom\n").nth(1);
+    let section = section.expect("docs/architecture.md has the section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    table_rows(section)
+        .into_iter()
+        .filter_map(|row| {
+            let name = quoted(row.first()?).into_iter().next()?;
+            Some((name, quoted(row.get(1)?).into_iter().collect()))
+        })
+        .collect()
+}
+
+/// The cells of each row of the tables in `text`.
+fn table_rows(text: &str) -> Vec<Vec<String>> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix('|')?.strip_suffix('|'))
+        .map(|row| row.split('|').map(|cell| cell.trim().to_owned()).collect())
+        .collect()
+}
+
+/// What stands between backquotes in `cell`.
+fn quoted(cell: &str) -> Vec<String> {
+    cell.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The crates of the workspace, by the names of their folders.
+fn crates() -> BTreeMap<String, PathBuf> {
+    let manifest = manifest(&workspace());
+    let members = manifest["workspace"]["members"].as_array();
+    let mut crates = BTreeMap::new();
+    for member in members.expect("a list of folders") {
+        let member = member.as_str().expect("a folder");
+        let directories = match member.strip_suffix("/*") {
+            Some(parent) => entries(&workspace().join(parent)),
+            None => vec![workspace().join(member)],
+        };
+        for directory in directories {
+            if directory.join("Cargo.toml").is_file() {
+                let name = directory.file_name().expect("it has a name");
+                crates.insert(name.to_string_lossy().into_owned(), directory);
+            }
+        }
+    }
+    crates
+}
+
+/// The packages that a crate depends on, in whatever section.
+fn dependencies(directory: &Path) -> BTreeSet<String> {
+    let manifest = manifest(directory);
+    ["dependencies", "dev-dependencies", "build-dependencies"]
+        .into_iter()
+        .filter_map(|section| manifest.get(section)?.as_table())
+        .flat_map(|section| section.keys().cloned())
+        .collect()
+}
+
+fn assert_no_use_of(module: &str, directory: &Path) {
+    for file in sources(directory) {
+        for (number, line) in code(&file) {
+            let named = uses(&line, "std").any(|rest| {
+                let listed = rest.strip_prefix('{').unwrap_or(rest);
+                let mut words = listed.split([',', ' ', '}', ';']);
+                match rest.starts_with('{') {
+                    true => words.any(|word| word.split("::").next() == Some(module)),
+                    false => uses_of_word(rest.split("::").next().unwrap_or_default(), module),
+                }
+            });
+            assert!(!named, "{}:{number}: {line}", file.display());
+        }
+    }
+}
+
+/// What follows each `name::` in `line`.
+fn uses<'a>(line: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    line.match_indices(name).filter_map(move |(at, _)| {
+        let before = line[..at].chars().next_back();
+        let whole = !before.is_some_and(|before| before.is_alphanumeric() || "_:".contains(before));
+        line[at + name.len()..].strip_prefix("::").filter(|_| whole)
+    })
+}
+
+/// Whether `text` holds `word` with no further letter of a name after it.
+fn uses_of_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        let after = text[at + word.len()..].chars().next();
+        !after.is_some_and(|after| after.is_alphanumeric() || after == '_')
+    })
+}
+
+/// The lines of a source file without comments, numbered from 1.
+fn code(file: &Path) -> Vec<(usize, String)> {
+    let text = read(file);
+    let lines = (1..).zip(text.lines());
+    lines
+        .map(|(number, line)| {
+            (
+                number,
+                line.split("//").next().unwrap_or_default().to_owned(),
+            )
+        })
+        .collect()
+}
+
+/// All Rust files below `directory`.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in entries(directory) {
+        if entry.is_dir() {
+            found.extend(sources(&entry));
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            found.push(entry);
+        }
+    }
+    found
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory);
+    let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("a directory can be read").path())
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn manifest(directory: &Path) -> toml::Table {
+    let text = read(&directory.join("Cargo.toml"));
+    text.parse()
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn workspace() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package
+        .parent()
+        .expect("the package is a folder of it")
+        .to_owned()
+}
