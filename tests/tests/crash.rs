@@ -1,0 +1,198 @@
+//! What is left after a crash: everything that was acknowledged, or a line that says what is wrong.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use quorate_tests::{Cluster, Load, Plan, Programs, Written, deadline, wait_until};
+
+const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
+
+/// What a disk writes wholly or not at all.
+const SECTOR_BYTES: u64 = 512;
+
+#[test]
+fn all_servers_killed_at_once_come_back_with_all_that_was_acknowledged() {
+    let mut cluster = Plan::new(PROGRAMS, 5).start();
+    let mut written = Vec::new();
+    for round in 0..3 {
+        let load = Load::start(&cluster, &format!("round-{round}"), 8);
+        load.wait_for_more(200);
+        cluster.kill_together(&cluster.ids());
+        written.extend(load.stop());
+        // At once, on the same ports.
+        cluster.start_all();
+        Written::verify(&written, &cluster);
+    }
+    cluster.agreed_leader();
+    cluster.wait_until_applied();
+}
+
+#[test]
+fn values_flags_uniques_and_expiry_survive_a_restart_of_all() {
+    let mut cluster = Plan::new(PROGRAMS, 3).patient().start();
+    let mut text = cluster.connect_to_leader();
+    let value = "\r\nEND\r\n\0".repeat(50_000);
+    text.exchange(
+        format!("set big 7 0 {}\r\n{value}\r\n", value.len()),
+        "STORED\r\n",
+    );
+    text.exchange("set n 1 0 2\r\n41\r\nincr n 1\r\n", "STORED\r\n42\r\n");
+    text.exchange(
+        "set gone 0 0 1\r\nx\r\ndelete gone\r\n",
+        "STORED\r\nDELETED\r\n",
+    );
+    text.exchange("set short 0 1 1\r\nx\r\n", "STORED\r\n");
+    let (unique, _, _) = (text.ask("gets n\r\n"), text.line(), text.line());
+    for id in cluster.ids() {
+        let ended = cluster.terminate(id);
+        assert_eq!(ended.code(), Some(0), "{:?}", ended.stderr);
+    }
+    cluster.start_all();
+    let mut text = cluster.connect_to_leader();
+    text.exchange("gets n\r\n", format!("{unique}\r\n42\r\nEND\r\n"));
+    text.exchange(
+        "get big\r\n",
+        format!("VALUE big 7 {}\r\n{value}\r\nEND\r\n", value.len()),
+    );
+    text.exchange("get gone\r\n", "END\r\n");
+    wait_until("the expiry", deadline(), || {
+        match text.ask("get short\r\n").as_str() {
+            "END" => Ok(()),
+            line => Err(format!("{line}, {}, {}", text.line(), text.line())),
+        }
+    });
+    text.exchange("set n 0 0 1\r\n1\r\n", "STORED\r\n");
+    let later = text.ask("gets n\r\n");
+    let number = |hit: &str| {
+        hit.rsplit(' ')
+            .next()
+            .and_then(|word| word.parse::<u64>().ok())
+    };
+    assert!(number(&later) > number(&unique), "{later} after {unique}");
+}
+
+#[test]
+fn clusters_of_any_size_serve_and_survive_what_they_must() {
+    for servers in [1, 2, 3, 4] {
+        let mut cluster = Plan::new(PROGRAMS, servers).start();
+        let mut text = cluster.connect_to_leader();
+        text.exchange("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+        cluster.agreed_leader();
+        // As many as can be spared, the leader among them.
+        let spare = cluster.ids().len() - cluster.majority();
+        for _ in 0..spare {
+            let leader = cluster.leader();
+            cluster.kill(leader);
+        }
+        cluster
+            .connect_to_leader()
+            .exchange("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
+        let running = cluster.running();
+        cluster.kill_together(&running);
+        cluster.start_all();
+        cluster
+            .connect_to_leader()
+            .exchange("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
+    }
+}
+
+#[test]
+fn a_follower_whose_log_has_a_torn_end_gets_it_again() {
+    let mut cluster = Plan::new(PROGRAMS, 3).patient().start();
+    let (leader, follower) = (cluster.agreed_leader(), cluster.follower());
+    let value = write_last(&cluster, leader, follower);
+    cluster.kill(follower);
+    let (segment, end) = end_of_log(&cluster.data_directory(follower));
+    let from = end.saturating_sub(20_000) / SECTOR_BYTES * SECTOR_BYTES;
+    overwrite(
+        &segment,
+        from,
+        &vec![0; usize::try_from(end - from).expect("it is small")],
+    );
+    cluster.start(follower);
+    cluster.agreed_leader();
+    cluster.wait_until_applied();
+    // Without it there is no majority now.
+    let other = cluster
+        .others(follower)
+        .into_iter()
+        .find(|id| *id != leader);
+    cluster.kill(other.expect("there are three"));
+    let hit = format!("VALUE last 0 {}\r\n{value}\r\nEND\r\n", value.len());
+    cluster.connect_to_leader().exchange("get last\r\n", hit);
+}
+
+#[test]
+fn a_damaged_log_stops_the_server_with_one_line_that_names_the_place() {
+    let mut cluster = Plan::new(PROGRAMS, 3).patient().start();
+    let (leader, follower) = (cluster.agreed_leader(), cluster.follower());
+    write_last(&cluster, leader, follower);
+    let (segment, middle) = end_of_log(&cluster.data_directory(follower));
+    write_last(&cluster, leader, follower);
+    cluster.kill(follower);
+    // Within the value written first, which the second proves to have been synced.
+    let at = middle - 1_000;
+    overwrite(&segment, at, b"!");
+    cluster.start(follower);
+    let ended = cluster.wait_for_end(follower, deadline());
+    assert!(
+        ended.code().is_some_and(|code| code != 0),
+        "{:?}",
+        ended.status
+    );
+    let named: Vec<&String> = ended
+        .stderr
+        .iter()
+        .filter(|line| line.contains(&segment.display().to_string()) && line.contains("corrupt"))
+        .collect();
+    assert_eq!(named.len(), 1, "{:#?}", ended.stderr);
+    // The others do without it.
+    cluster
+        .connect_to_leader()
+        .exchange("add k 0 0 1\r\nx\r\n", "STORED\r\n");
+}
+
+/// Writes a large value and waits until it is at the end of both logs; the value.
+fn write_last(cluster: &Cluster, leader: u64, follower: u64) -> String {
+    let value = "torn or not ".repeat(10_000);
+    let set = format!("set last 0 0 {}\r\n{value}\r\n", value.len());
+    cluster.connect(leader).exchange(set, "STORED\r\n");
+    wait_until("equal logs", deadline(), || {
+        let (leader, follower) = (cluster.status(leader)?, cluster.status(follower)?);
+        let same = ["last_log_index", "last_applied"]
+            .iter()
+            .all(|member| leader[member] == follower[member]);
+        same.then_some(())
+            .ok_or_else(|| format!("{leader}, {follower}"))
+    });
+    value
+}
+
+/// The last segment of a log and where its last byte that is not zero ends.
+fn end_of_log(directory: &Path) -> (PathBuf, u64) {
+    let entries = fs::read_dir(directory).expect("it is there");
+    let mut segments: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("it can be read").path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("wal-") && name.ends_with(".log")
+        })
+        .collect();
+    segments.sort();
+    let last = segments.pop().expect("there is a log");
+    let bytes = fs::read(&last).expect("it can be read");
+    let end = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .expect("something was written");
+    (last, end as u64 + 1)
+}
+
+fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
+    let file = fs::File::options()
+        .write(true)
+        .open(file)
+        .expect("it is ours");
+    file.write_all_at(bytes, at).expect("it is ours");
+}
