@@ -40,19 +40,6 @@ fn every_script_gives_its_recorded_output() {
     assert!(failed.is_empty(), "failed: {failed:#?}");
 }
 
-#[test]
-fn every_script_begins_with_the_rules_that_it_proves() {
-    for path in scripts() {
-        let text = std::fs::read_to_string(&path).expect("the script was listed");
-        let first = text.lines().next().unwrap_or_default();
-        assert!(
-            first.starts_with("# Rule"),
-            "{} begins with {first:?}",
-            path.display()
-        );
-    }
-}
-
 fn scripts() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
     let (mut folders, mut scripts) = (vec![root], Vec::new());

@@ -361,6 +361,12 @@ impl Cluster {
     fn check_vouched(&self, id: ServerId, to: ServerId, message: &Message) {
         let disk = &self.server(id).disk;
         let durable = disk.hard_state;
+        let seated = message.sender.cluster.is_some();
+        assert!(
+            !seated || durable.seating.is_seated(),
+            "server {id} says that it is seated, on disk it is {:?}",
+            durable.seating,
+        );
         let pre_vote = match &message.body {
             Body::RequestVote(request) => request.campaign == Campaign::PreVote,
             Body::RequestVoteReply(reply) => reply.campaign == Campaign::PreVote && reply.granted,
