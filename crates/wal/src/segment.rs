@@ -38,7 +38,8 @@ pub(crate) const NEXT_NAME: &str = "wal.next";
 /// The newest format that this release reads, and the one it writes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
-/// How much of a segment is written as zeros at a time.
+/// How much of a segment is written as zeros at a time: a write that comes meanwhile waits for a
+/// third of a millisecond.
 const ZERO_STEP_BYTES: u64 = 256 << 10;
 const MAGIC: &[u8; 8] = b"QUOR-WAL";
 /// Where a file's checksum starts, in place of a salt.

@@ -25,9 +25,11 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// The least length of a segment.
 pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
 
-/// How far `prepare_next` keeps written zeros ahead of the end of the log.
+/// How far `prepare_next` keeps written zeros ahead of the end of the log. Syncing a small write
+/// over them takes two thirds of the time that it takes over space that is only reserved.
 const ZEROED_AHEAD_BYTES: u64 = 4 << 20;
-/// How far a batch that leaves the zeros behind writes its own: to the next multiple of this.
+/// How far a batch that leaves the zeros behind writes its own: to the next multiple of this. With
+/// four times as much, each such sync would be felt; with less, there would be too many.
 const ZERO_BESIDE_BYTES: u64 = 64 << 10;
 /// How much may be synced before the mark in meta is moved on.
 const MARK_BYTES: u64 = 4 << 20;
