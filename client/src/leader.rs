@@ -290,7 +290,7 @@ impl<'a> Pipeline<'a> {
         }
         let unanswered = pending.get(answered..).unwrap_or_default();
         self.learn_end(unanswered, answered, end, address);
-        self.settle_after_unknown();
+        self.settle_around_unknown(address);
         match redirect {
             _ if self.outcomes.iter().all(Option::is_some) => Course::Settled,
             Some(leader) => Course::Redirect(leader),
@@ -339,14 +339,22 @@ impl<'a> Pipeline<'a> {
         })
     }
 
-    /// What follows a command with an unknown outcome is not sent again.
-    fn settle_after_unknown(&mut self) {
+    /// Once an outcome is unknown nothing is sent again: it might be carried out after the command
+    /// in doubt, though it stands before it, or before it, though it stands after it.
+    fn settle_around_unknown(&mut self, address: &Address) {
         let unknown = |outcome: &Option<_>| matches!(outcome, Some(Outcome::Unknown(_)));
         let Some(first) = self.outcomes.iter().position(unknown) else {
             return;
         };
-        for outcome in self.outcomes.iter_mut().skip(first) {
-            outcome.get_or_insert(Outcome::NotDone(NotDone::AfterUnknown));
+        for (i, outcome) in self.outcomes.iter_mut().enumerate() {
+            let reason = match i < first {
+                true => {
+                    let address = address.clone();
+                    NotDone::Unanswered { address }
+                }
+                false => NotDone::AfterUnknown,
+            };
+            outcome.get_or_insert(Outcome::NotDone(reason));
         }
     }
 

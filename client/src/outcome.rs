@@ -39,8 +39,9 @@ pub enum NotDone {
     /// `ERROR`.
     #[error("the server refused: {line}")]
     Refused { line: String },
-    /// A command that changes nothing, and no answer came until the deadline.
-    #[error("no answer in time from {address}")]
+    /// A command that changes nothing, and no answer came, until the deadline or until the outcome
+    /// of a command behind it was unknown.
+    #[error("no answer from {address}")]
     Unanswered { address: Address },
     /// The deadline was over before it could be sent.
     #[error("the deadline was over before it was sent")]

@@ -19,13 +19,14 @@ use hdrhistogram::Histogram;
 use rand::{RngExt, rngs::StdRng};
 use serde::Serialize;
 use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
 pub(crate) use report::Report;
 
 use crate::command_line::parse_duration;
 use crate::{Address, Client, NotDone};
-use text::{KEYS_MAX, Said};
+use text::{KEYS_MAX, Requests, Said};
 use worker::{PreloadError, Worker};
 
 /// The most bytes of sets that one connection has under way.
@@ -93,9 +94,9 @@ struct Ratio {
 }
 
 /// What each worker does.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Plan {
-    value_bytes: usize,
+    requests: Requests,
     keys: u32,
     pipeline: u32,
     ratio: Ratio,
@@ -200,10 +201,8 @@ fn find_leader(servers: Vec<Address>, timeout: Duration) -> Result<Option<Addres
     Ok(client.leader())
 }
 
-fn current_thread() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+fn current_thread() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
 }
 
 /// The time the run took and what it counted, all threads together.
@@ -213,19 +212,23 @@ fn run_threads(
     progress: bool,
 ) -> Result<(Duration, Tally), BenchError> {
     let threads = args.threads.min(args.connections);
+    // All of them before any thread, since the threads wait for each other.
+    let runtimes: Vec<Runtime> = (0..threads)
+        .map(|_| current_thread())
+        .collect::<Result<_, _>>()?;
     let barrier = Barrier::new(threads as usize);
     let failed = AtomicBool::new(false);
     let (finished, all_finished) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        let spawn = |number| {
+        let spawn = |(number, runtime)| {
             let finished = finished.clone();
             let (barrier, failed) = (&barrier, &failed);
             scope.spawn(move || {
                 let _finished = finished;
-                run_thread(number, threads, args, target, barrier, failed)
+                run_thread(number, &runtime, args, target, barrier, failed)
             })
         };
-        let handles: Vec<_> = (0..threads).map(spawn).collect();
+        let handles: Vec<_> = (0..).zip(runtimes).map(spawn).collect();
         drop(finished);
         if progress {
             report::show_progress(args, target, &all_finished);
@@ -251,13 +254,13 @@ fn run_threads(
 /// One thread's share of the connections, keys and commands.
 fn run_thread(
     number: u32,
-    threads: u32,
+    runtime: &Runtime,
     args: &BenchArgs,
     target: &Arc<Target>,
     barrier: &Barrier,
     failed: &AtomicBool,
 ) -> Result<(Duration, Tally), BenchError> {
-    let runtime = current_thread()?;
+    let threads = args.threads.min(args.connections);
     let _timers_of_workers = runtime.enter();
     let plan = Rc::new(args.plan());
     let tally = Rc::new(RefCell::new(Tally::new()));
@@ -273,7 +276,7 @@ fn run_thread(
         .collect();
     let local = LocalSet::new();
     if args.preloads() {
-        let preloaded = local.block_on(&runtime, preload(&mut workers, number, args));
+        let preloaded = local.block_on(runtime, preload(&mut workers, number, args));
         failed.fetch_or(preloaded.is_err(), Ordering::Relaxed);
         barrier.wait();
         preloaded.map_err(PreloadFailed)?;
@@ -287,7 +290,7 @@ fn run_thread(
     target.restart();
     let start = tokio::time::Instant::now();
     let end = args.ops.is_none().then(|| start + args.duration);
-    local.block_on(&runtime, load(workers, end));
+    local.block_on(runtime, load(workers, end));
     let elapsed = start.elapsed();
     let tally = Rc::into_inner(tally).expect("the workers are gone");
     Ok((elapsed, tally.into_inner()))
@@ -353,7 +356,7 @@ impl BenchArgs {
 
     fn plan(&self) -> Plan {
         Plan {
-            value_bytes: self.value_size as usize,
+            requests: Requests::new(self.value_size as usize),
             keys: self.keys,
             pipeline: self.pipeline,
             ratio: self.ratio(),

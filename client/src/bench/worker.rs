@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::text::{Malformed, Requests, Said};
+use super::text::{Malformed, Said};
 use super::{Plan, Tally, Target};
 
 /// How long a batch may stay without a reply before its connection is given up.
@@ -59,7 +59,6 @@ pub(super) struct Worker {
     plan: Rc<Plan>,
     target: std::sync::Arc<Target>,
     tally: Rc<RefCell<Tally>>,
-    requests: Rc<Requests>,
     random: StdRng,
     /// Commands that may still be sent; `None` for any number. Each worker has its own share, so
     /// that which commands are sent follows from the seed alone.
@@ -83,13 +82,11 @@ impl Worker {
         tally: Rc<RefCell<Tally>>,
         budget: Option<u64>,
     ) -> Self {
-        let requests = Rc::new(Requests::new(plan.value_bytes));
         let random = StdRng::seed_from_u64(plan.seed.wrapping_add(number));
         Self {
             plan,
             target,
             tally,
-            requests,
             random,
             budget,
             connection: None,
@@ -107,7 +104,7 @@ impl Worker {
         &mut self,
         keys: impl Iterator<Item = u32>,
     ) -> Result<(), PreloadError> {
-        let per_batch = (PRELOAD_BATCH_BYTES / self.requests.set_bytes()).max(1);
+        let per_batch = (PRELOAD_BATCH_BYTES / self.plan.requests.set_bytes()).max(1);
         let mut keys = keys.peekable();
         while keys.peek().is_some() {
             self.clear_batch();
@@ -171,12 +168,12 @@ impl Worker {
     }
 
     fn add_set(&mut self, key: u32) {
-        self.requests.append_set(key, &mut self.batch);
+        self.plan.requests.append_set(key, &mut self.batch);
         self.sets.push(true);
     }
 
     fn add_get(&mut self, key: u32) {
-        self.requests.append_get(key, &mut self.batch);
+        self.plan.requests.append_get(key, &mut self.batch);
         self.sets.push(false);
     }
 
@@ -270,8 +267,8 @@ impl Worker {
         while let Some(&is_set) = self.sets.get(*answered) {
             let rest = self.received.get(taken..).unwrap_or_default();
             let reply = match is_set {
-                true => self.requests.set_reply(rest)?,
-                false => self.requests.get_reply(rest)?,
+                true => self.plan.requests.set_reply(rest)?,
+                false => self.plan.requests.get_reply(rest)?,
             };
             let Some((said, bytes)) = reply else {
                 break;
