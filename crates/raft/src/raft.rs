@@ -3,6 +3,7 @@
 //! `leader.rs`.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -83,7 +84,8 @@ impl Raft {
     /// A server as it starts, with what its log held.
     ///
     /// # Panics
-    /// If this server is not among the members, or the election timeout is no range.
+    /// If this server is not among the members, the election timeout is no range, or the heartbeat
+    /// takes no time.
     #[must_use]
     pub fn new(config: Config, recovered: Recovered, now: Timestamp) -> Raft {
         assert!(
@@ -95,6 +97,11 @@ impl Raft {
             config.election_timeout.start < config.election_timeout.end,
             "an election timeout of {:?}",
             config.election_timeout,
+        );
+        assert!(
+            config.heartbeat > Duration::ZERO,
+            "a heartbeat of {:?}",
+            config.heartbeat,
         );
         let mut raft = Raft {
             now,

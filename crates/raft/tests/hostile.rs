@@ -104,10 +104,13 @@ impl Victim {
     }
 
     fn step(&mut self, input: Input) {
+        let ticks = matches!(input, Input::Tick);
         self.raft.step(self.now, input);
         self.raft.check();
         let output = self.raft.take_output();
         self.raft.check();
+        let next = self.raft.next_deadline();
+        assert!(!ticks || next > self.now, "a deadline at {next:?} stays");
         if let Some(write) = output.write {
             if let Some(from) = write.truncate_from {
                 self.log.retain(|entry| entry.index < from);

@@ -283,10 +283,16 @@ impl Cluster {
         let Some(raft) = &mut server.raft else {
             return Stepped::default();
         };
+        let ticks = matches!(input, Input::Tick);
         let accepted = raft.step(now, input);
         raft.check();
         let output = raft.take_output();
         raft.check();
+        let next = raft.next_deadline();
+        assert!(
+            !ticks || next > now,
+            "a tick at {now:?} leaves a deadline at {next:?}"
+        );
         let mut stepped = self.take(id, output);
         stepped.accepted = accepted;
         if self.server(id).syncs_at_once {
