@@ -140,6 +140,65 @@ fn a_follower_that_hears_only_another_follower_disturbs_nobody() {
     Written::verify(&load.stop(), &cluster);
 }
 
+#[test]
+fn a_leader_that_does_not_notice_that_it_is_cut_off_serves_no_stale_read() {
+    let mut cluster = linked(3);
+    let old = make_unsuspecting_leader(&mut cluster);
+    let mut at_old = cluster.connect(old);
+    at_old.exchange(
+        "set k 0 0 3\r\nold\r\nget k\r\n",
+        "STORED\r\nVALUE k 0 3\r\nold\r\nEND\r\n",
+    );
+    cluster.isolate(&[old]);
+    let new = leader_beyond(&cluster, &[old]);
+    cluster
+        .connect(new)
+        .exchange("set k 0 0 3\r\nnew\r\n", "STORED\r\n");
+    let status = cluster.status(old).expect("it answers");
+    assert_eq!(
+        status["role"], "Leader",
+        "it was to notice nothing: {status}"
+    );
+    // No clock of its own tells it that these are not its to answer, only the silence of others.
+    for _ in 0..2 {
+        assert_eq!(at_old.ask("get k\r\n"), NO_LEADER);
+    }
+    assert_eq!(at_old.ask("set k 0 0 5\r\nwrong\r\n"), UNKNOWN);
+    cluster.heal();
+    assert_ne!(cluster.agreed_leader(), old);
+    cluster.wait_until_applied();
+    cluster
+        .connect_to_leader()
+        .exchange("get k\r\n", "VALUE k 0 3\r\nnew\r\nEND\r\n");
+}
+
+/// Makes a server of three the leader that would take a minute to miss its followers; its id.
+fn make_unsuspecting_leader(cluster: &mut Cluster) -> u64 {
+    for _ in 0..5 {
+        let first = cluster.agreed_leader();
+        let unsuspecting = cluster.follower();
+        cluster.kill(unsuspecting);
+        let mut command = cluster.server_command(unsuspecting);
+        command.args(["--election-timeout-ms", "60000..120000"]);
+        cluster.start_as(unsuspecting, command);
+        cluster.agreed_leader();
+        // It would never stand for election by itself, so that leadership is handed to it: there is
+        // nobody else who has everything.
+        let mut others = cluster.others(first).into_iter();
+        let third = others.find(|id| *id != unsuspecting);
+        cluster.kill(third.expect("there are three"));
+        cluster.wait_until_applied();
+        cluster.terminate(first);
+        cluster.start_all();
+        if cluster.agreed_leader() == unsuspecting {
+            return unsuspecting;
+        }
+        cluster.kill(unsuspecting);
+        cluster.start(unsuspecting);
+    }
+    panic!("leadership was never handed over");
+}
+
 /// The leader among the servers that are not `cut_off`, once there is one.
 fn leader_beyond(cluster: &Cluster, cut_off: &[u64]) -> u64 {
     wait_until("a leader of the majority", deadline(), || {
