@@ -1,8 +1,10 @@
 //! Holds the sources to `docs/architecture.md`: who may use whom, who may have sockets, threads and
-//! files, how long a file may be.
+//! files, how long a file may be; and `docs/raft-rules.md` to the sources: every rule names a proof
+//! that is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// The longest source file, in lines.
@@ -13,6 +15,13 @@ const PROGRAMS: [&str; 4] = ["server", "client", "spawner", "tests"];
 
 /// The crates that may also have files.
 const WITH_FILES: [&str; 6] = ["wal", "cluster", "server", "client", "spawner", "tests"];
+
+/// Where a proof without an extension is a script.
+const SCRIPTS: &str = "crates/raft/tests/scripts";
+
+/// The rules that are built: the table may not lose one of them.
+const RULES: [RangeInclusive<u32>; 7] =
+    [1..=8, 10..=36, 38..=39, 41..=41, 47..=55, 57..=57, 59..=61];
 
 #[test]
 fn a_crate_uses_only_what_the_table_allows() {
@@ -94,6 +103,51 @@ fn what_is_left_to_do_has_an_issue() {
                 assert!(numbered, "{}:{number}: {line}", file.display());
             }
         }
+    }
+}
+
+#[test]
+fn every_rule_names_a_proof_that_is_there() {
+    let path = workspace().join("docs/raft-rules.md");
+    let mut proved = BTreeSet::new();
+    for row in table_rows(&read(&path)) {
+        let (Some(rule), Some(proof)) = (row.first(), row.last()) else {
+            continue;
+        };
+        let Ok(rule) = rule.parse::<u32>() else {
+            continue;
+        };
+        let proofs = quoted(proof);
+        assert!(!proofs.is_empty(), "rule {rule} names no proof: {proof:?}");
+        for proof in proofs {
+            check_proof(rule, &proof);
+        }
+        proved.insert(rule);
+    }
+    for rule in RULES.into_iter().flatten() {
+        assert!(proved.contains(&rule), "rule {rule} is not in the table");
+    }
+}
+
+/// `proof` is a script or a file of the workspace, or `file::name` where the file has a function
+/// of that name.
+fn check_proof(rule: u32, proof: &str) {
+    let (file, function) = match proof.split_once("::") {
+        Some((file, function)) => (file, Some(function)),
+        None => (proof, None),
+    };
+    let path = match Path::new(file).extension() {
+        Some(_) => workspace().join(file),
+        None => workspace().join(SCRIPTS).join(file).with_extension("txt"),
+    };
+    assert!(
+        path.is_file(),
+        "rule {rule}: there is no {}",
+        path.display()
+    );
+    if let Some(name) = function {
+        let found = read(&path).contains(&format!("fn {name}("));
+        assert!(found, "rule {rule}: {file} has no {name}");
     }
 }
 
