@@ -317,7 +317,7 @@ impl Cluster {
 
     /// Stops server `id` from doing anything, until `resume`.
     pub fn pause(&mut self, id: u64) {
-        self.signal(id, Signal::SIGSTOP);
+        self.process(id).pause();
     }
 
     /// Lets a paused server go on.
@@ -471,6 +471,21 @@ impl Cluster {
         process
             .unwrap_or_else(|| panic!("server {id} does not run"))
             .pid()
+    }
+
+    /// The memory that server `id` has, in bytes.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn resident_bytes(&self, id: u64) -> u64 {
+        let path = format!("/proc/{}/status", self.pid(id));
+        let status = fs::read_to_string(path).expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.split_whitespace().next());
+        1024 * kibibytes
+            .and_then(|number| number.parse::<u64>().ok())
+            .expect("Linux says so")
     }
 
     /// The process of server `id`.

@@ -1,6 +1,7 @@
 //! One child process: its output lines as they come, signals, and its end. No process outlives its
 //! `Process`.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -102,6 +103,31 @@ impl Process {
                 panic!("{}: cannot send {signal}: {error}", self.name);
             });
         }
+    }
+
+    /// Sends it SIGSTOP and returns once none of its threads runs any more: the signal reaches
+    /// them later than the call that sends it returns.
+    ///
+    /// # Panics
+    /// When it has ended, or goes on.
+    pub fn pause(&mut self) {
+        self.signal(Signal::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        wait_until("all threads to stop", deadline(), || {
+            for task in fs::read_dir(&tasks).expect("it runs") {
+                let stat = task.expect("it can be read").path().join("stat");
+                let stat = fs::read_to_string(stat).map_err(|error| error.to_string())?;
+                // `id (name) state …`, where the name may hold anything.
+                let state = stat
+                    .rsplit(") ")
+                    .next()
+                    .and_then(|rest| rest.chars().next());
+                if state != Some('T') {
+                    return Err(stat);
+                }
+            }
+            Ok(())
+        });
     }
 
     /// Ends it with SIGKILL, and returns once it is gone.
