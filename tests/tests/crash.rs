@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use quorate_tests::{Cluster, Load, Plan, Programs, Written, deadline, wait_until};
+use quorate_tests::{Cluster, Load, Plan, Programs, Text, Written, deadline, wait_until};
 
 const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
 
@@ -26,6 +27,63 @@ fn all_servers_killed_at_once_come_back_with_all_that_was_acknowledged() {
     }
     cluster.agreed_leader();
     cluster.wait_until_applied();
+}
+
+#[test]
+fn a_storm_of_restarts_ends_in_a_leader_within_two_seconds() {
+    let mut cluster = Plan::new(PROGRAMS, 5).start();
+    for _ in 0..5 {
+        let ids = cluster.ids();
+        cluster.kill_together(&ids);
+        cluster.start_all();
+        // Once more, wherever they are by now.
+        cluster.kill_together(&ids);
+        cluster.start_all();
+        let start = Instant::now();
+        cluster.leader();
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[test]
+fn a_follower_that_was_away_for_long_gets_what_memory_no_longer_holds() {
+    let mut cluster = Plan::new(PROGRAMS, 3).patient().start();
+    let (leader, away) = (cluster.agreed_leader(), cluster.follower());
+    let mut text = cluster.connect(leader);
+    // More than a segment of the log, to one item, so that only the log grows.
+    let (count, bytes) = (160, 500_000);
+    let write = |text: &mut Text| {
+        for number in 0..count {
+            let value = char::from(b'a' + number % 26).to_string().repeat(bytes);
+            text.exchange(format!("set big 0 0 {bytes}\r\n{value}\r\n"), "STORED\r\n");
+        }
+    };
+    write(&mut text);
+    let before = cluster.resident_bytes(leader);
+    cluster.pause(away);
+    write(&mut text);
+    let grown = cluster.resident_bytes(leader).saturating_sub(before);
+    assert!(
+        grown < 64 << 20,
+        "the leader keeps {grown} bytes for one that is away"
+    );
+    cluster.resume(away);
+    cluster.agreed_leader();
+    cluster.wait_until_applied();
+    // It is needed now, and has the whole of it after a restart, too.
+    let other = cluster.others(away).into_iter().find(|id| *id != leader);
+    cluster.kill(other.expect("there are three"));
+    cluster.kill(away);
+    cluster.start(away);
+    let value = char::from(b'a' + (count - 1) % 26)
+        .to_string()
+        .repeat(bytes);
+    let hit = format!("VALUE big 0 {bytes}\r\n{value}\r\nEND\r\n");
+    cluster.connect_to_leader().exchange("get big\r\n", hit);
 }
 
 #[test]

@@ -148,6 +148,50 @@ fn a_leader_that_is_told_to_stop_leaves_no_outcome_unknown() {
 }
 
 #[test]
+fn a_pipeline_is_done_up_to_one_command_and_refused_from_there_on() {
+    let mut cluster = Plan::new(PROGRAMS, 3).start();
+    let commands = 5_000;
+    for round in 0..4 {
+        let leader = cluster.agreed_leader();
+        let mut text = cluster.connect(leader);
+        let sets = (0..commands).map(|number| format!("set p{round}-{number} 0 0 1\r\nx\r\n"));
+        text.send(sets.collect::<String>());
+        // Once in the middle of it, by chance.
+        assert_eq!(text.line(), "STORED");
+        if round % 2 == 0 {
+            assert_eq!(cluster.terminate(leader).code(), Some(0));
+        } else {
+            cluster.pause(leader);
+            new_leader(&cluster, leader);
+            cluster.resume(leader);
+        }
+        let mut written = vec![pipelined(round, 0, Fate::Done)];
+        while written.len() < commands {
+            let fate = match text.line().as_str() {
+                "STORED" => Fate::Done,
+                UNKNOWN => Fate::Unknown,
+                NO_LEADER => Fate::NotDone,
+                line if line.starts_with("ERR_REDIRECT ") => Fate::NotDone,
+                line => Fate::Unexpected(line.to_owned()),
+            };
+            written.push(pipelined(round, written.len(), fate));
+        }
+        // Each is followed by its like or worse.
+        let order = [Fate::Done, Fate::Unknown, Fate::NotDone];
+        let place = |set: &Written| order.iter().position(|fate| *fate == set.fate);
+        assert!(written.is_sorted_by_key(place), "{written:#?}");
+        let unknown = Written::count(&written, &Fate::Unknown);
+        assert!(
+            round % 2 == 1 || unknown == 0,
+            "{unknown} unknown though it stopped in order"
+        );
+        cluster.start_all();
+        cluster.agreed_leader();
+        Written::verify(&written, &cluster);
+    }
+}
+
+#[test]
 fn servers_may_be_started_in_any_order() {
     let mut cluster = Plan::new(PROGRAMS, 5).prepare();
     for id in [4, 2] {
@@ -286,6 +330,16 @@ fn a_leader_that_was_paused_serves_no_read_of_its_own_time() {
             assert!(refused, "round {round}: {answers:?}");
         }
         new.exchange("get k\r\n", "VALUE k 0 3\r\nnew\r\nEND\r\n");
+    }
+}
+
+/// What became of one command of a pipeline.
+fn pipelined(round: usize, number: usize, fate: Fate) -> Written {
+    Written {
+        key: format!("p{round}-{number}"),
+        value: "x".to_owned(),
+        fate,
+        took: Duration::ZERO,
     }
 }
 
