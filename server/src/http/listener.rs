@@ -1,20 +1,21 @@
-//! Accepts HTTP connections up to a limit, and ends those that say nothing.
+//! Accepts HTTP connections up to a limit, and ends those that say nothing: at once when others
+//! need their place, since this port is to answer always.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use crate::listen::Acceptor;
 
-/// Connections at a time. More wait to be accepted.
+/// Connections at a time. For one more, the oldest is closed.
 const CONNECTIONS_MAX: usize = 64;
 
 /// A connection from which nothing comes for this long is closed.
@@ -24,15 +25,30 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct LimitedListener {
     acceptor: Acceptor,
-    room: Arc<Semaphore>,
+    /// A token for each connection, the oldest first. Cancelling it closes the connection, and one
+    /// that is closed cancels it.
+    open: VecDeque<CancellationToken>,
 }
 
 impl LimitedListener {
     pub(crate) fn new(acceptor: Acceptor) -> LimitedListener {
         LimitedListener {
             acceptor,
-            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            open: VecDeque::with_capacity(CONNECTIONS_MAX),
         }
+    }
+
+    /// A place for a new connection.
+    fn place(&mut self) -> CancellationToken {
+        self.open.retain(|token| !token.is_cancelled());
+        if self.open.len() >= CONNECTIONS_MAX
+            && let Some(oldest) = self.open.pop_front()
+        {
+            oldest.cancel();
+        }
+        let token = CancellationToken::new();
+        self.open.push_back(token.clone());
+        token
     }
 }
 
@@ -41,12 +57,13 @@ impl axum::serve::Listener for LimitedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (LimitedStream, SocketAddr) {
-        let room = Arc::clone(&self.room).acquire_owned().await;
         let (stream, address) = self.acceptor.accept().await;
+        let token = self.place();
         let stream = LimitedStream {
             stream,
             silence: Box::pin(sleep(SILENCE_MAX)),
-            _room: room.expect("the semaphore is never closed"),
+            lost_its_place: Box::pin(token.clone().cancelled_owned()),
+            _place: token.drop_guard(),
         };
         (stream, address)
     }
@@ -61,7 +78,18 @@ impl axum::serve::Listener for LimitedListener {
 pub(crate) struct LimitedStream {
     stream: TcpStream,
     silence: Pin<Box<Sleep>>,
-    _room: OwnedSemaphorePermit,
+    lost_its_place: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: DropGuard,
+}
+
+impl LimitedStream {
+    /// What a read or write comes to that can't go on now.
+    fn pending<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match self.lost_its_place.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
 }
 
 impl AsyncRead for LimitedStream {
@@ -78,7 +106,7 @@ impl AsyncRead for LimitedStream {
         }
         match self.silence.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => self.pending(context),
         }
     }
 }
@@ -89,7 +117,10 @@ impl AsyncWrite for LimitedStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        match Pin::new(&mut self.stream).poll_write(context, bytes) {
+            Poll::Pending => self.pending(context),
+            result => result,
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
