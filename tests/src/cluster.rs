@@ -138,6 +138,12 @@ impl Cluster {
         ids.into_iter().map(|id| self.client_address(id)).collect()
     }
 
+    /// Where server `id` listens for other servers.
+    #[must_use]
+    pub fn rpc_address(&self, id: u64) -> SocketAddr {
+        local(self.member(id).rpc_port)
+    }
+
     /// Where server `id` listens for HTTP.
     #[must_use]
     pub fn http_address(&self, id: u64) -> SocketAddr {
@@ -187,7 +193,7 @@ impl Cluster {
         self.wait_until_seated();
         let ids = self.ids();
         self.kill_together(&ids);
-        let address = |id: &u64| (*id, local(self.member(*id).rpc_port));
+        let address = |id: &u64| (*id, self.rpc_address(*id));
         let links = Links::start(&ids.iter().map(address).collect::<Vec<_>>());
         for id in &ids {
             let seen_by_it = |mut other: Server| {

@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
 use quorate_tests::{Cluster, Plan, Programs, Text, deadline, wait_until};
 
 const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
@@ -76,6 +79,60 @@ fn a_server_that_is_out_of_files_goes_on_serving_those_it_has() {
         "nothing of it costs an election"
     );
     cluster.wait_until_applied();
+}
+
+#[test]
+fn strangers_on_the_rpc_port_disturb_nobody() {
+    let mut cluster = Plan::new(PROGRAMS, 3).patient().start();
+    let leader = cluster.agreed_leader();
+    let before = cluster.status(leader).expect("it answers");
+    let mut random = StdRng::seed_from_u64(41);
+    let mut strangers = Vec::new();
+    for number in 0..300_usize {
+        for id in cluster.ids() {
+            let mut stranger = Text::connect(cluster.rpc_address(id));
+            let mut bytes = vec![0; random.random_range(0..2_000)];
+            random.fill_bytes(&mut bytes);
+            if number % 3 == 0 {
+                // A length that is believed costs memory: 4 GiB, or as much as a frame may have.
+                bytes.splice(..0, [[0xff; 4], [0, 0, 0x40, 0]][number % 2]);
+            }
+            // It may be refused at any byte.
+            drop(stranger.try_send(&bytes));
+            // Half of them stay, and say nothing more.
+            if number % 2 == 0 {
+                strangers.push(stranger);
+            }
+        }
+    }
+    for id in cluster.ids() {
+        let resident = cluster.resident_bytes(id);
+        assert!(resident < 300 << 20, "server {id} has {resident} bytes");
+    }
+    // Who belongs to the cluster still finds a place.
+    let follower = cluster.others(leader)[0];
+    cluster.kill(follower);
+    cluster.start(follower);
+    assert_eq!(cluster.agreed_leader(), leader);
+    cluster.wait_until_applied();
+    let after = cluster.status(leader).expect("it answers");
+    assert_eq!(after["term"], before["term"], "{after}");
+}
+
+#[test]
+fn idle_http_connections_keep_nobody_from_the_status() {
+    let cluster = Plan::new(PROGRAMS, 1).start();
+    let mut idle: Vec<Text> = (0..300)
+        .map(|_| Text::connect(cluster.http_address(1)))
+        .collect();
+    for (number, text) in idle.iter_mut().enumerate() {
+        if number % 2 == 0 {
+            drop(text.try_send("GET /status HTTP/1.1\r\nHost: "));
+        }
+    }
+    for _ in 0..10 {
+        cluster.status(1).expect("it answers within two seconds");
+    }
 }
 
 /// This many clients that the only server has taken in.
