@@ -314,6 +314,17 @@ impl Cluster {
         self.wait_for_end(id, deadline())
     }
 
+    /// Sends SIGTERM to all that run before it waits for any of them to end.
+    pub fn terminate_together(&mut self) -> Vec<(u64, Ended)> {
+        for id in self.running() {
+            self.signal(id, Signal::SIGTERM);
+        }
+        let running = self.running().into_iter();
+        running
+            .map(|id| (id, self.wait_for_end(id, deadline())))
+            .collect()
+    }
+
     /// Waits until server `id` has ended by itself.
     pub fn wait_for_end(&mut self, id: u64, deadline: Instant) -> Ended {
         let ended = self.take(id).wait(deadline);

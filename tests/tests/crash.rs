@@ -102,10 +102,7 @@ fn values_flags_uniques_and_expiry_survive_a_restart_of_all() {
     );
     text.exchange("set short 0 1 1\r\nx\r\n", "STORED\r\n");
     let (unique, _, _) = (text.ask("gets n\r\n"), text.line(), text.line());
-    for id in cluster.ids() {
-        let ended = cluster.terminate(id);
-        assert_eq!(ended.code(), Some(0), "{:?}", ended.stderr);
-    }
+    assert_end_in_order(&mut cluster);
     cluster.start_all();
     let mut text = cluster.connect_to_leader();
     text.exchange("gets n\r\n", format!("{unique}\r\n42\r\nEND\r\n"));
@@ -128,6 +125,44 @@ fn values_flags_uniques_and_expiry_survive_a_restart_of_all() {
             .and_then(|word| word.parse::<u64>().ok())
     };
     assert!(number(&later) > number(&unique), "{later} after {unique}");
+}
+
+#[test]
+fn servers_that_are_told_to_stop_at_whatever_moment_end_in_order() {
+    let mut cluster = Plan::new(PROGRAMS, 5).prepare();
+    // Before there is anything to listen to, while there is no leader, and under load.
+    cluster.start(1);
+    wait_until("the signals to be heard", deadline(), || {
+        match cluster.log(1).len() {
+            0 => Err("no line yet".to_owned()),
+            _ => Ok(()),
+        }
+    });
+    assert_end_in_order(&mut cluster);
+    cluster.start(1);
+    wait_until("the HTTP port", deadline(), || cluster.status(1).map(drop));
+    assert_end_in_order(&mut cluster);
+    cluster.start_all();
+    cluster.leader();
+    let load = Load::start(&cluster, "load", 8);
+    load.wait_for_more(200);
+    assert_end_in_order(&mut cluster);
+    let written = load.stop();
+    cluster.start_all();
+    Written::verify(&written, &cluster);
+}
+
+/// Tells all that run to stop, which they do in less than five seconds and with status 0.
+fn assert_end_in_order(cluster: &mut Cluster) {
+    let start = Instant::now();
+    for (id, ended) in cluster.terminate_together() {
+        assert_eq!(ended.code(), Some(0), "server {id}: {:#?}", ended.stderr);
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]

@@ -486,6 +486,73 @@ fn a_command_sees_what_came_before_it_on_its_connection_and_nothing_after() {
 }
 
 #[test]
+fn who_sends_no_more_is_still_answered() {
+    let cluster = cluster();
+    let mut text = cluster.connect_to_leader();
+    // As `printf … | nc` does.
+    text.send("set f 0 0 1\r\nx\r\nget f\r\n");
+    text.finish();
+    text.expect("STORED\r\nVALUE f 0 1\r\nx\r\nEND\r\n");
+    text.expect_closed();
+    // What has no end is no command.
+    let mut text = cluster.connect_to_leader();
+    text.send("mn\r\nset f 0 0 5\r\nab");
+    text.finish();
+    text.expect("MN\r\n");
+    text.expect_closed();
+    cluster
+        .connect_to_leader()
+        .exchange("get f\r\n", "VALUE f 0 1\r\nx\r\nEND\r\n");
+}
+
+#[test]
+fn large_values_may_be_pipelined_in_both_directions() {
+    let cluster = cluster();
+    let leader = cluster.client_address(cluster.leader());
+    let value = "v".repeat(1_000_000);
+    let (keys, rounds) = (20, 3);
+    let set = |key: usize| format!("set L{key} 0 0 {}\r\n{value}\r\n", value.len());
+    let hit = |key: usize| format!("VALUE L{key} 0 {}\r\n{value}\r\n", value.len());
+    let sets: String = (0..keys).map(set).collect();
+    let mut text = Text::connect(leader);
+    text.exchange(sets, "STORED\r\n".repeat(keys));
+    let names: Vec<String> = (0..keys).map(|key| format!("L{key}")).collect();
+    let get = format!("get {}\r\n", names.join(" "));
+    let hits: String = (0..keys).map(hit).collect();
+    text.send(get.repeat(rounds));
+    for _ in 0..rounds {
+        text.expect(&hits);
+        text.expect("END\r\n");
+    }
+    let deletes: String = names
+        .iter()
+        .map(|key| format!("delete {key}\r\n"))
+        .collect();
+    text.exchange(deletes, "DELETED\r\n".repeat(keys));
+}
+
+#[test]
+fn the_limit_of_a_value_can_be_set() {
+    for limit in [1_024, 3 << 20] {
+        let plan = Plan::new(PROGRAMS, 1);
+        let cluster = plan.setting("value_bytes_max", &limit.to_string()).start();
+        let mut text = cluster.connect_to_leader();
+        let value = "v".repeat(limit - ITEM_OVERHEAD - 1);
+        let length = value.len();
+        text.exchange(format!("set k 0 0 {length}\r\n{value}\r\n"), "STORED\r\n");
+        text.exchange(
+            format!("set k 0 0 {}\r\nv{value}\r\n", length + 1),
+            TOO_LARGE,
+        );
+        text.exchange("append k 0 0 1\r\nx\r\n", "NOT_STORED\r\n");
+        text.exchange(
+            "get k\r\n",
+            format!("VALUE k 0 {length}\r\n{value}\r\nEND\r\n"),
+        );
+    }
+}
+
+#[test]
 fn noreply_silences_every_command_that_takes_it() {
     let cluster = cluster();
     let mut text = cluster.connect_to_leader();
