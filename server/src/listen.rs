@@ -81,6 +81,13 @@ fn listen_error(host: &str, port: u16, field: &'static str, source: io::Error) -
 }
 
 impl Bound {
+    /// Whether only this machine reaches it.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let address = self.socket.local_addr().ok();
+        let address = address.and_then(|address| address.as_socket());
+        address.is_some_and(|address| address.ip().is_loopback())
+    }
+
     /// Lets the kernel make connections. Within a tokio runtime.
     ///
     /// # Errors

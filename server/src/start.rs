@@ -83,6 +83,7 @@ async fn run(service: Service) -> Result<(), Error> {
         std::process::id()
     );
 
+    tell_exposed(&[("client_port", &client_port), ("rpc_port", &rpc_port)]);
     let opening = open_log(&service)?;
     let (wal, opened) = tokio::select! {
         opened = opening => opened.expect("the thread that opens the log sends a result")?,
@@ -372,6 +373,15 @@ fn identity(service: &Service, opened: &Opened) -> Identity {
         seating: Seating::Unseated,
         members: servers.map(|server| (ServerId(server.id), None)).collect(),
         members_hash: service.cluster.members_hash(),
+    }
+}
+
+/// Whoever reaches these ports may do anything with them.
+fn tell_exposed(ports: &[(&str, &Bound)]) {
+    for (field, port) in ports {
+        if !port.is_loopback() {
+            warn!("{field} can be reached from other machines, without a password or encryption");
+        }
     }
 }
 

@@ -270,6 +270,25 @@ fn a_connection_too_many_is_told_so_and_room_comes_back() {
 }
 
 #[test]
+fn a_server_with_few_files_serves_as_many_clients_as_it_can() {
+    let cluster = Cluster::new(1);
+    let server = cluster.command(1, &[]);
+    let words = std::iter::once(server.get_program()).chain(server.get_args());
+    let words: Vec<_> = words
+        .map(|word| word.to_str().expect("it is text"))
+        .collect();
+    let script = format!("ulimit -n 100; exec {}", words.join(" "));
+    let server = cluster.start_with(1, std::process::Command::new("sh").args(["-c", &script]));
+    server.leader();
+    let clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    assert_eq!(server.http("/healthz").0, 200);
+    drop(clients);
+    within_deadline("there is room again", || {
+        server.ask(b"set a 0 0 1\r\nx\r\n") == "STORED\r\n"
+    });
+}
+
+#[test]
 fn a_command_that_does_not_come_to_an_end_is_not_waited_for() {
     let cluster = Cluster::new(1);
     let server = cluster.start(1, &["--incomplete-command-ms", "300"]);

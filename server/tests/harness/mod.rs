@@ -72,7 +72,11 @@ impl Cluster {
     }
 
     pub(crate) fn start(&self, id: usize, arguments: &[&str]) -> Process {
-        let mut command = self.command(id, arguments);
+        self.start_with(id, &mut self.command(id, arguments))
+    }
+
+    /// Starts a server with a command of one's own.
+    pub(crate) fn start_with(&self, id: usize, command: &mut Command) -> Process {
         // A log that nobody reads must not fill a pipe.
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Process {
