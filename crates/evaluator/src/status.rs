@@ -11,7 +11,8 @@ use store::Counts;
 pub struct Status {
     pub id: ServerId,
     /// `Leader`, `Follower` or `Candidate`. A leader that has lost its majority is a `Leader`
-    /// without `quorum` (rule 29); whoever asks for pre-votes is a `Candidate`.
+    /// without `quorum` (rule 29), also while it asks for pre-votes; anyone else who asks for
+    /// them is a `Candidate`.
     pub role: &'static str,
     pub term: Term,
     /// The leader of `term`, if it was heard from lately; this server only while it has a
