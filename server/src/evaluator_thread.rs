@@ -205,11 +205,15 @@ impl EvaluatorThread {
             // The log writer ends only with the process, or after this thread.
             let _ = self.channels.writes.send(write);
         }
+        let sends = !output.messages.is_empty();
         for (to, message) in output.messages {
             match self.channels.queues.get(&to) {
                 Some(queue) => queue.push(message),
                 None => debug!("a message for server {to}, which has no queue"),
             }
+        }
+        if sends {
+            self.channels.queues.values().for_each(|queue| queue.send());
         }
         for fetch in output.fetches {
             let _ = self.channels.fetches.send(fetch);

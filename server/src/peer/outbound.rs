@@ -4,14 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Buf;
 use raft::ServerId;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
-use wire::Outgoing;
 
 use super::handshake::{self, HandshakeError};
 use super::{FromPeer, HANDSHAKE, Peers, Queue};
@@ -103,30 +101,15 @@ async fn connect(callee: &Callee, peers: &Peers) -> Result<(TcpStream, u8), Hand
 
 /// Says what comes into the queue, until the connection ends.
 async fn talk(stream: TcpStream, version: u8, queue: &Queue) -> io::Error {
-    let (reader, mut writer) = stream.into_split();
-    let mut ended = std::pin::pin!(end(reader));
-    let mut outgoing = Outgoing::new();
-    loop {
-        queue.take(version, &mut outgoing);
-        if !outgoing.has_remaining() {
-            tokio::select! {
-                () = queue.arrived() => continue,
-                error = &mut ended => return error,
-            }
-        }
-        tokio::select! {
-            result = writer.write_buf(&mut outgoing) => match result {
-                Ok(0) => return io::ErrorKind::WriteZero.into(),
-                Ok(_) => {}
-                Err(error) => return error,
-            },
-            error = &mut ended => return error,
-        }
+    let (reader, writer) = stream.into_split();
+    tokio::select! {
+        error = queue.drive(writer, version) => error,
+        error = end(reader) => error,
     }
 }
 
 /// Waits for the peer to hang up: it has nothing to say here.
-async fn end(mut reader: OwnedReadHalf) -> io::Error {
+pub(super) async fn end(mut reader: OwnedReadHalf) -> io::Error {
     match reader.read(&mut [0; 16]).await {
         Ok(0) => io::ErrorKind::UnexpectedEof.into(),
         Ok(_) => io::ErrorKind::InvalidData.into(),

@@ -1,12 +1,18 @@
-//! What waits to be sent to one peer. It is bounded in bytes: what does not fit is dropped, as a
-//! network would, and counted. What asserts or asks for leadership bypasses entries, and of it the
-//! newest is kept.
+//! What waits to be sent to one peer, and the connection that it goes to. It is bounded in bytes:
+//! what does not fit is dropped, as a network would, and counted. What asserts or asks for
+//! leadership bypasses entries, and of it the newest is kept.
+//!
+//! Whoever has something to say writes it himself, as long as the socket takes it at once: to wake
+//! a task for it would cost more than the write. The connection's task goes on when it does not.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use bytes::Buf;
 use raft::{Body, Message};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 use wire::Outgoing;
 
@@ -21,6 +27,9 @@ const URGENT_MAX: usize = 1024;
 /// The most of entries that is put in front of an urgent message that comes later.
 const WRITE_BYTES_MAX: usize = 256 << 10;
 
+/// The pieces of one vectored write.
+const PIECES_MAX: usize = 64;
+
 /// What waited longer than this for a connection is not sent any more: another answer or round
 /// has taken its place.
 const URGENT_AGE_MAX: Duration = Duration::from_millis(100);
@@ -32,7 +41,8 @@ const ENTRY_BYTES: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
-    arrived: Notify,
+    /// Told when the connection's task has to go on writing.
+    stuck: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -42,10 +52,32 @@ struct Waiting {
     /// Of `entries`.
     bytes: usize,
     dropped: u64,
+    link: Option<Link>,
+}
+
+/// A connection to the peer.
+#[derive(Debug)]
+struct Link {
+    writer: Arc<OwnedWriteHalf>,
+    /// The version that the handshake agreed upon.
+    version: u8,
+    /// Taken from what waits, and being written.
+    outgoing: Outgoing,
+    state: LinkState,
+}
+
+#[derive(Debug)]
+enum LinkState {
+    /// The socket takes bytes, as far as is known.
+    Open,
+    /// The connection's task is to go on.
+    Stuck,
+    /// A write went wrong; the connection's task is to be told.
+    Broken(io::Error),
 }
 
 impl Queue {
-    /// Appends a message, or drops one.
+    /// Appends a message, or drops one. It goes out with the next `send`.
     pub(crate) fn push(&self, message: Message) {
         let mut waiting = self.waiting();
         if let Some(bytes) = entries_bytes(&message) {
@@ -62,8 +94,14 @@ impl Queue {
             }
             waiting.urgent.push_back((Instant::now(), message));
         }
-        drop(waiting);
-        self.arrived.notify_one();
+    }
+
+    /// Writes what waits, if there is a connection and it takes anything; what it does not take
+    /// now is left to the connection's task. Never blocks.
+    pub(crate) fn send(&self) {
+        if self.waiting().write_once().is_some() {
+            self.stuck.notify_one();
+        }
     }
 
     /// Messages dropped since the start.
@@ -82,30 +120,113 @@ impl Queue {
             .retain(|(since, _)| since.elapsed() < URGENT_AGE_MAX);
     }
 
-    /// Moves what waits to `outgoing`, until that holds as much as is written at a time.
-    pub(super) fn take(&self, version: u8, outgoing: &mut Outgoing) {
-        let mut waiting = self.waiting();
-        while let Some((_, message)) = waiting.urgent.pop_front() {
-            outgoing.push_message(version, GROUP, &message);
-        }
-        while bytes::Buf::remaining(outgoing) < WRITE_BYTES_MAX {
-            let Some(message) = waiting.entries.pop_front() else {
-                return;
-            };
-            waiting.bytes -= entries_bytes(&message).unwrap_or(0);
-            outgoing.push_message(version, GROUP, &message);
+    /// Writes whatever is pushed to this connection, whose peer speaks `version`, until it ends.
+    pub(super) async fn drive(&self, writer: OwnedWriteHalf, version: u8) -> io::Error {
+        let writer = Arc::new(writer);
+        self.waiting().link = Some(Link {
+            writer: Arc::clone(&writer),
+            version,
+            outgoing: Outgoing::new(),
+            state: LinkState::Stuck,
+        });
+        // Also when this is dropped halfway.
+        let _unlink = Unlink(self);
+        loop {
+            if let Err(error) = writer.writable().await {
+                return error;
+            }
+            let stuck = self.waiting().resume();
+            match stuck {
+                Ok(true) => {}
+                Ok(false) => self.stuck.notified().await,
+                Err(error) => return error,
+            }
         }
     }
 
-    /// Waits for a push since the last `take`.
-    pub(super) async fn arrived(&self) {
-        self.arrived.notified().await;
-    }
-
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting
             .lock()
             .expect("nothing panics while it is held")
+    }
+}
+
+/// Forgets the connection when dropped.
+struct Unlink<'a>(&'a Queue);
+
+impl Drop for Unlink<'_> {
+    fn drop(&mut self) {
+        self.0.waiting().link = None;
+    }
+}
+
+/// The connection's task has something to do.
+struct Stuck;
+
+impl Waiting {
+    /// Writes once, if there is a connection that takes bytes.
+    fn write_once(&mut self) -> Option<Stuck> {
+        let mut link = self
+            .link
+            .take_if(|link| matches!(link.state, LinkState::Open))?;
+        self.fill(link.version, &mut link.outgoing);
+        link.state = match link.write() {
+            Err(error) => LinkState::Broken(error),
+            Ok(()) if link.outgoing.has_remaining() || self.waits() => LinkState::Stuck,
+            Ok(()) => LinkState::Open,
+        };
+        let stuck = !matches!(link.state, LinkState::Open);
+        self.link = Some(link);
+        stuck.then_some(Stuck)
+    }
+
+    /// Goes on writing to a connection that may take bytes again; whether it is stuck once more.
+    fn resume(&mut self) -> io::Result<bool> {
+        let Some(link) = &mut self.link else {
+            return Ok(false);
+        };
+        if let LinkState::Broken(error) = std::mem::replace(&mut link.state, LinkState::Open) {
+            return Err(error);
+        }
+        Ok(self.write_once().is_some())
+    }
+
+    fn waits(&self) -> bool {
+        !self.urgent.is_empty() || !self.entries.is_empty()
+    }
+
+    /// Moves what waits to `outgoing`, until that holds as much as is written at a time.
+    fn fill(&mut self, version: u8, outgoing: &mut Outgoing) {
+        while let Some((_, message)) = self.urgent.pop_front() {
+            outgoing.push_message(version, GROUP, &message);
+        }
+        while outgoing.remaining() < WRITE_BYTES_MAX {
+            let Some(message) = self.entries.pop_front() else {
+                return;
+            };
+            self.bytes -= entries_bytes(&message).unwrap_or(0);
+            outgoing.push_message(version, GROUP, &message);
+        }
+    }
+}
+
+impl Link {
+    /// Writes what the socket takes of `outgoing`.
+    fn write(&mut self) -> io::Result<()> {
+        if !self.outgoing.has_remaining() {
+            return Ok(());
+        }
+        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+        let count = self.outgoing.chunks_vectored(&mut pieces);
+        match self.writer.try_write_vectored(&pieces[..count]) {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                self.outgoing.advance(written);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -121,13 +242,19 @@ fn entries_bytes(message: &Message) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::{Buf, Bytes};
+    use std::future::{Future, poll_fn};
+    use std::task::Poll;
+
+    use bytes::{Bytes, BytesMut};
     use raft::{
         AppendEntries, Entry, EntryKind, Heartbeat, Index, Instance, Position, Restart, Sender,
         ServerId, Term,
     };
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
     use wire::Frame;
 
+    use super::super::outbound::end;
     use super::*;
 
     fn message(body: Body) -> Message {
@@ -166,8 +293,11 @@ mod tests {
 
     fn take(queue: &Queue) -> Vec<Message> {
         let mut outgoing = Outgoing::new();
-        queue.take(1, &mut outgoing);
-        let mut bytes = outgoing.copy_to_bytes(outgoing.remaining());
+        queue.waiting().fill(1, &mut outgoing);
+        messages(outgoing.copy_to_bytes(outgoing.remaining()))
+    }
+
+    fn messages(mut bytes: Bytes) -> Vec<Message> {
         let mut messages = Vec::new();
         while bytes.has_remaining() {
             let length = bytes.get_u32_le() as usize;
@@ -229,5 +359,47 @@ mod tests {
         queue.push(heartbeat(1));
         queue.start();
         assert_eq!(take(&queue), [heartbeat(1)]);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_takes_no_more_gets_the_rest_once_it_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let (reader, writer) = TcpStream::connect(address)
+            .await
+            .expect("somebody listens")
+            .into_split();
+        let (mut peer, _) = listener.accept().await.expect("somebody called");
+        let queue = Queue::default();
+        let sent = 12;
+        let speaker = async {
+            let mut drive = Box::pin(queue.drive(writer, 1));
+            poll_fn(|context| Poll::Ready(drive.as_mut().poll(context).is_pending())).await;
+            for _ in 0..sent {
+                queue.push(entry(1 << 20));
+                queue.send();
+            }
+            drive.await
+        };
+        let listens = async {
+            let mut received = BytesMut::new();
+            let whole = sent * (1 << 20);
+            while received.len() < whole {
+                let count = peer.read_buf(&mut received).await.expect("a connection");
+                assert!(count > 0, "the end after {} bytes", received.len());
+            }
+            let received = messages(received.freeze());
+            assert_eq!(received, vec![entry(1 << 20); sent]);
+            drop(peer);
+        };
+        let ((), _) = tokio::join!(listens, async {
+            tokio::select! {
+                _ = speaker => {}
+                _ = end(reader) => {}
+            }
+        });
+        queue.push(heartbeat(1));
+        queue.send();
+        assert_eq!(take(&queue), [heartbeat(1)], "it waits for a connection");
     }
 }
