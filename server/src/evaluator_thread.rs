@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command::Outcome;
-use crossbeam_channel::{Receiver, Select, Sender};
+use crossbeam_channel::Receiver;
 use evaluator::{ConnectionId, Evaluator, Input, Now, Outcomes, Output};
 use raft::{Fetch, Fetched, Seating, ServerId, Timestamp, Write, WriteId};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, info, warn};
 use wire::Identity;
 
+use crate::bell::{self, Bell, Sender};
 use crate::client::FromClient;
 use crate::clock::Clock;
 use crate::peer::{FromPeer, Queue};
@@ -37,6 +38,8 @@ pub(crate) enum Control {
 /// Where inputs come from and outputs go.
 #[derive(Debug)]
 pub(crate) struct Channels {
+    /// Of all that this thread receives from.
+    pub(crate) bell: Bell,
     pub(crate) control: Receiver<Control>,
     /// Never full: one place at most for each write under way, and the log writer reports only the
     /// last of those that it synced together.
@@ -48,7 +51,7 @@ pub(crate) struct Channels {
     /// Bounded by what the core has unpersisted: clients are left alone above a limit, and a
     /// leader sends no more than its window.
     pub(crate) writes: Sender<Write>,
-    pub(crate) fetches: Sender<Fetch>,
+    pub(crate) fetches: crossbeam_channel::Sender<Fetch>,
     pub(crate) queues: BTreeMap<ServerId, Arc<Queue>>,
     pub(crate) publisher: Publisher,
 }
@@ -112,6 +115,7 @@ impl EvaluatorThread {
 
     /// Takes turns until it is told to stop.
     pub(crate) fn run(mut self) {
+        self.channels.bell.attach();
         while !self.stops {
             let now = self.clock.now();
             if let Some(gap) = self.pauses.begin(now.monotonic) {
@@ -238,18 +242,8 @@ impl EvaluatorThread {
             false => self.evaluator.next_deadline(),
         };
         let until = deadline.min(now + published::INTERVAL);
-        let timeout = until.since(self.clock.monotonic());
-        let mut select = Select::new();
-        select.recv(&self.channels.persisted);
-        select.recv(&self.channels.fetched);
-        select.recv(&self.channels.peers);
-        select.recv(&self.channels.control);
-        if !in_grace && self.evaluator.takes_clients() {
-            select.recv(&self.channels.clients);
-        }
-        if select.ready_timeout(timeout).is_err() {
-            self.pauses.expected = until;
-        }
+        bell::wait_timeout(until.since(self.clock.monotonic()));
+        self.pauses.expected = until.min(self.clock.monotonic());
     }
 
     /// Shows the others what they act on, if it has changed or is old.

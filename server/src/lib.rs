@@ -2,6 +2,7 @@
 //! nothing clever.
 
 mod arguments;
+mod bell;
 mod client;
 mod clock;
 mod error;

@@ -2,22 +2,25 @@
 //! ends the process: what is on disk is not known any more, and only the next start can tell
 //! (rule 7).
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, TryRecvError};
 use raft::{Fetch, Fetched, Write, WriteId};
 use wal::{DirectoryDisk, Error, Reader, Wal};
 
+use crate::bell::{self, Bell, Sender};
 use crate::fatal;
 
 /// Writes are put together until they are this long: one sync serves them all.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// Appends what comes in, syncs once for all that was waiting, and reports the last. Ends when
-/// there is no evaluator any more.
+/// Appends what comes in, syncs once for all that was waiting, and reports the last. `bell` is that
+/// of `writes`. Ends when there is no evaluator any more.
 pub(crate) fn write(
     mut wal: Wal<DirectoryDisk>,
     writes: &Receiver<Write>,
+    bell: &Bell,
     persisted: &Sender<WriteId>,
 ) {
+    bell.attach();
     let result = run(&mut wal, writes, persisted).and_then(|()| wal.close());
     if let Err(error) = result {
         fatal::end(&error);
@@ -55,14 +58,14 @@ fn next(
     writes: &Receiver<Write>,
     prepares: &mut bool,
 ) -> Result<Option<Write>, Error> {
-    while *prepares {
+    loop {
         match writes.try_recv() {
             Ok(write) => return Ok(Some(write)),
             Err(TryRecvError::Disconnected) => return Ok(None),
-            Err(TryRecvError::Empty) => *prepares = wal.prepare_next()?,
+            Err(TryRecvError::Empty) if *prepares => *prepares = wal.prepare_next()?,
+            Err(TryRecvError::Empty) => bell::wait(),
         }
     }
-    Ok(writes.recv().ok())
 }
 
 fn payload_bytes(write: &Write) -> usize {

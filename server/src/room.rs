@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
+
+use crate::bell::{self, Bell, Sender};
 
 /// Room is counted in units of this size, and everything takes at least one.
 const UNIT_BYTES: usize = 4 << 10;
@@ -33,10 +35,10 @@ pub(crate) struct RoomSender<T> {
     sender: Sender<Reserved<T>>,
 }
 
-/// A channel in which values of up to `bytes_max` bytes wait.
-pub(crate) fn channel<T>(bytes_max: usize) -> (RoomSender<T>, Receiver<Reserved<T>>) {
+/// A channel in which values of up to `bytes_max` bytes wait, with the bell of its receiver.
+pub(crate) fn channel<T>(bytes_max: usize, bell: &Bell) -> (RoomSender<T>, Receiver<Reserved<T>>) {
     let units_max = bytes_max / UNIT_BYTES;
-    let (sender, receiver) = crossbeam_channel::bounded(units_max);
+    let (sender, receiver) = bell::bounded(units_max, bell);
     let sender = RoomSender {
         room: Arc::new(Semaphore::new(units_max)),
         units_max,
@@ -96,7 +98,7 @@ mod tests {
 
     #[tokio::test]
     async fn room_is_bounded_in_bytes_and_free_again_once_a_value_was_taken() {
-        let (sender, receiver) = channel(4 * UNIT_BYTES);
+        let (sender, receiver) = channel(4 * UNIT_BYTES, &Bell::default());
         let first = sender.reserve(1).await;
         let second = sender.reserve(2 * UNIT_BYTES + 1).await;
         assert!(sender.send(first, "first"));
@@ -113,7 +115,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_larger_than_the_channel_takes_all_of_it() {
-        let (sender, receiver) = channel(2 * UNIT_BYTES);
+        let (sender, receiver) = channel(2 * UNIT_BYTES, &Bell::default());
         let room = sender.reserve(100 * UNIT_BYTES).await;
         assert!(sender.send(room, ()));
         drop(receiver.recv());

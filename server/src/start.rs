@@ -5,7 +5,6 @@ use std::thread;
 use std::time::Duration;
 
 use cluster::Settings;
-use crossbeam_channel::Sender;
 use evaluator::{Config, Evaluator, Member};
 use raft::{Seating, ServerId};
 use rand::TryRng;
@@ -19,6 +18,7 @@ use wal::{DirectoryDisk, Opened, Options, Wal};
 use wire::Identity;
 
 use crate::arguments::Service;
+use crate::bell::{self, Bell, Sender};
 use crate::client::{self, Clients, Counters};
 use crate::clock::Clock;
 use crate::error::Error;
@@ -212,15 +212,17 @@ impl Parts {
         let clock = self.view.clock;
         let config = config(&self.service, opened, random()?);
         let evaluator = Evaluator::new(config, opened.recovered.clone(), clock.now());
-        let (to_clients, clients) = room::channel(CLIENTS_BYTES_MAX);
-        let (to_peers, peers) = room::channel(PEERS_BYTES_MAX);
-        let (control, from_control) = crossbeam_channel::unbounded();
-        let (to_persisted, persisted) = crossbeam_channel::unbounded();
-        let (writes, from_writes) = crossbeam_channel::unbounded();
+        let (bell, log_bell) = (Bell::default(), Bell::default());
+        let (to_clients, clients) = room::channel(CLIENTS_BYTES_MAX, &bell);
+        let (to_peers, peers) = room::channel(PEERS_BYTES_MAX, &bell);
+        let (control, from_control) = bell::unbounded(&bell);
+        let (to_persisted, persisted) = bell::unbounded(&bell);
+        let (writes, from_writes) = bell::unbounded(&log_bell);
         let (fetches, from_fetches) = crossbeam_channel::unbounded();
-        let (to_fetched, fetched) = crossbeam_channel::unbounded();
+        let (to_fetched, fetched) = bell::unbounded(&bell);
         let queues = self.peers.iter();
         let channels = Channels {
+            bell,
             control: from_control,
             persisted,
             fetched,
@@ -245,7 +247,7 @@ impl Parts {
         let threads = vec![
             spawn("quorate-evaluator", move || evaluator_thread.run())?,
             spawn("quorate-log", move || {
-                log_writer_thread::write(wal, &from_writes, &to_persisted);
+                log_writer_thread::write(wal, &from_writes, &log_bell, &to_persisted);
             })?,
             spawn("quorate-log-read", move || {
                 log_writer_thread::read_back(&reader, &from_fetches, &to_fetched);

@@ -1,0 +1,150 @@
+//! Channels to a thread that waits for several of them at once.
+//!
+//! What crossbeam does while nothing comes, in `recv` and in `Select` alike, is to spin and then to
+//! give up its time slice over and over before it sleeps. With more threads at work than there are
+//! cores each of these is a switch to another thread and back, and all wait longer for their turn.
+//! So a thread that has found its channels empty sleeps at once, and whoever sends wakes it.
+
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, SendError, TrySendError};
+
+/// Wakes one thread. A ring while the thread is awake makes its next wait end at once, so that
+/// nothing is missed between a look at the channels and the wait.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bell(Arc<OnceLock<Thread>>);
+
+impl Bell {
+    /// The bell wakes the calling thread from now on. Called once, before the thread first looks at
+    /// its channels.
+    pub(crate) fn attach(&self) {
+        self.0.get_or_init(thread::current);
+    }
+
+    fn ring(&self) {
+        if let Some(thread) = self.0.get() {
+            thread.unpark();
+        }
+    }
+}
+
+/// Sleeps until the bell of this thread is rung. May return early.
+pub(crate) fn wait() {
+    thread::park();
+}
+
+/// As `wait`, but no longer than this.
+pub(crate) fn wait_timeout(timeout: Duration) {
+    thread::park_timeout(timeout);
+}
+
+/// Rings after each send, and when it is gone: then the channel's end is to be noticed.
+#[derive(Debug)]
+pub(crate) struct Sender<T> {
+    // Dropped in this order.
+    sender: crossbeam_channel::Sender<T>,
+    bell: LastRing,
+}
+
+#[derive(Clone, Debug)]
+struct LastRing(Bell);
+
+impl Drop for LastRing {
+    fn drop(&mut self) {
+        self.0.ring();
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Sender<T> {
+        Sender {
+            sender: self.sender.clone(),
+            bell: self.bell.clone(),
+        }
+    }
+}
+
+/// A channel without a bound, for what is bounded elsewhere.
+pub(crate) fn unbounded<T>(bell: &Bell) -> (Sender<T>, Receiver<T>) {
+    with_bell(crossbeam_channel::unbounded(), bell)
+}
+
+/// A channel that holds so many.
+pub(crate) fn bounded<T>(count_max: usize, bell: &Bell) -> (Sender<T>, Receiver<T>) {
+    with_bell(crossbeam_channel::bounded(count_max), bell)
+}
+
+fn with_bell<T>(
+    (sender, receiver): (crossbeam_channel::Sender<T>, Receiver<T>),
+    bell: &Bell,
+) -> (Sender<T>, Receiver<T>) {
+    let bell = LastRing(bell.clone());
+    (Sender { sender, bell }, receiver)
+}
+
+impl<T> Sender<T> {
+    /// Sends into an unbounded channel.
+    ///
+    /// # Errors
+    /// When nobody receives any more.
+    pub(crate) fn send(&self, value: T) -> Result<(), SendError<T>> {
+        self.sender.send(value)?;
+        self.bell.0.ring();
+        Ok(())
+    }
+
+    /// Sends without waiting for room.
+    ///
+    /// # Errors
+    /// When there is no room, or nobody receives any more.
+    pub(crate) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        self.sender.try_send(value)?;
+        self.bell.0.ring();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::TryRecvError;
+
+    use super::*;
+
+    /// Counts what comes, asleep whenever nothing does, until all senders are gone.
+    fn count(bell: &Bell, first: &Receiver<u64>, second: &Receiver<u64>) -> u64 {
+        bell.attach();
+        let mut count = 0;
+        loop {
+            match (first.try_recv(), second.try_recv()) {
+                (Err(TryRecvError::Disconnected), Err(TryRecvError::Disconnected)) => return count,
+                (Err(_), Err(_)) => wait(),
+                (one, other) => count += u64::from(one.is_ok()) + u64::from(other.is_ok()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_asleep_misses_neither_a_value_nor_the_end() {
+        let bell = Bell::default();
+        let (first, from_first) = unbounded(&bell);
+        let (second, from_second) = bounded(1, &bell);
+        thread::scope(|scope| {
+            let counter = scope.spawn(|| count(&bell, &from_first, &from_second));
+            scope.spawn(move || {
+                for value in 0..10_000 {
+                    first.send(value).expect("somebody receives");
+                }
+            });
+            scope.spawn(move || {
+                let mut sent = 0;
+                while sent < 10_000 {
+                    sent += u64::from(second.try_send(sent).is_ok());
+                }
+            });
+            let count = counter.join().expect("nothing panics there");
+            assert_eq!(count, 20_000);
+        });
+    }
+}
