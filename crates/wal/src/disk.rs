@@ -14,6 +14,12 @@ use rustix::io::Errno;
 
 use crate::error::Error;
 
+/// Disks read and write multiples of this size, or of a divisor of it.
+pub(crate) const BLOCK_BYTES: u64 = 4096;
+
+/// The most that is copied for a write past the page cache at a time.
+const DIRECT_BYTES_MAX: usize = 1 << 20;
+
 /// One directory without folders in it. Names are plain file names.
 ///
 /// What is written is durable after `sync` of its file, and what is created, renamed or removed
@@ -54,7 +60,7 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Fills the buffer; an error if the file ends before.
     fn read_at(&self, file: &Self::File, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Writes all of it.
+    /// Writes all of it. Whole blocks of 4096 bytes take the least effort.
     fn write_at(&self, file: &Self::File, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// Makes what was written to this file durable, its length too.
@@ -68,6 +74,18 @@ pub struct DirectoryDisk {
     directory: OwnedFd,
     /// Held while it is open.
     lock: Mutex<Option<OwnedFd>>,
+    /// Where bytes are put that are written past the page cache.
+    aligned: Mutex<Aligned>,
+}
+
+/// An open file of a `DirectoryDisk`. What is read comes through the page cache, and what is no
+/// whole number of blocks goes through it; whole blocks go past it. To have the cache write them
+/// back at each sync costs twice the time of a processor, and a third more until it is done.
+#[derive(Debug)]
+pub struct DirectoryFile {
+    cached: File,
+    /// `None` where the file system has no such way.
+    direct: Option<File>,
 }
 
 impl DirectoryDisk {
@@ -103,7 +121,18 @@ impl DirectoryDisk {
             path: path.to_path_buf(),
             directory,
             lock: Mutex::new(None),
+            aligned: Mutex::default(),
         })
+    }
+
+    fn open_file(&self, name: &str, flags: OFlags) -> io::Result<DirectoryFile> {
+        let cached = self.open_with(name, flags)?.into();
+        let direct = match self.open_with(name, OFlags::DIRECT) {
+            Ok(direct) => Some(direct.into()),
+            Err(error) if is_invalid(&error) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(DirectoryFile { cached, direct })
     }
 
     fn open_with(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
@@ -115,7 +144,7 @@ impl DirectoryDisk {
 }
 
 impl Disk for DirectoryDisk {
-    type File = File;
+    type File = DirectoryFile;
 
     fn path(&self) -> &Path {
         &self.path
@@ -144,16 +173,16 @@ impl Disk for DirectoryDisk {
         Ok(names)
     }
 
-    fn open(&self, name: &str) -> io::Result<File> {
-        Ok(self.open_with(name, OFlags::empty())?.into())
+    fn open(&self, name: &str) -> io::Result<DirectoryFile> {
+        self.open_file(name, OFlags::empty())
     }
 
-    fn create(&self, name: &str) -> io::Result<File> {
+    fn create(&self, name: &str) -> io::Result<DirectoryFile> {
         match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(self.open_with(name, OFlags::CREATE | OFlags::EXCL)?.into())
+        self.open_file(name, OFlags::CREATE | OFlags::EXCL)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -177,11 +206,12 @@ impl Disk for DirectoryDisk {
         Ok(rustix::fs::fsync(&self.directory)?)
     }
 
-    fn length(&self, file: &File) -> io::Result<u64> {
-        Ok(file.metadata()?.len())
+    fn length(&self, file: &DirectoryFile) -> io::Result<u64> {
+        Ok(file.cached.metadata()?.len())
     }
 
-    fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, file: &DirectoryFile, bytes: u64) -> io::Result<()> {
+        let file = &file.cached;
         let reserved = rustix::io::retry_on_intr(|| {
             rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes)
         });
@@ -191,16 +221,53 @@ impl Disk for DirectoryDisk {
         }
     }
 
-    fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        file.read_exact_at(buffer, offset)
+    fn read_at(&self, file: &DirectoryFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        file.cached.read_exact_at(buffer, offset)
     }
 
-    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        file.write_all_at(bytes, offset)
+    fn write_at(&self, file: &DirectoryFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let whole_blocks = (offset | bytes.len() as u64).is_multiple_of(BLOCK_BYTES);
+        let Some(direct) = file.direct.as_ref().filter(|_| whole_blocks) else {
+            return file.cached.write_all_at(bytes, offset);
+        };
+        let mut aligned = self.aligned.lock().expect("no holder of this lock panics");
+        for (chunk, at) in bytes.chunks(DIRECT_BYTES_MAX).zip(0..) {
+            let offset = offset + at * DIRECT_BYTES_MAX as u64;
+            match direct.write_all_at(aligned.copy(chunk), offset) {
+                Ok(()) => {}
+                // The device has larger blocks. Nothing of it was written.
+                Err(error) if is_invalid(&error) => file.cached.write_all_at(chunk, offset)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
-    fn sync(&self, file: &File) -> io::Result<()> {
+    fn sync(&self, file: &DirectoryFile) -> io::Result<()> {
         // Not the standard library's, which tries again when it is interrupted (rule 7).
-        Ok(rustix::fs::fdatasync(file)?)
+        Ok(rustix::fs::fdatasync(&file.cached)?)
+    }
+}
+
+fn is_invalid(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+}
+
+/// Memory in which bytes start at a multiple of `BLOCK_BYTES`.
+#[derive(Debug, Default)]
+struct Aligned(Vec<u8>);
+
+impl Aligned {
+    /// A copy of these bytes, at most `DIRECT_BYTES_MAX`.
+    fn copy(&mut self, bytes: &[u8]) -> &[u8] {
+        let block_bytes = BLOCK_BYTES as usize;
+        self.0.resize(DIRECT_BYTES_MAX + block_bytes, 0);
+        let start = self.0.as_ptr().align_offset(block_bytes);
+        let place = self
+            .0
+            .get_mut(start..start + bytes.len())
+            .expect("there is a block more than the most that is copied");
+        place.copy_from_slice(bytes);
+        place
     }
 }

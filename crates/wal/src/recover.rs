@@ -31,7 +31,7 @@ use crate::record::{
     is_zero, zero_parts,
 };
 use crate::segment::{
-    Identity, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, Unreadable, parse_name,
+    Identity, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, Unreadable, block_start, parse_name,
 };
 use crate::window::Window;
 
@@ -198,7 +198,10 @@ impl<D: Disk> Scan<'_, D> {
             }
         }
         self.steps.clear();
+        let tail_start = block_start(whole);
+        let tail = window.bytes(tail_start, (whole - tail_start) as usize)?;
         let segment = Segment {
+            tail: tail.to_vec(),
             file: window.file,
             header: *header,
             end: whole,

@@ -27,7 +27,7 @@
 use bytes::{Buf, BufMut};
 use raft::{ClusterId, HardState, Index, Instance, Position, ServerId, Term};
 
-use crate::disk::Disk;
+use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::{Error, Problem};
 use crate::record::{Chain, HEADER_BYTES, Record, checksum, header_start, is_zero, lay_out};
 
@@ -197,6 +197,9 @@ pub(crate) struct Segment<F> {
     pub(crate) header: SegmentHeader,
     /// Where the next record may start: a multiple of 8. Everything behind it is zeros.
     pub(crate) end: u64,
+    /// What lies before `end` in its block: it is written again with what follows, so that whole
+    /// blocks are written always.
+    pub(crate) tail: Vec<u8>,
     /// Up to here, `end` or more, zeros were written and synced: syncing what overwrites them is
     /// cheaper than syncing what was only reserved, whose state the file system has to note down.
     pub(crate) zeroed: u64,
@@ -223,7 +226,12 @@ pub(crate) fn bytes_for(batch_bytes: u64) -> u64 {
     // Behind the batch comes the end record, which may have to start at the next sector.
     let end = 2 * HEADER_BYTES as u64;
     let needed = SEGMENT_HEADER_BYTES as u64 + hard_state + batch_bytes + end;
-    needed.next_multiple_of(4096)
+    needed.next_multiple_of(BLOCK_BYTES)
+}
+
+/// Where the block with this offset starts.
+pub(crate) fn block_start(offset: u64) -> u64 {
+    offset / BLOCK_BYTES * BLOCK_BYTES
 }
 
 /// Makes a segment with its header and the hard state in it, all durable before it has its name.
@@ -254,10 +262,14 @@ pub(crate) fn start_segment<D: Disk>(
         &mut bytes,
     );
     let end = bytes.len() as u64;
+    let (_, tail) = bytes.split_at(block_start(end) as usize);
+    let tail = tail.to_vec();
+    let mut written = end.next_multiple_of(BLOCK_BYTES);
     if next.zeroed < end {
-        next.zeroed = ZERO_STEP_BYTES.min(header.file_bytes);
-        bytes.resize(next.zeroed as usize, 0);
+        written = written.max(ZERO_STEP_BYTES.min(header.file_bytes));
+        next.zeroed = written;
     }
+    bytes.resize(written as usize, 0);
     let name = header.name();
     disk.write_at(&next.file, &bytes, 0)
         .map_err(Error::io(disk, NEXT_NAME, "write"))?;
@@ -271,6 +283,7 @@ pub(crate) fn start_segment<D: Disk>(
         file: next.file,
         header,
         end,
+        tail,
         zeroed: next.zeroed,
     };
     Ok((segment, chain))
@@ -289,7 +302,8 @@ pub(crate) fn create_next<D: Disk>(disk: &D, bytes: u64) -> Result<Next<D::File>
     })
 }
 
-/// Writes zeros from here on, up to the next step, and makes them durable. Returns how far.
+/// Writes zeros from the next block on, up to the next step, and makes them durable. Returns how
+/// far.
 pub(crate) fn write_zeros<D: Disk>(
     disk: &D,
     file: &D::File,
@@ -297,6 +311,7 @@ pub(crate) fn write_zeros<D: Disk>(
     from: u64,
     file_bytes: u64,
 ) -> Result<u64, Error> {
+    let from = from.next_multiple_of(BLOCK_BYTES).min(file_bytes);
     let to = (from + 1).next_multiple_of(ZERO_STEP_BYTES).min(file_bytes);
     disk.write_at(file, &vec![0; (to - from) as usize], from)
         .map_err(Error::io(disk, name, "write zeros into"))?;

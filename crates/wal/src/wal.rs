@@ -10,14 +10,15 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::contents::Contents;
-use crate::disk::Disk;
+use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::Error;
 use crate::meta::{self, Mark};
 use crate::reader::{Place, Places, Reader, Shared};
 use crate::record::{Chain, ENTRY_BYTES_MAX, Kind, Record, lay_out};
 use crate::recover::{Log, Torn, recover};
 use crate::segment::{
-    NEXT_NAME, Next, Segment, SegmentHeader, bytes_for, create_next, start_segment, write_zeros,
+    NEXT_NAME, Next, Segment, SegmentHeader, block_start, bytes_for, create_next, start_segment,
+    write_zeros,
 };
 
 /// The usual length of a segment.
@@ -109,7 +110,7 @@ impl<D: Disk> Wal<D> {
     pub fn open(disk: D, options: Options) -> Result<(Wal<D>, Opened), Error> {
         let segment_bytes = options.segment_bytes;
         assert!(
-            segment_bytes >= SEGMENT_BYTES_MIN && segment_bytes.is_multiple_of(4096),
+            segment_bytes >= SEGMENT_BYTES_MIN && segment_bytes.is_multiple_of(BLOCK_BYTES),
             "segments of {segment_bytes} bytes",
         );
         lock(&disk)?;
@@ -324,6 +325,7 @@ impl<D: Disk> Wal<D> {
         let batch = self.synced.batch + 1;
         let mut chain = self.synced.chain;
         self.buffer.clear();
+        self.buffer.extend_from_slice(&segment.tail);
         let starts = lay_out(
             records,
             batch,
@@ -332,22 +334,27 @@ impl<D: Disk> Wal<D> {
             &mut chain,
             &mut self.buffer,
         );
-        let end = segment.end + self.buffer.len() as u64;
+        let start = block_start(segment.end);
+        let end = start + self.buffer.len() as u64;
         assert!(
             end <= segment.header.file_bytes,
             "a batch up to {end} in a segment of {}",
             segment.header.file_bytes
         );
-        let mut written = end;
-        if end > segment.zeroed {
-            written = end
-                .next_multiple_of(ZERO_BESIDE_BYTES)
-                .min(segment.header.file_bytes);
-            self.buffer.resize((written - segment.end) as usize, 0);
-        }
+        let tail_start = block_start(end);
+        let (_, tail) = self.buffer.split_at((tail_start - start) as usize);
+        segment.tail.clear();
+        segment.tail.extend_from_slice(tail);
+        let beside = if end > segment.zeroed {
+            ZERO_BESIDE_BYTES
+        } else {
+            BLOCK_BYTES
+        };
+        let written = end.next_multiple_of(beside).min(segment.header.file_bytes);
+        self.buffer.resize((written - start) as usize, 0);
         let disk = &self.shared.disk;
         let name = segment.header.name();
-        disk.write_at(&segment.file, &self.buffer, segment.end)
+        disk.write_at(&segment.file, &self.buffer, start)
             .map_err(Error::io(disk, &name, "write"))?;
         disk.sync(&segment.file)
             .map_err(Error::io(disk, &name, "sync"))?;

@@ -307,3 +307,33 @@ fn the_usual_segment_is_reserved_and_not_written_at_the_first_start() {
     let length = segment.metadata().expect("it is there").len();
     assert_eq!(length, SEGMENT_BYTES);
 }
+
+#[test]
+fn whole_blocks_and_parts_of_them_are_read_back_as_they_were_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = DirectoryDisk::open(directory.path()).expect("it can be opened");
+    let file = disk.create("file").expect("it can be made");
+    let mut expected = vec![0; 3 << 20];
+    disk.allocate(&file, expected.len() as u64)
+        .expect("there is room");
+    let writes = [
+        (0, 2 << 20),
+        (100, 50),
+        (4096, 4096),
+        (4096, 4097),
+        (8191, 4096),
+        (1 << 20, 4096 + (1 << 20)),
+        ((3 << 20) - 4096, 4096),
+    ];
+    for (write, (offset, length)) in (1..).zip(writes) {
+        let bytes = vec![write; length];
+        disk.write_at(&file, &bytes, offset as u64)
+            .expect("it can be written");
+        expected[offset..offset + length].copy_from_slice(&bytes);
+        let mut found = vec![0; expected.len()];
+        disk.read_at(&file, &mut found, 0).expect("it can be read");
+        assert!(found == expected, "after {length} bytes at {offset}");
+    }
+    disk.sync(&file).expect("it can be synced");
+    assert_eq!(disk.length(&file).expect("it is there"), 3 << 20);
+}
