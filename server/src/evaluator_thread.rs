@@ -26,6 +26,9 @@ const PEER_MESSAGES_MAX: usize = 4096;
 /// The most batches of clients in one turn, so that peers are not kept waiting.
 const BATCHES_MAX: usize = 1024;
 
+/// How long clients are not listened to when what they say would wait anyway.
+const CLIENTS_LEFT: Duration = Duration::from_micros(200);
+
 /// What the server asks of the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Control {
@@ -241,7 +244,15 @@ impl EvaluatorThread {
             true => self.pauses.until,
             false => self.evaluator.next_deadline(),
         };
-        let until = deadline.min(now + published::INTERVAL);
+        let mut until = deadline.min(now + published::INTERVAL);
+        let leaves_clients = self.evaluator.leaves_clients();
+        if leaves_clients {
+            until = until.min(now + CLIENTS_LEFT);
+        }
+        let heeds_clients = self.channels.bell.heed_soft(!leaves_clients);
+        if heeds_clients && !self.channels.clients.is_empty() {
+            return;
+        }
         bell::wait_timeout(until.since(self.clock.monotonic()));
         self.pauses.expected = until.min(self.clock.monotonic());
     }

@@ -213,7 +213,7 @@ impl Parts {
         let config = config(&self.service, opened, random()?);
         let evaluator = Evaluator::new(config, opened.recovered.clone(), clock.now());
         let (bell, log_bell) = (Bell::default(), Bell::default());
-        let (to_clients, clients) = room::channel(CLIENTS_BYTES_MAX, &bell);
+        let (to_clients, clients) = room::channel(CLIENTS_BYTES_MAX, &bell.soft());
         let (to_peers, peers) = room::channel(PEERS_BYTES_MAX, &bell);
         let (control, from_control) = bell::unbounded(&bell);
         let (to_persisted, persisted) = bell::unbounded(&bell);

@@ -1,5 +1,7 @@
 //! A turn: inputs in, one proposal, one look at what Raft says, outcomes out.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use command::{CodecError, Outcome, PayloadEncoder, Preamble, Write, decode};
 use raft::{Entry, EntryKind, Raft, ReadId, Recovered, Term, Timestamp};
@@ -9,6 +11,14 @@ use crate::io::{Config, Input, Now, Output};
 use crate::log_time::LogClock;
 use crate::status::Status;
 use crate::waiting::{Owner, Takes, Waiting};
+
+/// While more writes are under way than wait, those that wait are kept for one entry, since an
+/// entry costs every server a frame, a sync and a turn; but no longer than this, and no more.
+const GATHER_TIME_MAX: Duration = Duration::from_millis(2);
+const GATHER_BYTES_MAX: usize = 128 << 10;
+
+/// From so many commands under way on, clients are not listened to all the time.
+const LEAVES_CLIENTS_MIN: usize = 16;
 
 /// One server's part of one Raft group.
 #[derive(Debug)]
@@ -21,6 +31,8 @@ pub struct Evaluator {
     item_bytes_max: u32,
     unsettled_bytes_max: usize,
     now: Now,
+    /// When the last entry of commands was proposed.
+    proposed_at: Timestamp,
     /// The term in which this server leads and has its majority, as of the end of the last turn.
     leads: Option<Term>,
     /// The server is about to stop: no more writes are taken.
@@ -48,6 +60,7 @@ impl Evaluator {
             item_bytes_max: u32::try_from(config.item_bytes_max).unwrap_or(u32::MAX),
             unsettled_bytes_max: config.limits.unsettled_bytes_max,
             now,
+            proposed_at: Timestamp(0),
             leads: None,
             stopping: false,
             untidy: false,
@@ -89,7 +102,9 @@ impl Evaluator {
     /// server differ from the others for good.
     pub fn take_output(&mut self, now: Now) -> Output {
         self.at(now);
-        self.propose();
+        if self.gathers_until().is_none() {
+            self.propose();
+        }
         self.ask_to_read();
         let output = self.raft.take_output();
         self.answers.view = self.raft.status();
@@ -116,13 +131,12 @@ impl Evaluator {
     /// there is more to do at once.
     #[must_use]
     pub fn next_deadline(&self) -> Timestamp {
-        let proposes_next = self.may_propose() && self.waiting.staged_bytes() > 0;
-        if self.untidy || proposes_next {
+        if self.untidy {
             return self.now.monotonic;
         }
         let raft = self.raft.next_deadline();
         raft.min(self.waiting.next_deadline())
-            .min(self.due_deadline())
+            .min(self.proposal_deadline())
     }
 
     /// Whether batches of clients are to be given to `step`: false while this server leads and too
@@ -134,6 +148,15 @@ impl Evaluator {
         let unsettled = view.unpersisted_bytes.max(view.uncommitted_bytes);
         let unsettled = unsettled.max(self.waiting.staged_bytes());
         self.leads.is_none() || unsettled <= self.unsettled_bytes_max
+    }
+
+    /// Whether what clients send next may just as well be given to `step` together, a fraction of a
+    /// millisecond later: many commands are under way already, and writes are being gathered or a
+    /// round of reads is. To be woken for each costs more than carrying it out.
+    #[must_use]
+    pub fn leaves_clients(&self) -> bool {
+        self.waiting.owed() >= LEAVES_CLIENTS_MIN
+            && (self.gathers_until().is_some() || self.waiting.has_reads_under_way())
     }
 
     /// True when a server that was told to hand over (`Input::Transfer`) may end: it does not lead
@@ -190,6 +213,17 @@ impl Evaluator {
         self.takes().writes && self.answers.view.serves
     }
 
+    /// Until when writes are kept for one entry with those that come next.
+    fn gathers_until(&self) -> Option<Timestamp> {
+        let staged = self.waiting.staged();
+        let commit_index = self.raft.status().commit_index;
+        let until = self.proposed_at + GATHER_TIME_MAX;
+        let gathers = self.now.monotonic < until
+            && staged < self.waiting.under_way(commit_index)
+            && self.waiting.staged_bytes() < GATHER_BYTES_MAX;
+        gathers.then_some(until)
+    }
+
     /// Hands leadership over. What was taken before is proposed first, so that it is answered.
     fn transfer(&mut self) {
         self.propose();
@@ -227,6 +261,7 @@ impl Evaluator {
         let proposal = raft::Input::Propose(payload);
         match self.raft.step(self.now.monotonic, proposal) {
             Some(position) => {
+                self.proposed_at = self.now.monotonic;
                 self.clock.stamped(self.now, log_time);
                 self.answers.clock_held_back = self.clock.held_back();
                 self.waiting.proposed(position, owners);
@@ -249,10 +284,16 @@ impl Evaluator {
         (due > self.clock.last().seconds()).then_some(due)
     }
 
-    /// When `is_due` will be true.
-    fn due_deadline(&self) -> Timestamp {
+    /// When there will be something to propose.
+    fn proposal_deadline(&self) -> Timestamp {
         if !self.may_propose() {
             return Timestamp::NEVER;
+        }
+        if let Some(until) = self.gathers_until() {
+            return until;
+        }
+        if self.waiting.staged() > 0 {
+            return self.now.monotonic;
         }
         let Some(due) = self.awaited_second() else {
             return Timestamp::NEVER;

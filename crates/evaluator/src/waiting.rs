@@ -253,6 +253,14 @@ impl Waiting {
         self.by_id.len()
     }
 
+    pub(crate) fn has_reads_under_way(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    pub(crate) fn staged(&self) -> usize {
+        self.staged.len()
+    }
+
     pub(crate) fn staged_bytes(&self) -> usize {
         self.staged_bytes
     }
@@ -275,6 +283,15 @@ impl Waiting {
             self.proposed_below = last.number + 1;
         }
         self.proposals.push_back(Proposal { position, owners });
+    }
+
+    /// Writes in proposed entries that are not committed, as far as this index is.
+    pub(crate) fn under_way(&self, commit_index: Index) -> usize {
+        let entries = self.proposals.iter().rev();
+        entries
+            .take_while(|proposal| proposal.position.index > commit_index)
+            .map(|proposal| proposal.owners.len())
+            .sum()
     }
 
     /// An entry was not taken: its owners' connections are refused at the end of the turn.
