@@ -21,13 +21,18 @@ impl Clock {
 
     /// Both clocks, read now.
     pub(crate) fn now(&self) -> Now {
+        Now {
+            monotonic: self.monotonic(),
+            wall: Clock::wall(),
+        }
+    }
+
+    /// The wall clock.
+    pub(crate) fn wall() -> LogTime {
         let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
-        Now {
-            monotonic: self.monotonic(),
-            wall: LogTime(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
-        }
+        LogTime(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// The time since this clock was made. It starts at 1 ns, so that 0 is before any of its times.

@@ -175,6 +175,7 @@ impl EvaluatorThread {
             };
             let input = match reserved.value {
                 FromPeer::Message(message) => Input::Message(message),
+                FromPeer::Clock(peer, wall) => Input::PeerClock(peer, wall),
                 FromPeer::Connected(peer) => Input::Connected(peer),
             };
             self.evaluator.step(now, input);
@@ -312,6 +313,18 @@ fn tell_changes(old: &evaluator::Status, new: &evaluator::Status) {
         warn!("has lost its majority in term {term}");
     } else if leads(old) && !leads(new) {
         info!("leads no more, the term is {term}");
+    }
+    if new.clock_held_back > old.clock_held_back {
+        warn!(
+            "its wall clock jumped ahead: items expire by at most 10 s of the jump in term {term}"
+        );
+    }
+    if let (None, Some(ms)) = (old.clock_far_off_ms, new.clock_far_off_ms) {
+        let way = if ms < 0 { "behind" } else { "ahead of" };
+        let minutes = ms.unsigned_abs() / 60_000;
+        warn!(
+            "its wall clock is {minutes} minutes {way} those of a majority, and items expire by it"
+        );
     }
     match new.leader {
         Some(leader) if leader != new.id && (old.leader, old.term) != (new.leader, term) => {

@@ -18,6 +18,8 @@ pub(crate) struct Answers {
     pub(crate) last_applied: Index,
     /// A copy of `LogClock::held_back`.
     pub(crate) clock_held_back: u64,
+    /// `PeerClocks::far_off_ms`, as of when a peer's clock was last heard of.
+    pub(crate) clock_far_off_ms: Option<i64>,
     id: ServerId,
     members: Vec<Member>,
     item_bytes_max: usize,
@@ -34,6 +36,7 @@ impl Answers {
             now: Timestamp(0),
             last_applied: Index(0),
             clock_held_back: 0,
+            clock_far_off_ms: None,
             id: config.id,
             members: config.members.clone(),
             item_bytes_max: config.item_bytes_max,
@@ -109,13 +112,17 @@ impl Answers {
         }
     }
 
+    pub(crate) fn members_count(&self) -> usize {
+        let configuration = self.view.configuration.as_ref();
+        configuration.map_or(self.members.len(), |it| it.members.len())
+    }
+
     pub(crate) fn status(&self, commands_owed: usize, connections: usize) -> Status {
         let view = &self.view;
         let seats_filled = view.configuration.as_ref().map_or(0, |configuration| {
             let members = configuration.members.iter();
             members.filter(|member| member.seat.is_some()).count()
         });
-        let members = view.configuration.as_ref().map(|it| it.members.len());
         Status {
             id: self.id,
             role: status::role_word(view.role),
@@ -128,7 +135,7 @@ impl Answers {
             persisted_index: view.persisted_index,
             cluster: view.hard_state.seating.cluster(),
             seats_filled,
-            seats_empty: members.unwrap_or(self.members.len()) - seats_filled,
+            seats_empty: self.members_count() - seats_filled,
             commands_owed,
             connections,
             unpersisted_bytes: view.unpersisted_bytes,
@@ -136,6 +143,7 @@ impl Answers {
             store: self.store.counts(),
             log_time: self.store.log_time(),
             clock_held_back: self.clock_held_back,
+            clock_far_off_ms: self.clock_far_off_ms.filter(|_| self.leads()),
             counters: self.counters,
             raft: view.counters,
         }

@@ -9,6 +9,7 @@ use raft::{Entry, EntryKind, Raft, ReadId, Recovered, Term, Timestamp};
 use crate::answers::Answers;
 use crate::io::{Config, Input, Now, Output};
 use crate::log_time::LogClock;
+use crate::peer_clocks::PeerClocks;
 use crate::status::Status;
 use crate::waiting::{Owner, Takes, Waiting};
 
@@ -27,6 +28,7 @@ pub struct Evaluator {
     answers: Answers,
     waiting: Waiting,
     clock: LogClock,
+    peer_clocks: PeerClocks,
     encoder: PayloadEncoder,
     item_bytes_max: u32,
     unsettled_bytes_max: usize,
@@ -56,6 +58,7 @@ impl Evaluator {
             raft,
             waiting: Waiting::new(),
             clock: LogClock::new(now),
+            peer_clocks: PeerClocks::default(),
             encoder: PayloadEncoder::new(),
             item_bytes_max: u32::try_from(config.item_bytes_max).unwrap_or(u32::MAX),
             unsettled_bytes_max: config.limits.unsettled_bytes_max,
@@ -84,6 +87,12 @@ impl Evaluator {
             }
             Input::Transfer => {
                 self.transfer();
+                return;
+            }
+            Input::PeerClock(peer, wall) => {
+                self.peer_clocks.heard(peer, wall, now.wall);
+                let members = self.answers.members_count();
+                self.answers.clock_far_off_ms = self.peer_clocks.far_off_ms(members);
                 return;
             }
             Input::Tick => raft::Input::Tick,

@@ -93,6 +93,8 @@ pub enum Input {
     /// The connection is gone: what it waits for is done without an answer.
     Disconnected(ConnectionId),
     Message(Message),
+    /// What this peer's wall clock shows.
+    PeerClock(ServerId, LogTime),
     Persisted(WriteId),
     Fetched(Fetched),
     /// A connection to this peer was made.

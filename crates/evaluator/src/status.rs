@@ -40,6 +40,9 @@ pub struct Status {
     pub log_time: LogTime,
     /// Leaderships of this server in which its wall clock ran away and was held back (rule 50).
     pub clock_held_back: u64,
+    /// How many milliseconds the wall clock of this server, if it leads, is ahead of those of a
+    /// majority, if that is an hour or more; negative if it is behind (rule 50).
+    pub clock_far_off_ms: Option<i64>,
     pub counters: Counters,
     pub raft: raft::Counters,
 }
@@ -195,6 +198,10 @@ pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
         line("quorate_refused", it.refused),
         line("quorate_outcome_unknown", it.unknown),
         line("quorate_clock_held_back", status.clock_held_back),
+        line(
+            "quorate_clock_far_off_ms",
+            status.clock_far_off_ms.unwrap_or(0),
+        ),
         line("quorate_followers", "redirect"),
     ]
 }

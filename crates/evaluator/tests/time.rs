@@ -112,6 +112,35 @@ fn a_leader_whose_wall_clock_jumps_ahead_takes_ten_seconds_of_it() {
 }
 
 #[test]
+fn a_new_leader_whose_clock_is_an_hour_off_a_majoritys_is_complained_of() {
+    let mut it = Cluster::serving(5);
+    let old = it.leader().unwrap();
+    it.server(old).wall_offset_ms = 9_000_000;
+    it.run_ms(2000);
+    assert_eq!(it.status(old).clock_far_off_ms, Some(9_000_000));
+    it.crash(old);
+    let new = it.await_leader();
+    it.run_ms(100);
+    assert_eq!(
+        it.status(new).clock_far_off_ms,
+        None,
+        "only the old one's is far off"
+    );
+    it.server(new).wall_offset_ms = -5_000_000;
+    it.run_ms(100);
+    assert_eq!(it.status(new).clock_far_off_ms, Some(-5_000_000));
+    let outcomes = it.ask(new, 1, vec![stats()]);
+    assert_eq!(stat(&outcomes[0], "quorate_clock_far_off_ms"), "-5000000");
+    for id in it.others(new).into_iter().filter(|id| *id != old) {
+        assert_eq!(
+            it.status(id).clock_far_off_ms,
+            None,
+            "server {id} does not lead"
+        );
+    }
+}
+
+#[test]
 fn time_in_the_log_does_not_go_back_with_a_leader_whose_clock_is_behind() {
     let mut it = Cluster::serving(3);
     let old = it.leader().unwrap();

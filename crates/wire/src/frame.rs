@@ -38,6 +38,7 @@ const HELLO: u8 = 0;
 const ANSWER: u8 = 1;
 const APPEND_ENTRIES: u8 = 2;
 const MESSAGE: u8 = 3;
+const CLOCK: u8 = 4;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub enum Frame {
     Hello(Hello),
     Answer(Answer),
     Message(GroupId, Message),
+    /// What the sender's wall clock shows: milliseconds since 1970.
+    Clock(u64),
 }
 
 /// Why bytes are no frame. The connection that they came from is of no more use.
@@ -84,6 +87,11 @@ pub fn decode(mut bytes: Bytes) -> Result<Frame, Error> {
         ANSWER => Answer::decode(&mut bytes).map(Frame::Answer),
         APPEND_ENTRIES => Ok(Frame::Message(group, codec::decode_append_entries(bytes)?)),
         MESSAGE => Ok(Frame::Message(group, codec::decode_message(&bytes)?)),
+        CLOCK => match bytes.try_get_u64_le() {
+            Err(_) => Err(Error::Short),
+            Ok(_) if bytes.has_remaining() => Err(Error::Trailing { found: bytes.len() }),
+            Ok(wall_ms) => Ok(Frame::Clock(wall_ms)),
+        },
         found => Err(Error::Kind { found }),
     }
 }
@@ -131,6 +139,19 @@ impl Outgoing {
                 self.tail.put_slice(&body);
             }
         }
+    }
+
+    /// Appends what this server's wall clock shows, in milliseconds since 1970.
+    ///
+    /// # Panics
+    /// If nobody speaks that version.
+    pub fn push_clock(&mut self, version: u8, wall_ms: u64) {
+        assert!(
+            VERSIONS.contains(&version),
+            "version {version} was agreed upon"
+        );
+        self.header(version, CLOCK, GroupId(0), size_of::<u64>());
+        self.tail.put_u64_le(wall_ms);
     }
 
     /// Appends a `Hello`.

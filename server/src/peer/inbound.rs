@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use command::LogTime;
 use raft::ServerId;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -55,6 +56,14 @@ async fn listen(stream: TcpStream, from: ServerId, peers: &Peers) -> io::Result<
         let bytes = frame.len();
         let message = match wire::decode(frame.freeze()) {
             Ok(Frame::Message(GROUP, message)) => message,
+            Ok(Frame::Clock(wall_ms)) => {
+                let room = peers.evaluator.reserve(bytes).await;
+                let clock = FromPeer::Clock(from, LogTime(wall_ms));
+                if !peers.evaluator.send(room, clock) {
+                    return Ok(());
+                }
+                continue;
+            }
             // A group that this release does not know of.
             Ok(Frame::Message(..)) => continue,
             Ok(Frame::Hello(_) | Frame::Answer(_)) => {

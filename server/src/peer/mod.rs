@@ -15,6 +15,7 @@ pub(crate) use queue::Queue;
 
 use std::time::Duration;
 
+use command::LogTime;
 use raft::{GroupId, Message, ServerId};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -32,6 +33,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum FromPeer {
     Message(Message),
+    /// What its wall clock shows.
+    Clock(ServerId, LogTime),
     /// This server has called the peer, who listens.
     Connected(ServerId),
 }

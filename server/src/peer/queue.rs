@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use wire::Outgoing;
 
 use super::GROUP;
+use crate::clock::Clock;
 
 /// Room for AppendEntries. More than the core has under way to one follower.
 const ENTRIES_BYTES_MAX: usize = 16 << 20;
@@ -26,6 +27,9 @@ const URGENT_MAX: usize = 1024;
 
 /// The most of entries that is put in front of an urgent message that comes later.
 const WRITE_BYTES_MAX: usize = 256 << 10;
+
+/// A peer that is told anything urgent is told this often what the wall clock shows (rule 50).
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pieces of one vectored write.
 const PIECES_MAX: usize = 64;
@@ -52,6 +56,8 @@ struct Waiting {
     /// Of `entries`.
     bytes: usize,
     dropped: u64,
+    /// When the peer was last told what the wall clock shows, on this connection.
+    told_clock: Option<Instant>,
     link: Option<Link>,
 }
 
@@ -113,6 +119,7 @@ impl Queue {
     /// of this one.
     pub(super) fn start(&self) {
         let mut waiting = self.waiting();
+        waiting.told_clock = None;
         waiting.entries.clear();
         waiting.bytes = 0;
         waiting
@@ -197,6 +204,11 @@ impl Waiting {
 
     /// Moves what waits to `outgoing`, until that holds as much as is written at a time.
     fn fill(&mut self, version: u8, outgoing: &mut Outgoing) {
+        let told_lately = |at: Instant| at.elapsed() < CLOCK_INTERVAL;
+        if !self.urgent.is_empty() && !self.told_clock.is_some_and(told_lately) {
+            outgoing.push_clock(version, Clock::wall().0);
+            self.told_clock = Some(Instant::now());
+        }
         while let Some((_, message)) = self.urgent.pop_front() {
             outgoing.push_message(version, GROUP, &message);
         }
@@ -303,6 +315,7 @@ mod tests {
             let length = bytes.get_u32_le() as usize;
             match wire::decode(bytes.split_to(length)) {
                 Ok(Frame::Message(_, message)) => messages.push(message),
+                Ok(Frame::Clock(_)) => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -270,7 +270,9 @@ impl Cluster {
             return;
         }
         if self.delay_ms_max == 0 {
-            self.deliver(to, message);
+            let wall = self.now(from).wall;
+            self.deliver(to, Input::PeerClock(from, wall));
+            self.deliver(to, Input::Message(message));
         } else {
             let at = self.now_ms + self.random.below(self.delay_ms_max + 1);
             let tie = self.random.next();
@@ -278,10 +280,10 @@ impl Cluster {
         }
     }
 
-    fn deliver(&mut self, to: ServerId, message: Message) {
+    fn deliver(&mut self, to: ServerId, input: Input) {
         let to = self.server(to);
         if to.evaluator.is_some() {
-            to.inbox.push_back(Input::Message(message));
+            to.inbox.push_back(input);
         }
     }
 
@@ -290,7 +292,7 @@ impl Cluster {
             && first.key().0 <= self.now_ms
         {
             let (to, message) = first.remove();
-            self.deliver(to, message);
+            self.deliver(to, Input::Message(message));
         }
     }
 
