@@ -251,6 +251,16 @@ impl Client {
         })
     }
 
+    /// `verbosity` of the server that is asked: the leader if it is known, or any. It has no effect
+    /// on a server of quorate.
+    pub async fn verbosity(&self, level: u32) -> Outcome<()> {
+        let outcome = self.run_requests(&[Request::verbosity(level)]).await;
+        only(outcome).map(|answer| match answer {
+            Answer::Ok => (),
+            other => unreachable!("{other:?} passed for an OK"),
+        })
+    }
+
     /// `stats` of the server that is asked: the leader if it is known, or any. Name and value of
     /// each line; none for `Stats::Reset`.
     pub async fn stats(&self, which: Stats) -> Outcome<Vec<(String, String)>> {

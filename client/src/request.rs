@@ -18,7 +18,11 @@ pub(crate) struct Request {
 /// What matters of a command beside its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// `version`, `stats`: any server answers it.
+    /// `version`: any server answers it.
+    Version,
+    /// `verbosity`: any server answers it.
+    Verbosity,
+    /// `stats`: any server answers it.
     OfServer,
     Read,
     /// A write that is no storage command.
@@ -36,6 +40,8 @@ pub(crate) enum Answer {
     Reply(Reply),
     /// The text of a version.
     Version(String),
+    /// `OK` to a request that has no command.
+    Ok,
     Redirect(Address),
     NoLeader,
     Unknown,
@@ -74,12 +80,20 @@ impl Request {
     }
 
     pub(crate) fn version() -> Request {
+        Request::line("version", Kind::Version)
+    }
+
+    pub(crate) fn verbosity(level: u32) -> Request {
+        Request::line(&format!("verbosity {level}"), Kind::Verbosity)
+    }
+
+    fn line(line: &str, kind: Kind) -> Request {
         let mut output = Output::new();
-        let expected = text::write_line("version", &mut output);
+        let expected = text::write_line(line, &mut output);
         Request {
             bytes: output.copy_to_bytes(output.remaining()),
             expected,
-            kind: Kind::OfServer,
+            kind,
         }
     }
 
@@ -89,12 +103,12 @@ impl Request {
 
     /// Whether it may be sent again whatever became of it.
     pub(crate) fn changes_nothing(&self) -> bool {
-        matches!(self.kind, Kind::Read | Kind::OfServer) && self.expected != Expected::Reset
+        (self.kind == Kind::Read || !self.needs_leader()) && self.expected != Expected::Reset
     }
 
     /// Whether only a leader carries it out.
     pub(crate) fn needs_leader(&self) -> bool {
-        self.kind != Kind::OfServer
+        !matches!(self.kind, Kind::Version | Kind::Verbosity | Kind::OfServer)
     }
 
     /// Takes the answer to this request off the front of what was received; `None` while it is
@@ -120,9 +134,10 @@ impl Request {
                 Refusal::NoLeader => Answer::NoLeader,
             })),
             Some(text::Answer::Outcome(Outcome::Unknown)) => Ok(Some(Answer::Unknown)),
-            Some(text::Answer::Text(line)) => match line.strip_prefix("VERSION ") {
-                Some(version) => Ok(Some(Answer::Version(version.to_owned()))),
-                None => Err(Malformed),
+            Some(text::Answer::Text(line)) => match (self.kind, line.strip_prefix("VERSION ")) {
+                (Kind::Version, Some(version)) => Ok(Some(Answer::Version(version.to_owned()))),
+                (Kind::Verbosity, None) if line == "OK" => Ok(Some(Answer::Ok)),
+                _ => Err(Malformed),
             },
             Some(text::Answer::Error(error)) => Ok(Some(Answer::Refused(match error {
                 ErrorLine::Unknown => "ERROR".to_owned(),
@@ -136,7 +151,7 @@ impl Request {
     /// families apart.
     fn admits(&self, reply: &Reply) -> bool {
         match self.kind {
-            Kind::OfServer | Kind::Read | Kind::Write => true,
+            Kind::Version | Kind::Verbosity | Kind::OfServer | Kind::Read | Kind::Write => true,
             Kind::Set => matches!(reply, Reply::Stored),
             Kind::Conditional => matches!(reply, Reply::Stored | Reply::NotStored),
             Kind::Cas => matches!(reply, Reply::Stored | Reply::Exists | Reply::NotFound),
@@ -183,6 +198,8 @@ mod tests {
         assert!(answer(&store(StoreMode::Cas(1)), "EXISTS\r\n").is_ok());
         assert!(answer(&store(StoreMode::Cas(1)), "NOT_STORED\r\n").is_err());
         assert!(answer(&Request::version(), "HELLO\r\n").is_err());
+        assert!(answer(&Request::version(), "OK\r\n").is_err());
+        assert!(answer(&Request::verbosity(1), "VERSION 1\r\n").is_err());
     }
 
     #[test]

@@ -72,6 +72,7 @@ fn every_command_prints_its_reply_and_exits_with_0_or_with_1_for_a_miss() {
     prints(&["incr", "a"], &[], 1);
     prints(&["delete", "a"], &["DELETED"], 0);
     prints(&["delete", "a"], &["NOT_FOUND"], 1);
+    assert_eq!(run(&cluster, &["verbosity", "1"]).stdout, ["OK"]);
     let version = run(&cluster, &["version"]).stdout;
     assert!(version[0].starts_with("1.6.45-quorate-"), "{version:?}");
     let stats = run(&cluster, &["stats"]).stdout;

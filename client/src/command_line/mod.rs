@@ -111,6 +111,10 @@ enum Subcommands {
     },
     /// The version of a server
     Version,
+    /// Sets how much a memcached logs; without effect on a server of quorate
+    Verbosity {
+        level: u32,
+    },
     /// The statistics of a server
     Stats {
         #[arg(value_enum, default_value_t = Which::General)]

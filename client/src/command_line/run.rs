@@ -105,6 +105,10 @@ async fn carry_out(command: &Subcommands, client: &Client) -> Result<Outcome<Pri
             outcome.map(|()| Printed::ok("OK"))
         }
         S::Version => client.version().await.map(Printed::Version),
+        S::Verbosity { level } => {
+            let outcome = client.verbosity(*level).await;
+            outcome.map(|()| Printed::ok("OK"))
+        }
         S::Stats { which } => stats(client, *which).await,
         S::Status | S::Bench(_) => unreachable!("{command:?} is no command of the protocol"),
     })
