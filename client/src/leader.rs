@@ -139,7 +139,7 @@ impl Leader {
             Ok(connection) => connection,
             Err((address, error)) => {
                 let error = Arc::new(error);
-                pipeline.reason = NotDone::Unreachable { address, error };
+                pipeline.learn_silence(NotDone::Unreachable { address, error });
                 return Course::Elsewhere;
             }
         };
@@ -258,6 +258,14 @@ impl<'a> Pipeline<'a> {
         pending.map(|(i, _)| i).collect()
     }
 
+    /// Takes in that a server said nothing. If another one has said that nobody leads, that says
+    /// more.
+    fn learn_silence(&mut self, reason: NotDone) {
+        if !matches!(self.reason, NotDone::NoLeader) {
+            self.reason = reason;
+        }
+    }
+
     /// Takes in how the requests with these numbers fared at a server.
     fn learn(
         &mut self,
@@ -323,7 +331,7 @@ impl<'a> Pipeline<'a> {
                 NotDone::Unanswered { address: address() },
             ),
         };
-        self.reason = reason;
+        self.learn_silence(reason);
         for &i in unanswered.iter().take(sent.saturating_sub(answered)) {
             if !self.requests[i].changes_nothing() {
                 self.outcomes[i] = Some(Outcome::Unknown(doubt.clone()));

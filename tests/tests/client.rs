@@ -198,9 +198,11 @@ fn nobody_there_or_no_leader_exits_with_3() {
     command
         .arg("--config")
         .arg(cluster.config())
-        .args(["--timeout", "1s", "get", "k"]);
+        .args(["--timeout", "5s", "get", "k"]);
     let ended = Process::start("the client", command).wait(deadline());
     assert_eq!(ended.code(), Some(3), "{ended:#?}");
+    let reason = "quorate-client: not done: no leader";
+    assert_eq!(ended.stderr, [reason], "not that the others are not there");
 }
 
 #[test]

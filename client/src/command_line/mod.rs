@@ -109,13 +109,13 @@ enum Subcommands {
         #[arg(default_value_t = 0, allow_negative_numbers = true)]
         delay: i32,
     },
-    /// The version of a server
+    /// The version of one server, any that answers: name one with --servers
     Version,
     /// Sets how much a memcached logs; without effect on a server of quorate
     Verbosity {
         level: u32,
     },
-    /// The statistics of a server
+    /// The statistics of one server, any that answers: name one with --servers
     Stats {
         #[arg(value_enum, default_value_t = Which::General)]
         which: Which,

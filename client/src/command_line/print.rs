@@ -233,8 +233,8 @@ pub(super) async fn status(servers: &[Server], timeout: Duration, form: Form) ->
         Form::Text => text(&status_table(&rows)),
         Form::Json => json(&rows.iter().map(status_json).collect::<Vec<_>>()),
     }
-    let leads = |(_, status): &Row<'_>| status.as_ref().is_ok_and(Status::leads);
-    match rows.iter().any(leads) {
+    let is_led = |(_, status): &Row<'_>| status.as_ref().is_ok_and(|status| status.quorum);
+    match rows.iter().any(is_led) {
         true => Exit::Ok,
         false => Exit::Unreachable,
     }
