@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use cluster::Server;
 use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -70,7 +71,7 @@ impl Console {
         self.send(format!("{on}server {id} |{off} {line}\n"));
     }
 
-    /// Shows what was started, and lines to try it with.
+    /// Shows what was started.
     pub(crate) fn table(&self, plan: &Plan, pids: &[u32]) {
         let mut table = String::new();
         let header = ["server", "client", "rpc", "http", "pid", "data directory"];
@@ -92,8 +93,13 @@ impl Console {
                 plan.directory(server.id).display(),
             );
         }
+        table.push('\n');
         self.send(table);
-        self.send(lines_to_try(plan));
+    }
+
+    /// Shows lines to try the cluster with, while this server leads it.
+    pub(crate) fn lines_to_try(&self, plan: &Plan, leader: &Server) {
+        self.send(lines_to_try(plan, leader));
     }
 
     fn colour_of(&self, id: u64) -> (String, &'static str) {
@@ -136,16 +142,15 @@ fn write_lines(mut lines: Receiver<String>) {
 }
 
 /// Lines that can be pasted into a shell.
-fn lines_to_try(plan: &Plan) -> String {
-    let first = &plan.servers[0];
-    let (host, port, http) = (&first.host, first.client_port, first.http_port);
+fn lines_to_try(plan: &Plan, leader: &Server) -> String {
+    let (host, port, http) = (&leader.host, leader.client_port, leader.http_port);
     let client = client_command();
     let servers = match plan.is_usual() {
         true => String::new(),
         false => format!(" --config {}", plan.config.display()),
     };
     format!(
-        "\nTry it (nc knows no redirects: give it the port of the server that leads):\n  \
+        "\nTry it (nc knows no redirects: this is the port of the server that leads now):\n  \
          printf 'set greeting 0 0 5\\r\\nhello\\r\\nget greeting\\r\\nquit\\r\\n' | nc {host} {port}\n  \
          {client}{servers} set greeting hello\n  \
          {client}{servers} get greeting\n  \

@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Followers {
     /// Answers with the address of the leader
     Redirect,
-    /// Sends it to the leader and gives back the reply, for any memcached client
+    /// Sends it to the leader and gives back the reply: not available yet
     Forward,
 }
 
@@ -54,6 +54,8 @@ pub(crate) struct Plan {
 /// Why it can't be started. Each is one line.
 #[derive(Debug, Error)]
 pub(crate) enum PlanError {
+    #[error("--followers forward is not available yet, use redirect")]
+    NoForward,
     #[error("there are no ports for {servers} servers from {base_port} on")]
     Ports { servers: u16, base_port: u16 },
     #[error("{}: {error}", path.display())]
@@ -91,6 +93,9 @@ pub(crate) enum PlanError {
 impl Plan {
     /// Makes the data directory and its cluster.toml, unless they are there from another time.
     pub(crate) fn prepare(arguments: &Arguments) -> Result<Plan, PlanError> {
+        if arguments.followers == Some(Followers::Forward) {
+            return Err(PlanError::NoForward);
+        }
         let servers = servers(arguments.servers, arguments.base_port)?;
         let data_dir = arguments.data_dir.clone();
         let config = data_dir.join("cluster.toml");

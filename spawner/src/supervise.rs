@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster::Server;
 use thiserror::Error;
 use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -105,7 +106,11 @@ async fn attend_until_told(
             () = signals.next() => return Ok(()),
             ready = &mut waiting, if !is_ready => {
                 is_ready = true;
-                console.line(&ready_line(plan, &ready));
+                let leader = plan.servers.iter().find(|server| server.id == ready.leader.id);
+                console.line(&ready_line(leader, &ready));
+                if let Some(leader) = leader {
+                    console.lines_to_try(plan, leader);
+                }
             }
             () = &mut patience, if !is_ready && !patience.is_elapsed() => {
                 let seconds = READY_TIME_USUAL.as_secs();
@@ -153,11 +158,10 @@ fn attended(ended: Result<Ended, JoinError>) -> Ended {
     ended.expect("attending a server does not panic and is not cancelled")
 }
 
-fn ready_line(plan: &Plan, ready: &Ready) -> String {
+fn ready_line(leader: Option<&Server>, ready: &Ready) -> String {
     let (id, term) = (ready.leader.id, ready.leader.term);
     let milliseconds = ready.write.as_secs_f64() * 1e3;
-    let at = plan.servers.iter().find(|server| server.id == id);
-    let at = at.map_or(String::new(), |server| {
+    let at = leader.map_or(String::new(), |server| {
         format!(" at {}:{}", server.host, server.client_port)
     });
     format!("ready: server {id}{at} leads term {term}, a write took {milliseconds:.1} ms")

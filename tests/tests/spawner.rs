@@ -173,6 +173,10 @@ fn what_cannot_work_is_said_in_one_line_before_anything_is_started() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("it is ours");
     refused(command(&ports, &data), &port.to_string());
     drop(taken);
+    let mut forward = command(&ports, &data);
+    forward.args(["--followers", "forward"]);
+    refused(forward, "not available yet");
+    assert!(!data.exists(), "nothing was made");
     fs::write(&data, "a file").expect("it is ours");
     refused(command(&ports, &data), &data.display().to_string());
 }
