@@ -70,6 +70,8 @@ pub(crate) struct EvaluatorThread {
     connections: HashMap<ConnectionId, UnboundedSender<Vec<Outcome>>>,
     pauses: Pauses,
     last: Option<Arc<Published>>,
+    /// There is something new that is not worth publishing at once.
+    unpublished: bool,
     stops: bool,
 }
 
@@ -110,6 +112,7 @@ impl EvaluatorThread {
                 until: Timestamp(0),
             },
             last: None,
+            unpublished: false,
             stops: false,
         };
         thread.publish(clock.monotonic());
@@ -246,6 +249,9 @@ impl EvaluatorThread {
             false => self.evaluator.next_deadline(),
         };
         let mut until = deadline.min(now + published::INTERVAL);
+        if let Some(last) = self.last.as_ref().filter(|_| self.unpublished) {
+            until = until.min(last.at + published::INTERVAL_BUSY);
+        }
         let leaves_clients = self.evaluator.leaves_clients();
         if leaves_clients {
             until = until.min(now + CLIENTS_LEFT);
@@ -269,7 +275,13 @@ impl EvaluatorThread {
                 == (status.role, status.term, status.leader, status.quorum)
                 && last.may_stop == may_stop
                 && last.identity.seating == seating;
-            if is_same && now.since(last.at) < published::INTERVAL {
+            let has_moved = progress(old) != progress(&status);
+            let interval = match has_moved {
+                true => published::INTERVAL_BUSY,
+                false => published::INTERVAL,
+            };
+            self.unpublished = has_moved;
+            if is_same && now.since(last.at) < interval {
                 return;
             }
             tell_changes(old, &status);
@@ -278,6 +290,7 @@ impl EvaluatorThread {
             tell_seating(self.identity.seating, seating);
             self.identity = Arc::new(self.identity_now(seating));
         }
+        self.unpublished = false;
         let published = Arc::new(Published {
             at: now,
             status,
@@ -301,6 +314,21 @@ impl EvaluatorThread {
         }
         identity
     }
+}
+
+/// What tells how far a server has come.
+fn progress(status: &evaluator::Status) -> impl PartialEq {
+    let indexes = (
+        status.commit_index,
+        status.last_applied,
+        status.last_log_index,
+    );
+    (
+        indexes,
+        status.persisted_index,
+        status.seats_filled,
+        status.commands_owed,
+    )
 }
 
 /// Logs what an operator wants to know of the difference.

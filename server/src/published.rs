@@ -14,6 +14,9 @@ use crate::clock::Clock;
 /// Published again at least this often, and when something changes that others act on.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
 
+/// What only tells how far a server has come is published this often while it changes.
+pub(crate) const INTERVAL_BUSY: Duration = Duration::from_millis(5);
+
 /// The evaluator thread works if it published this lately.
 const ALIVE: Duration = Duration::from_secs(2);
 
