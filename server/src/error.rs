@@ -20,6 +20,16 @@ pub(crate) enum Error {
     ForwardUnavailable,
     #[error("log_level: {problem}")]
     LogLevel { problem: String },
+    /// What is opened besides client connections would run out of files.
+    #[error(
+        "the limit of {limit} open files (ulimit -n) is too low: {reserve} are kept for the log, \
+         HTTP and the other servers, and there must be room for {connections} clients"
+    )]
+    FileLimit {
+        limit: u64,
+        reserve: u64,
+        connections: usize,
+    },
     #[error("{host}: no such host: {source}")]
     Resolve { host: String, source: io::Error },
     /// The address is in use, or is none of this machine's.

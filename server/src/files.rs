@@ -3,8 +3,33 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Kept for the log, peers, HTTP and whatever a library opens.
+use crate::error::Error;
+
+/// Kept for everything but clients. At most 64 HTTP connections, 64 calls of other servers, 18
+/// calls to them, 64 clients that are being turned away and 12 files of the log are open at a time;
+/// the rest is for listeners, timers, signals and whatever a library opens.
 const RESERVE: u64 = 256;
+
+/// A limit that leaves room for fewer clients than this is taken for a mistake, unless no more are
+/// wanted.
+const CONNECTIONS_MIN: usize = 16;
+
+/// Whether the limit on open files can be raised far enough to serve anybody.
+///
+/// # Errors
+/// `FileLimit` if it can't.
+pub(crate) fn check_limit(connections_max: usize) -> Result<(), Error> {
+    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let connections = connections_max.min(CONNECTIONS_MIN);
+    if connections_below(limit, connections) < connections {
+        return Err(Error::FileLimit {
+            limit,
+            reserve: RESERVE,
+            connections,
+        });
+    }
+    Ok(())
+}
 
 /// Raises the limit on open files as far as it goes, and gives how many client connections fit
 /// under it: at most `connections_max`.
@@ -35,10 +60,9 @@ pub(crate) fn raise_limit(connections_max: usize) -> usize {
     connections
 }
 
-/// The connections that fit under a limit of so many files. Even a very low limit leaves half of
-/// it to clients.
+/// The connections that fit under a limit of so many files.
 fn connections_below(files: u64, connections_max: usize) -> usize {
-    let room = files.saturating_sub(RESERVE).max(files / 2);
+    let room = files.saturating_sub(RESERVE);
     usize::try_from(room).map_or(connections_max, |room| room.min(connections_max))
 }
 
@@ -51,6 +75,8 @@ mod tests {
         assert_eq!(connections_below(u64::MAX, 10_000), 10_000);
         assert_eq!(connections_below(10_256, 10_000), 10_000);
         assert_eq!(connections_below(1024, 10_000), 768);
-        assert_eq!(connections_below(100, 10_000), 50);
+        assert_eq!(connections_below(257, 10_000), 1);
+        assert_eq!(connections_below(256, 10_000), 0);
+        assert_eq!(connections_below(100, 10_000), 0);
     }
 }

@@ -61,6 +61,7 @@ fn try_run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Error> {
     if service.settings.followers == Followers::Forward {
         return Err(Error::ForwardUnavailable);
     }
+    files::check_limit(service.settings.connections_max)?;
     logging::start(&service.settings)?;
     fatal::end_on_panic();
     start::serve(*service)

@@ -12,6 +12,11 @@ use std::time::Duration;
 use harness::{Cluster, Process, end, line, wait, within_deadline};
 use rustix::process::{Pid, Signal, test_kill_process};
 
+/// What a server keeps of its open files for all but clients, and for how many of these there must
+/// be room at least.
+const FILES_RESERVED: usize = 256;
+const CLIENTS_MIN: usize = 16;
+
 #[test]
 fn one_server_is_a_cluster_and_keeps_what_it_acknowledged() {
     let cluster = Cluster::new(1);
@@ -272,20 +277,45 @@ fn a_connection_too_many_is_told_so_and_room_comes_back() {
 #[test]
 fn a_server_with_few_files_serves_as_many_clients_as_it_can() {
     let cluster = Cluster::new(1);
-    let server = cluster.command(1, &[]);
-    let words = std::iter::once(server.get_program()).chain(server.get_args());
-    let words: Vec<_> = words
-        .map(|word| word.to_str().expect("it is text"))
-        .collect();
-    let script = format!("ulimit -n 100; exec {}", words.join(" "));
-    let server = cluster.start_with(1, std::process::Command::new("sh").args(["-c", &script]));
+    let files_max = FILES_RESERVED + CLIENTS_MIN;
+    let server = cluster.start_with(1, &mut cluster.command_with_files(1, files_max));
     server.leader();
+    let mut early = server.connect();
+    let http: Vec<_> = (0..64).map(|_| server.connect_http()).collect();
+    let calls: Vec<_> = (0..64).map(|_| server.connect_rpc()).collect();
     let clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
     assert_eq!(server.http("/healthz").0, 200);
-    drop(clients);
+
+    // More than what is synced before the mark in meta is moved on, twice.
+    let value = "v".repeat(1_000_000);
+    let set = format!("set a 0 0 {}\r\n{value}\r\n", value.len());
+    let mut replies = BufReader::new(early.try_clone().expect("there is a file left"));
+    for _ in 0..10 {
+        early.write_all(set.as_bytes()).expect("the server reads");
+        assert_eq!(line(&mut replies).expect("it answers"), "STORED");
+    }
+
+    drop((http, calls, clients));
     within_deadline("there is room again", || {
-        server.ask(b"set a 0 0 1\r\nx\r\n") == "STORED\r\n"
+        // Until then it may be turned away without a word.
+        let mut late = server.connect();
+        late.write_all(b"mn\r\n").is_ok()
+            && line(&mut BufReader::new(late)).is_ok_and(|reply| reply == "MN")
     });
+}
+
+#[test]
+fn a_limit_on_files_that_leaves_no_room_for_clients_is_refused() {
+    let cluster = Cluster::new(1);
+    for files_max in [200, FILES_RESERVED + CLIENTS_MIN - 1] {
+        let refused = cluster.command_with_files(1, files_max).spawn();
+        let (code, said) = end(refused.expect("there is a shell"));
+        assert_ne!(code, 0, "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let reason = format!("the limit of {files_max} open files (ulimit -n) is too low");
+        assert!(said.contains(&reason), "{said}");
+        assert!(!cluster.data_dir(1).exists());
+    }
 }
 
 #[test]

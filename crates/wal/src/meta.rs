@@ -20,8 +20,7 @@
 //! ```
 //! All numbers are little-endian. The magic, the checksum and the version stay where they are in
 //! every version. A file comes into being under another name and whole; later it is overwritten.
-
-use std::io::ErrorKind;
+//! Both stay open with the log: a server that has run out of open files can still move its mark on.
 
 use bytes::{Buf, BufMut};
 use raft::{ClusterId, Index, Instance, Restart, ServerId};
@@ -57,9 +56,14 @@ pub(crate) struct Mark {
     pub(crate) index: Index,
 }
 
+/// `meta.0` and `meta.1`, each open once it is there.
+#[derive(Debug)]
+pub(crate) struct Files<F>([Option<F>; 2]);
+
 /// What the files say at start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Loaded {
+#[derive(Debug)]
+pub(crate) struct Loaded<F> {
+    pub(crate) files: Files<F>,
     pub(crate) state: State,
     /// One of the files can't be read. It may have been a write that a crash tore, or the newest
     /// state that rotted: then one more start was made than `state` says.
@@ -118,7 +122,7 @@ pub(crate) fn claim<D: Disk>(
     server: ServerId,
     names: &[String],
     random: &mut StdRng,
-) -> Result<Loaded, Error> {
+) -> Result<Loaded<D::File>, Error> {
     if let Some(loaded) = load(disk, names)? {
         let found = loaded.state.identity.server;
         if found != server {
@@ -143,23 +147,27 @@ pub(crate) fn claim<D: Disk>(
         cluster: None,
         mark: Mark::default(),
     };
-    write(disk, &state)?;
+    let mut files = Files([None, None]);
+    files.write(disk, &state)?;
     Ok(Loaded {
+        files,
         state,
         doubtful: false,
     })
 }
 
 /// Reads the files of a directory with these names; `None` if it has neither.
-fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded>, Error> {
+fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded<D::File>>, Error> {
+    let mut files = Files([None, None]);
     let mut newest: Option<State> = None;
     let mut readable = 0;
     let mut unreadable: Option<Error> = None;
-    for name in NAMES {
+    for (name, file) in NAMES.into_iter().zip(&mut files.0) {
         if !names.iter().any(|listed| listed == name) {
             continue;
         }
-        match read(disk, name)? {
+        let opened = disk.open(name).map_err(Error::io(disk, name, "open"))?;
+        match read(disk, name, file.insert(opened))? {
             Ok(state) => {
                 readable += 1;
                 if newest.is_none_or(|newest| newest.sequence < state.sequence) {
@@ -173,6 +181,7 @@ fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded>, Error> {
     }
     match (newest, unreadable) {
         (Some(state), _) => Ok(Some(Loaded {
+            files,
             state,
             doubtful: readable < NAMES.len(),
         })),
@@ -181,10 +190,9 @@ fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded>, Error> {
     }
 }
 
-fn read<D: Disk>(disk: &D, name: &str) -> Result<Result<State, Unreadable>, Error> {
+fn read<D: Disk>(disk: &D, name: &str, file: &D::File) -> Result<Result<State, Unreadable>, Error> {
     let failed = Error::io(disk, name, "read");
-    let file = disk.open(name).map_err(&failed)?;
-    let length = disk.length(&file).map_err(&failed)?;
+    let length = disk.length(file).map_err(&failed)?;
     if length < META_BYTES as u64 {
         return Ok(Err(Unreadable::Corrupt(Problem::Unexpected {
             what: "length of the file",
@@ -193,37 +201,41 @@ fn read<D: Disk>(disk: &D, name: &str) -> Result<Result<State, Unreadable>, Erro
         })));
     }
     let mut bytes = vec![0; META_BYTES];
-    disk.read_at(&file, &mut bytes, 0).map_err(&failed)?;
+    disk.read_at(file, &mut bytes, 0).map_err(&failed)?;
     Ok(State::decode(&bytes))
 }
 
-/// Writes a state over the older of the two files, and makes it durable.
-pub(crate) fn write<D: Disk>(disk: &D, state: &State) -> Result<(), Error> {
-    let name = if state.sequence % 2 == 1 {
-        "meta.0"
-    } else {
-        "meta.1"
-    };
-    let (file, written_name) = match disk.open(name) {
-        Ok(file) => (file, name),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let created = disk.create(TEMPORARY_NAME);
-            (
-                created.map_err(Error::io(disk, TEMPORARY_NAME, "create"))?,
-                TEMPORARY_NAME,
-            )
+impl<F> Files<F> {
+    /// Writes a state over the older of the two files, and makes it durable.
+    pub(crate) fn write<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        state: &State,
+    ) -> Result<(), Error> {
+        let [first, second] = &mut self.0;
+        let (place, name) = if state.sequence % 2 == 1 {
+            (first, "meta.0")
+        } else {
+            (second, "meta.1")
+        };
+        if let Some(file) = place {
+            return write(disk, name, file, state);
         }
-        Err(error) => return Err(Error::io(disk, name, "open")(error)),
-    };
-    let failed = Error::io(disk, written_name, "write");
-    disk.write_at(&file, &state.encode(), 0).map_err(&failed)?;
-    disk.sync(&file)
-        .map_err(Error::io(disk, written_name, "sync"))?;
-    if written_name != name {
+        let file =
+            disk.create(TEMPORARY_NAME)
+                .map_err(Error::io(disk, TEMPORARY_NAME, "create"))?;
+        write(disk, TEMPORARY_NAME, &file, state)?;
         disk.rename(TEMPORARY_NAME, name)
             .map_err(Error::io(disk, TEMPORARY_NAME, "rename"))?;
         disk.sync_directory()
             .map_err(Error::io(disk, "", "sync the data directory"))?;
+        *place = Some(file);
+        Ok(())
     }
-    Ok(())
+}
+
+fn write<D: Disk>(disk: &D, name: &str, file: &D::File, state: &State) -> Result<(), Error> {
+    disk.write_at(file, &state.encode(), 0)
+        .map_err(Error::io(disk, name, "write"))?;
+    disk.sync(file).map_err(Error::io(disk, name, "sync"))
 }

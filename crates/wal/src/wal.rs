@@ -71,6 +71,7 @@ pub struct Wal<D: Disk> {
     options: Options,
     random: StdRng,
     meta: meta::State,
+    meta_files: meta::Files<D::File>,
     segment: Segment<D::File>,
     /// The next segment's file, once there is one.
     next: Option<Next<D::File>>,
@@ -151,6 +152,7 @@ impl<D: Disk> Wal<D> {
             options,
             random,
             meta,
+            meta_files: claimed.files,
             segment: log.segment,
             next: None,
             contents: log.contents,
@@ -436,7 +438,7 @@ impl<D: Disk> Wal<D> {
             },
             ..self.meta
         };
-        meta::write(&self.shared.disk, &meta)?;
+        self.meta_files.write(&self.shared.disk, &meta)?;
         self.meta = meta;
         Ok(())
     }

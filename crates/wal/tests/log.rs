@@ -289,6 +289,33 @@ fn a_real_directory_works_as_the_one_in_memory() {
 }
 
 #[test]
+fn the_mark_is_moved_on_in_files_that_stay_open() {
+    let disk = MemoryDisk::new();
+    let (mut wal, _, _) = open(disk.clone(), 1);
+    // From here on nobody can open them by name.
+    for name in ["meta.0", "meta.1"] {
+        disk.remove(name).expect("both are there");
+    }
+    let segment_bytes = usize::try_from(options(1).segment_bytes).expect("it fits");
+    let payload = vec![b'v'; segment_bytes / 2];
+    for id in 1..=8 {
+        wal.append(&write(id, 1, id - 1, &[&payload]))
+            .expect("the log takes it");
+        wal.sync().expect("the disk is sound");
+    }
+    wal.close().expect("the disk is sound");
+    let names = disk.list().expect("it can be listed");
+    assert!(
+        names.iter().filter(|name| name.ends_with(".log")).count() > 4,
+        "each segment moves the mark on: {names:?}"
+    );
+    assert!(
+        !names.iter().any(|name| name.starts_with("meta")),
+        "{names:?}"
+    );
+}
+
+#[test]
 fn the_usual_segment_is_reserved_and_not_written_at_the_first_start() {
     let parent = tempfile::tempdir().expect("there is room for a directory");
     let disk = DirectoryDisk::open(parent.path()).expect("it can be opened");

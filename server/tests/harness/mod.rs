@@ -71,6 +71,21 @@ impl Cluster {
         command
     }
 
+    /// The same with a limit on open files that the server can't raise.
+    pub(crate) fn command_with_files(&self, id: usize, files_max: usize) -> Command {
+        let server = self.command(id, &[]);
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(format!("ulimit -n {files_max} && exec \"$0\" \"$@\""))
+            .arg(server.get_program())
+            .args(server.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
     pub(crate) fn start(&self, id: usize, arguments: &[&str]) -> Process {
         self.start_with(id, &mut self.command(id, arguments))
     }
@@ -132,6 +147,16 @@ impl Process {
     /// Connects as a client as soon as the port listens.
     pub(crate) fn connect(&self) -> TcpStream {
         connect(self.ports[0])
+    }
+
+    /// Connects as another server would.
+    pub(crate) fn connect_rpc(&self) -> TcpStream {
+        connect(self.ports[1])
+    }
+
+    /// Connects as a browser would.
+    pub(crate) fn connect_http(&self) -> TcpStream {
+        connect(self.ports[2])
     }
 
     /// Sends bytes on a connection of their own and says that there will be no more: all that is
