@@ -14,6 +14,7 @@ mod listen;
 mod log_writer_thread;
 mod logging;
 mod peer;
+mod places;
 mod published;
 mod room;
 mod signals;

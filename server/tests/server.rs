@@ -3,19 +3,25 @@
 mod harness;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Buf;
 use harness::{Cluster, Process, end, line, wait, within_deadline};
+use raft::{Instance, Restart, ServerId};
 use rustix::process::{Pid, Signal, test_kill_process};
+use wire::{Frame, Hello, Outgoing, VERSIONS};
 
 /// What a server keeps of its open files for all but clients, and for how many of these there must
 /// be room at least.
 const FILES_RESERVED: usize = 256;
 const CLIENTS_MIN: usize = 16;
+
+/// How many calls a server takes on its RPC port.
+const CALLS_MAX: usize = 64;
 
 #[test]
 fn one_server_is_a_cluster_and_keeps_what_it_acknowledged() {
@@ -316,6 +322,56 @@ fn a_limit_on_files_that_leaves_no_room_for_clients_is_refused() {
         assert!(said.contains(&reason), "{said}");
         assert!(!cluster.data_dir(1).exists());
     }
+}
+
+#[test]
+fn who_says_nothing_on_the_rpc_port_gives_way_to_who_belongs_there() {
+    let cluster = Cluster::new(3);
+    let server = cluster.start(1, &[]);
+    within_deadline("the log is open", || server.status()["starting"] == false);
+    let mut idle: Vec<_> = (0..CALLS_MAX).map(|_| server.connect_rpc()).collect();
+    let start = Instant::now();
+    let second = handshake(&cluster, &server, 2);
+    assert!(idle[0].read(&mut [0]).is_ok_and(|bytes| bytes == 0));
+
+    // Who has said who it is stays.
+    idle.extend((0..2 * CALLS_MAX).map(|_| server.connect_rpc()));
+    let _third = handshake(&cluster, &server, 3);
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(4), "it took {took:?}");
+    second.set_nonblocking(true).expect("it is connected");
+    let still_open = (&second).read(&mut [0]).expect_err("nothing is to be read");
+    assert_eq!(still_open.kind(), ErrorKind::WouldBlock);
+}
+
+/// Calls `server`, which is server 1, as the server with this id would: the call is taken.
+fn handshake(cluster: &Cluster, server: &Process, from: u64) -> TcpStream {
+    let text = fs::read_to_string(cluster.config()).expect("it was written");
+    let members = cluster::Cluster::parse(&text).expect("it is sound");
+    let hello = Hello {
+        versions: (*VERSIONS.start(), *VERSIONS.end()),
+        from: ServerId(from),
+        to: ServerId(1),
+        cluster: None,
+        instance: Instance(from),
+        restart: Restart(1),
+        members_hash: members.members_hash(),
+    };
+    let mut outgoing = Outgoing::new();
+    outgoing.push_hello(&hello);
+    let mut stream = server.connect_rpc();
+    stream
+        .write_all(&outgoing.copy_to_bytes(outgoing.remaining()))
+        .expect("the server reads");
+    let mut length = [0; wire::LENGTH_BYTES];
+    stream.read_exact(&mut length).expect("it answers");
+    let mut frame = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut frame).expect("it answers");
+    match wire::decode(frame.into()).expect("it is a frame") {
+        Frame::Answer(answer) => assert_eq!(answer.verdict, Ok(1)),
+        other => panic!("no answer but {other:?}"),
+    }
+    stream
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Accepts HTTP connections up to a limit, and ends those that say nothing: at once when others
 //! need their place, since this port is to answer always.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -11,9 +10,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::listen::Acceptor;
+use crate::places::{Place, Places};
 
 /// Connections at a time. For one more, the oldest is closed.
 const CONNECTIONS_MAX: usize = 64;
@@ -25,30 +25,15 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct LimitedListener {
     acceptor: Acceptor,
-    /// A token for each connection, the oldest first. Cancelling it closes the connection, and one
-    /// that is closed cancels it.
-    open: VecDeque<CancellationToken>,
+    places: Places,
 }
 
 impl LimitedListener {
     pub(crate) fn new(acceptor: Acceptor) -> LimitedListener {
         LimitedListener {
             acceptor,
-            open: VecDeque::with_capacity(CONNECTIONS_MAX),
+            places: Places::new(CONNECTIONS_MAX),
         }
-    }
-
-    /// A place for a new connection.
-    fn place(&mut self) -> CancellationToken {
-        self.open.retain(|token| !token.is_cancelled());
-        if self.open.len() >= CONNECTIONS_MAX
-            && let Some(oldest) = self.open.pop_front()
-        {
-            oldest.cancel();
-        }
-        let token = CancellationToken::new();
-        self.open.push_back(token.clone());
-        token
     }
 }
 
@@ -58,12 +43,12 @@ impl axum::serve::Listener for LimitedListener {
 
     async fn accept(&mut self) -> (LimitedStream, SocketAddr) {
         let (stream, address) = self.acceptor.accept().await;
-        let token = self.place();
+        let place = self.places.take().await;
         let stream = LimitedStream {
             stream,
             silence: Box::pin(sleep(SILENCE_MAX)),
-            lost_its_place: Box::pin(token.clone().cancelled_owned()),
-            _place: token.drop_guard(),
+            lost_its_place: Box::pin(place.lost()),
+            _place: place,
         };
         (stream, address)
     }
@@ -79,7 +64,7 @@ pub(crate) struct LimitedStream {
     stream: TcpStream,
     silence: Pin<Box<Sleep>>,
     lost_its_place: Pin<Box<WaitForCancellationFutureOwned>>,
-    _place: DropGuard,
+    _place: Place,
 }
 
 impl LimitedStream {

@@ -14,11 +14,25 @@ use super::frames::FrameReader;
 use super::handshake::{HandshakeError, answer};
 use super::listener::Calls;
 use super::{FromPeer, GROUP, HANDSHAKE, Peers};
+use crate::places::Place;
 
 /// Listens until the call ends, or another one of the same peer begins.
-pub(super) async fn take(mut stream: TcpStream, address: SocketAddr, peers: &Peers, calls: &Calls) {
+pub(super) async fn take(
+    mut stream: TcpStream,
+    address: SocketAddr,
+    place: &Place,
+    peers: &Peers,
+    calls: &Calls,
+) {
     let identity = || Some(peers.view.now()?.identity.clone());
-    let hello = match timeout(HANDSHAKE, answer(&mut stream, identity)).await {
+    let handshake = tokio::select! {
+        handshake = timeout(HANDSHAKE, answer(&mut stream, identity)) => handshake,
+        () = place.lost() => {
+            debug!("a call from {address} gives way to others");
+            return;
+        }
+    };
+    let hello = match handshake {
         Ok(Ok(hello)) => hello,
         Ok(Err(HandshakeError::Refuses { from, refusal })) => {
             peers.refusals.refuses(from, refusal);
@@ -33,6 +47,9 @@ pub(super) async fn take(mut stream: TcpStream, address: SocketAddr, peers: &Pee
             return;
         }
     };
+    if !place.earn() {
+        return;
+    }
     let ended = calls.begin(hello.from);
     tokio::select! {
         result = listen(stream, hello.from, peers) => match result {

@@ -1,17 +1,19 @@
-//! Accepts calls of other servers, up to a limit.
+//! Accepts calls of other servers, up to a limit. Anybody may call, and say nothing: whoever has not
+//! said who it is gives way to others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use raft::ServerId;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{Peers, inbound};
 use crate::listen::Acceptor;
+use crate::places::Places;
 
-/// Calls at a time, those included that have not said yet who they are.
-pub(super) const CALLS_MAX: usize = 64;
+/// Calls at a time, those included that have not said yet who they are. There are never more than
+/// 18 peers, so some of these can always be closed.
+const CALLS_MAX: usize = 64;
 
 /// The call of each peer that is listened to: a newer one ends it, since the peer has given it up.
 #[derive(Debug, Default)]
@@ -31,17 +33,15 @@ impl Calls {
 
 /// Takes calls until the runtime ends.
 pub(crate) async fn serve(mut acceptor: Acceptor, peers: Arc<Peers>) {
-    let room = Arc::new(Semaphore::new(CALLS_MAX));
+    let mut places = Places::new(CALLS_MAX);
     let calls = Arc::new(Calls::default());
     loop {
-        let room = Arc::clone(&room).acquire_owned().await;
-        let room = room.expect("the semaphore is never closed");
         let (stream, address) = acceptor.accept().await;
+        let place = places.take().await;
         let peers = Arc::clone(&peers);
         let calls = Arc::clone(&calls);
         tokio::spawn(async move {
-            inbound::take(stream, address, &peers, &calls).await;
-            drop(room);
+            inbound::take(stream, address, &place, &peers, &calls).await;
         });
     }
 }
