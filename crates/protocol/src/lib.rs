@@ -13,6 +13,7 @@
 
 mod classic;
 pub mod client;
+mod due;
 mod limits;
 mod local;
 mod meta;

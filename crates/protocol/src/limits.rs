@@ -20,7 +20,8 @@ pub struct Limits {
     pub run_bytes_max: usize,
     /// The most requests whose replies are owed. At the limit nothing more is parsed.
     pub in_flight_requests_max: usize,
-    /// When more reply bytes than this wait to be written, nothing more is parsed.
+    /// When this many reply bytes or more wait to be written, nothing more is parsed and no further
+    /// reply or hit is encoded. One may go beyond it.
     pub unwritten_bytes_max: usize,
 }
 

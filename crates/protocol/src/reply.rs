@@ -12,7 +12,7 @@ pub(crate) const NO_LEADER: &str = "SERVER_ERROR no leader";
 pub(crate) const OUTCOME_UNKNOWN: &str = "SERVER_ERROR outcome unknown";
 pub(crate) const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
 
-/// Appends the reply to a command of this shape. `server_stats` are lines to follow those that
+/// Appends the whole reply to a command of this shape, however long. `server_stats` are lines to follow those that
 /// `stats` has brought along.
 ///
 /// # Panics
@@ -28,7 +28,13 @@ pub fn write_reply(
         return;
     }
     match outcome {
-        Outcome::Done(Reply::Hits(hits)) => write_hits(hits, shape, output),
+        Outcome::Done(Reply::Hits(hits)) => {
+            let with_unique = shows_unique(shape);
+            for hit in hits {
+                write_hit(hit, with_unique, output);
+            }
+            write_hits_end(output);
+        }
         Outcome::Done(Reply::Stats(lines)) => {
             write_stats(lines.iter().chain(server_stats), output);
         }
@@ -72,27 +78,37 @@ fn write_line(line: &str, output: &mut Output) {
     output.append(b"\r\n");
 }
 
-fn write_hits(hits: &[Hit], shape: Shape, output: &mut Output) {
-    let with_unique = match shape {
+/// Whether hits are written with their uniques.
+///
+/// # Panics
+///
+/// When a command of this shape has none.
+pub(crate) fn shows_unique(shape: Shape) -> bool {
+    match shape {
         Shape::Values => false,
         Shape::ValuesWithUnique => true,
-        other => unreachable!("{} hits for a command of the shape {other:?}", hits.len()),
-    };
-    for hit in hits {
-        output.append(b"VALUE ");
-        output.append(hit.key.as_bytes());
-        output.append(b" ");
-        output.append_number(u64::from(hit.flags));
-        output.append(b" ");
-        output.append_number(hit.value.len() as u64);
-        if with_unique {
-            output.append(b" ");
-            output.append_number(hit.unique);
-        }
-        output.append(b"\r\n");
-        output.append_value(&hit.value);
-        output.append(b"\r\n");
+        other => unreachable!("hits for a command of the shape {other:?}"),
     }
+}
+
+pub(crate) fn write_hit(hit: &Hit, with_unique: bool, output: &mut Output) {
+    output.append(b"VALUE ");
+    output.append(hit.key.as_bytes());
+    output.append(b" ");
+    output.append_number(u64::from(hit.flags));
+    output.append(b" ");
+    output.append_number(hit.value.len() as u64);
+    if with_unique {
+        output.append(b" ");
+        output.append_number(hit.unique);
+    }
+    output.append(b"\r\n");
+    output.append_value(&hit.value);
+    output.append(b"\r\n");
+}
+
+/// What stands behind the last hit.
+pub(crate) fn write_hits_end(output: &mut Output) {
     output.append(b"END\r\n");
 }
 

@@ -4,6 +4,11 @@
 //! come out. Every request has its slot in one queue, so replies leave in the order in which the
 //! requests came, whoever answered them.
 //!
+//! One line can ask for gigabytes. So replies enter the output only while fewer than
+//! `unwritten_bytes_max` bytes are in it, a `get` hit by hit; the others wait as outcomes, whose
+//! values are shared with the store, and follow when bytes were written. To all of the below it is
+//! as if these outcomes had not come yet.
+//!
 //! # Refusals and epochs
 //!
 //! Once a data command is refused (a redirect, `no leader`, `outcome unknown`), every later data
@@ -47,7 +52,8 @@ use std::collections::VecDeque;
 use bytes::{Buf, BytesMut};
 use command::{Command, Outcome, Stats};
 
-use crate::reply::write_reply;
+use crate::due::Due;
+use crate::reply::{write_hit, write_hits_end, write_reply};
 use crate::request::{Request, Shape};
 use crate::{Limits, Output, Parsed, Parser};
 
@@ -72,8 +78,11 @@ pub struct Session {
     /// Received and not yet parsed.
     received: BytesMut,
     /// Requests whose replies are owed, in order. The first is always a command: what is answered
-    /// here is written as soon as nothing is owed before it.
+    /// here is due as soon as nothing is owed before it.
     slots: VecDeque<Slot>,
+    /// What is to be appended before anything of the slots is. Empty unless the output is full, and
+    /// therefore nothing is parsed meanwhile.
+    due: VecDeque<Due>,
     output: Output,
     refusals: Refusals,
     /// The parser has asked for more bytes than there are, amid a request.
@@ -115,6 +124,7 @@ impl Session {
             parser: Parser::new(limits),
             received: BytesMut::new(),
             slots: VecDeque::new(),
+            due: VecDeque::new(),
             output: Output::new(),
             refusals: Refusals::default(),
             awaits_rest: false,
@@ -171,7 +181,8 @@ impl Session {
     }
 
     /// Takes the outcomes of the next commands that the evaluator has, in order, and appends the
-    /// replies. `server_stats` gives the lines that the server has to add to a kind of `stats`.
+    /// replies, as far as the output has room: `written` appends the rest. `server_stats` gives the
+    /// lines that the server has to add to a kind of `stats`.
     ///
     /// # Panics
     ///
@@ -185,13 +196,11 @@ impl Session {
             let Some(Slot::Command(shape)) = self.slots.pop_front() else {
                 panic!("an outcome for no command: {outcome:?}");
             };
-            if let Shape::Stats(stats) = shape {
-                write_reply(&outcome, shape, &server_stats(stats), &mut self.output);
-            } else {
-                write_reply(&outcome, shape, &[], &mut self.output);
-                self.refusals
-                    .answered(&outcome, shape, self.output.appended_bytes());
-            }
+            let server_stats = match shape {
+                Shape::Stats(stats) => server_stats(stats),
+                _ => Vec::new(),
+            };
+            self.reply(Due::new(outcome, shape, server_stats));
             self.append_answers();
         }
     }
@@ -209,15 +218,19 @@ impl Session {
         self.refusals.unwritten_end.is_some()
     }
 
-    /// Notes that the socket has taken the first `bytes` of the output. `unread_bytes` had been
+    /// Notes that the socket has taken the first `bytes` of the output, and appends what had no
+    /// room before: the output is empty only when no reply is known. `unread_bytes` had been
     /// received by the kernel, and not by the session, just before the write; it only matters when
     /// `owes_refusal` held then. Too large a number refuses more than need be, too small a one
     /// less.
     pub fn written(&mut self, bytes: usize, unread_bytes: u64) {
         self.output.advance(bytes);
+        let written = self.output.written_bytes();
+        // First, so that the refusal which was just written still counts for a silent one behind
+        // it (step 5).
+        self.append_due();
         let received = self.parser.consumed_bytes() + self.received.len() as u64;
-        self.refusals
-            .written(self.output.written_bytes(), received + unread_bytes);
+        self.refusals.written(written, received + unread_bytes);
     }
 
     /// Whether part of a request has been received and its rest is awaited. Never while the session
@@ -230,7 +243,7 @@ impl Session {
     /// Whether every request that was parsed is answered and the answer written.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.slots.is_empty() && !self.output.has_remaining()
+        self.slots.is_empty() && self.due.is_empty() && !self.output.has_remaining()
     }
 
     /// Whether the connection is to be closed now: the client said `quit`, or sent what must not
@@ -245,7 +258,12 @@ impl Session {
         self.closing
             || matches!(self.slots.back(), Some(Slot::Close))
             || self.slots.len() >= self.limits.in_flight_requests_max
-            || self.output.remaining() >= self.limits.unwritten_bytes_max
+            || self.is_full()
+    }
+
+    /// Whether nothing may be appended to the output now.
+    fn is_full(&self) -> bool {
+        self.output.remaining() >= self.limits.unwritten_bytes_max
     }
 
     fn request(&mut self, parsed: Parsed, run: &mut Run) {
@@ -277,13 +295,69 @@ impl Session {
     /// Appends the answers before which nothing is owed any more.
     fn append_answers(&mut self) {
         while let Some(slot) = self.slots.front() {
-            match slot {
+            let due = match slot {
                 Slot::Command(_) => return,
-                Slot::Answer(answer) => self.output.append(answer.as_bytes()),
-                Slot::Close => self.closing = true,
-            }
+                Slot::Answer(answer) => Due::Answer(answer),
+                Slot::Close => Due::Close,
+            };
             self.slots.pop_front();
+            self.reply(due);
         }
+    }
+
+    /// Appends what is due, behind all that was due before.
+    fn reply(&mut self, mut due: Due) {
+        if !self.due.is_empty() || !self.append(&mut due) {
+            self.due.push_back(due);
+        }
+    }
+
+    /// Appends what is due as far as the output has room.
+    fn append_due(&mut self) {
+        while let Some(mut due) = self.due.pop_front() {
+            if !self.append(&mut due) {
+                self.due.push_front(due);
+                return;
+            }
+        }
+        // A long queue is rare: its room is not kept.
+        self.due = VecDeque::new();
+    }
+
+    /// Appends this as far as the output has room. Whether it is all appended.
+    fn append(&mut self, due: &mut Due) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        match due {
+            Due::Answer(answer) => self.output.append(answer.as_bytes()),
+            Due::Close => self.closing = true,
+            Due::Reply {
+                outcome,
+                shape,
+                server_stats,
+            } => {
+                write_reply(outcome, *shape, server_stats, &mut self.output);
+                if !matches!(shape, Shape::Stats(_)) {
+                    let is_refusal = !matches!(outcome, Outcome::Done(_));
+                    let is_silent = *shape == Shape::Silent;
+                    let appended = self.output.appended_bytes();
+                    self.refusals.answered(is_refusal, is_silent, appended);
+                }
+            }
+            Due::Hits { rest, with_unique } => {
+                for hit in rest {
+                    write_hit(&hit, *with_unique, &mut self.output);
+                    if self.is_full() {
+                        return false;
+                    }
+                }
+                write_hits_end(&mut self.output);
+                let appended = self.output.appended_bytes();
+                self.refusals.answered(false, false, appended);
+            }
+        }
+        true
     }
 }
 
@@ -301,11 +375,12 @@ impl Refusals {
     }
 
     /// A data command has its outcome, and the reply is appended, up to this place in the output.
-    fn answered(&mut self, outcome: &Outcome, shape: Shape, appended: u64) {
-        assert!(self.unanswered > 0, "{outcome:?} for no data command");
+    fn answered(&mut self, is_refusal: bool, is_silent: bool, appended: u64) {
+        assert!(
+            self.unanswered > 0,
+            "a reply up to {appended} for no data command"
+        );
         self.unanswered -= 1;
-        let is_silent = shape == Shape::Silent;
-        let is_refusal = !matches!(outcome, Outcome::Done(_));
         match (is_refusal, is_silent) {
             (_, false) => {
                 self.replies_end = appended;

@@ -1,7 +1,7 @@
 //! Every bound of a connection.
 
 use bytes::{Buf, Bytes, BytesMut};
-use command::{Hit, Key, Outcome, Reply};
+use command::{Command, Hit, Key, Outcome, Read, Reply};
 use quorate_protocol::{Limits, Parser, Request, Session};
 
 /// The requests of these bytes, of which each piece is received by itself.
@@ -225,15 +225,62 @@ fn with_8_mebibytes_unwritten_nothing_more_is_parsed_or_wanted() {
     assert!(session.wants_input());
     session.outcomes([hit(), hit()], |_| Vec::new());
     assert!(!session.wants_input());
+    let unwritten = session.output().remaining();
+    assert!(unwritten < 9 << 20, "the ninth reply is to wait");
     session.receive_buffer().extend_from_slice(b"mn\r\n");
     assert_eq!(session.next_run(), None);
-    let unwritten = session.output().remaining();
     session.written(2 << 20, 0);
     assert_eq!(session.next_run(), None);
+    let reply = "VALUE a 0 1048576\r\n".len() + (1 << 20) + "\r\nEND\r\n".len();
     assert_eq!(
         session.output().remaining(),
-        unwritten - (2 << 20) + "MN\r\n".len()
+        9 * reply - (2 << 20) + "MN\r\n".len()
     );
+    assert!(session.wants_input());
+}
+
+#[test]
+fn the_reply_to_the_longest_get_line_is_encoded_as_it_is_written() {
+    let limits = Limits::default();
+    let mut session = Session::new(limits);
+    let mut line = b"get".to_vec();
+    while line.len() + b" k\r".len() <= limits.get_line_bytes_max {
+        line.extend_from_slice(b" k");
+    }
+    line.extend_from_slice(b"\r\n");
+    let mut run = None;
+    for part in line.chunks(limits.read_bytes) {
+        session.receive_buffer().extend_from_slice(part);
+        run = session.next_run().or(run);
+    }
+    let run = run.expect("the line is within the limits");
+    let [Command::Read(Read::Get { keys })] = &run.commands[..] else {
+        panic!("one get");
+    };
+    let value = Bytes::from(vec![b'x'; 4096]);
+    let hit = |key: &Key| Hit {
+        key: key.clone(),
+        flags: 0,
+        unique: 1,
+        value: value.clone(),
+    };
+    let hits = keys.iter().map(hit).collect();
+    session.outcomes([Outcome::Done(Reply::Hits(hits))], |_| Vec::new());
+    let bound = limits.unwritten_bytes_max + limits.item_bytes_max;
+    let mut written = 0;
+    while session.output().has_remaining() {
+        let unwritten = session.output().remaining();
+        assert!(
+            unwritten <= bound,
+            "{unwritten} bytes are unwritten, {bound} may be"
+        );
+        written += unwritten;
+        assert!(!session.is_settled());
+        session.written(unwritten, 0);
+    }
+    let hit = "VALUE k 0 4096\r\n".len() + 4096 + "\r\n".len();
+    assert_eq!(written, keys.len() * hit + "END\r\n".len());
+    assert!(session.is_settled());
     assert!(session.wants_input());
 }
 

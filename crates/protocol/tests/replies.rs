@@ -197,6 +197,40 @@ fn quit_closes_once_what_was_asked_before_is_answered() {
 }
 
 #[test]
+fn what_is_asked_behind_a_long_reply_comes_behind_it() {
+    let limits = Limits {
+        unwritten_bytes_max: 30,
+        ..Limits::default()
+    };
+    let mut session = Session::new(limits);
+    session
+        .receive_buffer()
+        .extend_from_slice(b"gets a a a\r\nmn\r\nset a 0 0 1\r\nx\r\nget a\r\nstats\r\nquit\r\n");
+    assert_eq!(session.next_run().expect("a run").commands.len(), 4);
+    let hits = |count| Outcome::Done(Reply::Hits(vec![hit("a", 0, 1, b"x"); count]));
+    let stats = Outcome::Done(Reply::Stats(Vec::new()));
+    outcomes(&mut session, vec![hits(3), redirect(), hits(1), stats]);
+    let first_two = 2 * "VALUE a 0 1 1\r\nx\r\n".len();
+    assert_eq!(session.output().remaining(), first_two);
+    assert!(!session.owes_refusal(), "it comes later");
+    session.written(first_two, 0);
+    assert!(session.owes_refusal());
+    assert!(!session.is_settled());
+    assert!(!session.should_close());
+    assert!(!session.wants_input());
+    assert_eq!(
+        written(&mut session),
+        concat!(
+            r"VALUE a 0 1 1\r\nx\r\nEND\r\nMN\r\nERR_REDIRECT 127.0.0.1 9010\r\n",
+            r"VALUE a 0 1\r\nx\r\nEND\r\nSTAT asked General\r\nEND\r\n",
+        ),
+    );
+    assert!(!session.owes_refusal());
+    assert!(session.is_settled());
+    assert!(session.should_close());
+}
+
+#[test]
 fn an_incomplete_command_shows_whatever_part_of_it_is_there() {
     let mut session = Session::new(Limits::default());
     let mut at = |bytes: &[u8]| {

@@ -198,7 +198,55 @@ proptest! {
     ) {
         check(&bytes, &lengths);
     }
+
+    #[test]
+    fn replies_are_the_same_however_few_may_wait_and_however_they_are_written(
+        bytes in stream(),
+        unwritten_bytes_max in 1..200usize,
+        written in prop::collection::vec(1..100usize, 1..20),
+        all_at_once in any::<bool>(),
+    ) {
+        let (commands, expected, closes) = conversation(&bytes, &[usize::MAX]);
+        let mut session = Session::new(Limits { unwritten_bytes_max, ..limits() });
+        session.receive_buffer().extend_from_slice(&bytes);
+        let mut asked = Vec::new();
+        let mut replies = Vec::new();
+        let mut written = written.iter().cycle();
+        loop {
+            let mut outcomes = Vec::new();
+            while let Some(run) = session.next_run() {
+                outcomes.extend(run.commands.iter().map(done));
+                asked.extend(run.commands);
+                if !all_at_once {
+                    break;
+                }
+            }
+            let answered = outcomes.len();
+            session.outcomes(outcomes, |_| Vec::new());
+            // No item is larger than this, and no other reply either.
+            prop_assert!(session.output().remaining() < unwritten_bytes_max + ITEM_REPLY_BYTES_MAX);
+            let chunk = session.output().chunk();
+            if chunk.is_empty() && answered > 0 {
+                // They had no replies, and there may be more.
+                continue;
+            }
+            if chunk.is_empty() {
+                break;
+            }
+            let part = chunk.len().min(*written.next().expect("they never end"));
+            replies.extend_from_slice(&chunk[..part]);
+            prop_assert!(!session.is_settled() && !session.should_close());
+            session.written(part, 0);
+        }
+        prop_assert_eq!(replies, expected);
+        prop_assert_eq!(asked, commands);
+        prop_assert!(session.is_settled());
+        prop_assert_eq!(session.should_close(), closes);
+    }
 }
+
+/// More than any hit or line takes in a reply here: a key of 250 bytes is its own value.
+const ITEM_REPLY_BYTES_MAX: usize = 600;
 
 /// Pieces that a stream of requests is made of: a fuzzer finds its way through bytes better when
 /// one of them is a word.
