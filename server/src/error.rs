@@ -56,9 +56,25 @@ pub(crate) enum Error {
          wiped? It comes back only as a new member"
     )]
     SeatTaken { peer: ServerId },
+    /// The members of a cluster are those that its log names; a majority of fewer could forget what
+    /// was acknowledged.
+    #[error(
+        "{}: of another cluster, or cluster.toml was changed since: its log names the servers {}, \
+         cluster.toml names {}", directory.display(), ids(found), ids(named)
+    )]
+    OtherMembers {
+        directory: PathBuf,
+        found: Vec<ServerId>,
+        named: Vec<ServerId>,
+    },
     /// A majority of the members belongs to another cluster.
     #[error("a majority of the members belongs to another cluster than this data directory")]
     OtherCluster,
+}
+
+fn ids(servers: &[ServerId]) -> String {
+    let ids: Vec<String> = servers.iter().map(ServerId::to_string).collect();
+    ids.join(", ")
 }
 
 impl Error {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cluster::Settings;
 use evaluator::{Config, Evaluator, Member};
-use raft::{Seating, ServerId};
+use raft::{Configuration, Recovered, Seating, ServerId};
 use rand::TryRng;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -92,6 +92,7 @@ async fn run(service: Service) -> Result<(), Error> {
             return Ok(());
         }
     };
+    check_members(&service, &opened.recovered)?;
     let parts = Parts {
         service,
         view,
@@ -162,6 +163,26 @@ fn open_log(service: &Service) -> Result<oneshot::Receiver<Result<Log, wal::Erro
         let _ = sender.send(log);
     })?;
     Ok(receiver)
+}
+
+/// The members of a cluster are fixed by its log; cluster.toml names those of a new one (rule 41).
+fn check_members(service: &Service, recovered: &Recovered) -> Result<(), Error> {
+    let newest = recovered.configurations.last();
+    let Some(newest) = newest.and_then(|entry| Configuration::decode(entry.payload.clone())) else {
+        return Ok(());
+    };
+    let found: Vec<ServerId> = newest.members.iter().map(|member| member.id).collect();
+    let servers = service.cluster.servers().iter();
+    let mut named: Vec<ServerId> = servers.map(|server| ServerId(server.id)).collect();
+    named.sort_unstable();
+    if found == named {
+        return Ok(());
+    }
+    Err(Error::OtherMembers {
+        directory: service.data_dir.clone(),
+        found,
+        named,
+    })
 }
 
 /// A number from the operating system.

@@ -159,6 +159,33 @@ fn a_wiped_disk_and_a_foreign_one_end_the_server_with_one_line() {
 }
 
 #[test]
+fn a_cluster_keeps_its_members_whatever_cluster_toml_says_later() {
+    let cluster = Cluster::new(3);
+    let servers: Vec<_> = (1..=3).map(|id| cluster.start(id, &[])).collect();
+    all_are_seated(&servers);
+    drop(servers);
+    let text = fs::read_to_string(cluster.config()).expect("it was written");
+    let second = text
+        .match_indices("[[server]]")
+        .nth(1)
+        .expect("there are three")
+        .0;
+    fs::write(cluster.config(), &text[..second]).expect("it can be written");
+    let (code, said) = cluster.refusal(1, &["--log-level", "error"]);
+    assert_ne!(code, 0);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let reason = "its log names the servers 1, 2, 3, cluster.toml names 1";
+    assert!(said.contains(reason), "{said}");
+    fs::write(cluster.config(), &text).expect("it can be written");
+    let servers: Vec<_> = (1..=3).map(|id| cluster.start(id, &[])).collect();
+    within_deadline("there is a leader", || {
+        servers
+            .iter()
+            .any(|server| server.status()["quorum"] == true)
+    });
+}
+
+#[test]
 fn what_cannot_work_ends_with_one_clear_line() {
     let cluster = Cluster::new(1);
     let refused = |id: usize, arguments: &[&str], reason: &str| {
