@@ -129,6 +129,7 @@ impl Answers {
             term: view.term,
             leader: self.leader(),
             quorum: self.leader().is_some(),
+            serves: self.leads() && view.serves,
             commit_index: view.commit_index,
             last_applied: self.last_applied,
             last_log_index: view.last_log_index,

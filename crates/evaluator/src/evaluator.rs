@@ -32,6 +32,7 @@ pub struct Evaluator {
     encoder: PayloadEncoder,
     item_bytes_max: u32,
     unsettled_bytes_max: usize,
+    owed_commands_max: usize,
     now: Now,
     /// When the last entry of commands was proposed.
     proposed_at: Timestamp,
@@ -62,6 +63,7 @@ impl Evaluator {
             encoder: PayloadEncoder::new(),
             item_bytes_max: u32::try_from(config.item_bytes_max).unwrap_or(u32::MAX),
             unsettled_bytes_max: config.limits.unsettled_bytes_max,
+            owed_commands_max: config.limits.owed_commands_max,
             now,
             proposed_at: Timestamp(0),
             leads: None,
@@ -140,7 +142,7 @@ impl Evaluator {
     /// there is more to do at once.
     #[must_use]
     pub fn next_deadline(&self) -> Timestamp {
-        if self.untidy {
+        if self.untidy || self.waiting.has_reads_left() {
             return self.now.monotonic;
         }
         let raft = self.raft.next_deadline();
@@ -149,14 +151,16 @@ impl Evaluator {
     }
 
     /// Whether batches of clients are to be given to `step`: false while this server leads and too
-    /// much is under way to the disks or the peers (rule 59). This is the only throttle. A server
+    /// much is under way to the disks or the peers, or too many answers are owed (rule 59). This is the only throttle. A server
     /// that does not lead refuses, which takes no room.
     #[must_use]
     pub fn takes_clients(&self) -> bool {
         let view = &self.answers.view;
         let unsettled = view.unpersisted_bytes.max(view.uncommitted_bytes);
         let unsettled = unsettled.max(self.waiting.staged_bytes());
-        self.leads.is_none() || unsettled <= self.unsettled_bytes_max
+        let fits =
+            unsettled <= self.unsettled_bytes_max && self.waiting.owed() <= self.owed_commands_max;
+        self.leads.is_none() || fits
     }
 
     /// Whether what clients send next may just as well be given to `step` together, a fraction of a

@@ -35,6 +35,9 @@ pub struct Limits {
     /// No more commands of clients are taken while more than this is not on this server's disk,
     /// not committed, or waits to be proposed.
     pub unsettled_bytes_max: usize,
+    /// Nor while more commands than this are owed an answer: what a turn may have to carry out is
+    /// bounded in time by it, however small the commands are.
+    pub owed_commands_max: usize,
 }
 
 impl Default for Limits {
@@ -44,6 +47,7 @@ impl Default for Limits {
             window_bytes_max: 8 << 20,
             cache_bytes_max: 64 << 20,
             unsettled_bytes_max: 64 << 20,
+            owed_commands_max: 16 << 10,
         }
     }
 }

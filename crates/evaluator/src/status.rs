@@ -20,6 +20,9 @@ pub struct Status {
     pub leader: Option<ServerId>,
     /// A leader that has a majority is known.
     pub quorum: bool,
+    /// This server leads, and carries out what it is asked: it has applied what was committed
+    /// before it was elected.
+    pub serves: bool,
     /// `last_applied <= commit_index <= last_log_index`, `persisted_index <= last_log_index`.
     pub commit_index: Index,
     /// The last entry that the store has taken in.

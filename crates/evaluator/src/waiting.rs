@@ -14,6 +14,10 @@ use crate::io::{Batch, ConnectionId, Outcomes};
 /// (rule 53: within a second, and the rest is for the way to the socket).
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(900);
 
+/// When so many keys were looked up in a turn, further reads are answered in the next one: a client
+/// may ask for hundreds of thousands in one line, and peers are not kept waiting for all of them.
+const KEYS_EACH_TURN: usize = 16 << 10;
+
 /// A queue that is empty and has room for more commands than this gives its memory back.
 const QUEUE_KEPT_MAX: usize = 1024;
 
@@ -42,6 +46,10 @@ pub(crate) struct Waiting {
     asked: VecDeque<Round>,
     /// Confirmed and not applied that far, ids ascending.
     confirmed: VecDeque<(ReadId, Index)>,
+    /// Connections with reads that may be answered, and were left for the next turn.
+    left: Vec<Slot>,
+    /// How many keys are still looked up in this turn.
+    keys_left: usize,
     /// Reads of this round and before may be answered when their turn comes.
     readable: ReadId,
     deadlines: VecDeque<Deadline>,
@@ -142,6 +150,8 @@ impl Waiting {
                 id: ReadId(1),
                 slots: Vec::new(),
             },
+            left: Vec::new(),
+            keys_left: 0,
             asked: VecDeque::new(),
             confirmed: VecDeque::new(),
             readable: ReadId(0),
@@ -253,6 +263,11 @@ impl Waiting {
         self.by_id.len()
     }
 
+    /// Whether reads that may be answered wait for the next turn.
+    pub(crate) fn has_reads_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
     pub(crate) fn has_reads_under_way(&self) -> bool {
         !self.asked.is_empty()
     }
@@ -340,6 +355,10 @@ impl Waiting {
 
     /// Answers the reads that are confirmed and whose index is applied.
     pub(crate) fn answer_reads(&mut self, answers: &mut Answers) {
+        self.keys_left = KEYS_EACH_TURN;
+        for slot in std::mem::take(&mut self.left) {
+            self.progress(slot, answers);
+        }
         let applied = answers.last_applied;
         while let Some((id, _)) = self.confirmed.pop_front_if(|(_, index)| *index <= applied) {
             self.readable = self.readable.max(id);
@@ -434,6 +453,14 @@ impl Waiting {
             .queue
             .pop_front_if(|pending| pending.what.is_answerable(readable))
         {
+            if let What::Read(Read::Get { keys }, _) = &pending.what {
+                if self.keys_left == 0 {
+                    connection.queue.push_front(pending);
+                    self.left.push(slot);
+                    break;
+                }
+                self.keys_left = self.keys_left.saturating_sub(keys.len());
+            }
             let outcome = pending.what.answer(answers);
             connection.give(slot, outcome, &mut self.ready);
             self.owed -= 1;
@@ -480,6 +507,7 @@ impl Waiting {
         self.proposals.clear();
         self.unasked.slots.clear();
         self.asked.clear();
+        self.left.clear();
         self.confirmed.clear();
         assert!(self.owed == 0, "{} commands are still owed", self.owed);
     }

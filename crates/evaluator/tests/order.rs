@@ -2,7 +2,7 @@
 
 mod cluster;
 
-use command::{Command, Outcome, Reply, Write};
+use command::{Command, Outcome, Read, Reply, Write};
 use quorate_evaluator::Limits;
 use raft::EntryKind;
 
@@ -281,6 +281,100 @@ fn clients_are_left_alone_while_too_much_is_unsettled() {
     assert!(!it.evaluator(leader).takes_clients());
     it.run_ms(400);
     assert!(it.evaluator(leader).takes_clients(), "it only refuses");
+}
+
+#[test]
+fn writes_are_gathered_while_more_are_under_way_but_not_for_long() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    let followers = it.others(leader);
+    it.stall_disks(&followers);
+    let before = it.status(leader).last_log_index;
+    let entries = |it: &mut Cluster| it.status(leader).last_log_index - before;
+    it.ask(leader, 1, vec![incr("n"); 4]);
+    assert_eq!(entries(&mut it), 1, "nothing was under way");
+    it.ask(leader, 2, vec![incr("n"); 3]);
+    assert_eq!(entries(&mut it), 1, "fewer than are under way");
+    it.ask(leader, 3, vec![incr("n")]);
+    assert_eq!(entries(&mut it), 2, "as many as are under way");
+    it.ask(leader, 2, vec![incr("n"); 3]);
+    it.run_ms(1);
+    assert_eq!(entries(&mut it), 2);
+    it.run_ms(1);
+    assert_eq!(entries(&mut it), 3, "two milliseconds are enough");
+    it.ask(leader, 2, vec![set("k", &"x".repeat(128 << 10))]);
+    assert_eq!(entries(&mut it), 4, "large enough for an entry");
+    it.ask(leader, 4, vec![incr("n")]);
+    assert_eq!(entries(&mut it), 4);
+    it.heal();
+    it.settle();
+    assert_eq!(entries(&mut it), 5, "nothing is under way any more");
+}
+
+#[test]
+fn clients_are_left_alone_while_many_commands_are_owed_an_answer() {
+    let limits = Limits {
+        owed_commands_max: 10,
+        ..Limits::default()
+    };
+    let mut it = Cluster::with_limits(3, limits);
+    let leader = it.await_leader();
+    let followers = it.others(leader);
+    it.stall_disks(&followers);
+    it.ask(leader, 1, vec![incr("n"); 10]);
+    assert!(it.evaluator(leader).takes_clients());
+    it.ask(leader, 1, vec![incr("n")]);
+    assert!(!it.evaluator(leader).takes_clients());
+    it.heal();
+    it.settle();
+    assert!(it.evaluator(leader).takes_clients());
+}
+
+#[test]
+fn a_turn_looks_up_a_bounded_number_of_keys_and_the_next_ones_go_on() {
+    let mut it = Cluster::serving(1);
+    let leader = it.leader().unwrap();
+    it.ask(leader, 1, vec![set("k", "v")]);
+    let keys = vec![key("k"); 10_000];
+    let many = Command::Read(Read::Get { keys });
+    it.send_batch(leader, 1, 0, vec![many.clone(), many, get("k")]);
+    it.send_batch(leader, 2, 0, vec![get("k")]);
+    let mut answered = Vec::new();
+    while it.turns() {
+        answered.push(it.outcomes(leader, 1).len());
+    }
+    let in_turns: Vec<usize> = answered.into_iter().filter(|count| *count > 0).collect();
+    assert_eq!(in_turns, [2, 1]);
+    assert_eq!(value(&it.outcomes(leader, 2)[0]), Some("v"));
+}
+
+#[test]
+fn a_leader_proposes_nothing_before_it_has_applied_what_was_committed_before() {
+    let mut it = Cluster::serving(1);
+    let leader = it.leader().unwrap();
+    for number in 0..40 {
+        let large = "v".repeat(64 << 10);
+        it.ask(leader, 1, vec![set(&number.to_string(), &large)]);
+    }
+    it.crash(leader);
+    it.start(leader);
+    it.now_ms += 1000;
+    while it.leader().is_none() {
+        assert!(it.turns(), "it stands for election");
+    }
+    it.send_batch(leader, 1, 0, vec![set("late", "v"), get("39")]);
+    let no_op = it.status(leader).last_log_index;
+    let mut turns = 0;
+    while !it.status(leader).serves {
+        assert_eq!(it.status(leader).last_log_index, no_op);
+        assert!(it.turns());
+        turns += 1;
+    }
+    assert!(turns >= 10, "2.5 MiB were applied in {turns} turns");
+    it.settle();
+    let outcomes = it.outcomes(leader, 1);
+    assert_eq!(outcomes[0], stored());
+    assert!(value(&outcomes[1]).is_some());
 }
 
 #[test]

@@ -146,7 +146,8 @@ pub struct Status {
     pub leader: Option<ServerId>,
     /// `leader` is not to be believed from then on, if it is not heard from again.
     pub leader_until: Timestamp,
-    /// A leader whose no-op is committed: proposals and reads are taken (rule 21).
+    /// A leader whose no-op is committed, and handed out to be applied with all before it: what is
+    /// proposed now will be carried out once it is committed (rule 21).
     pub serves: bool,
     /// Handing leadership over: proposals are not taken, reads are.
     pub transferring: bool,

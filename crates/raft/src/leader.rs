@@ -95,6 +95,15 @@ impl Raft {
         }
     }
 
+    /// True when what is proposed now will be applied once it is committed: `serves`, and what was
+    /// committed before this term is applied. After a restart that can take a while.
+    pub(crate) fn serves_writes(&self) -> bool {
+        match &self.role {
+            RoleState::Leader(leadership) => self.last_applied >= leadership.first_index,
+            _ => false,
+        }
+    }
+
     /// A payload for the log; taken by a leader that is not about to stop being one.
     pub(crate) fn propose(&mut self, payload: Bytes) -> Option<Position> {
         match &self.role {

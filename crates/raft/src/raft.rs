@@ -2,7 +2,7 @@
 //! sync, what is handed out. The roles' own rules are in `follower.rs`, `candidate.rs` and
 //! `leader.rs`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -21,8 +21,9 @@ use crate::types::{
     Entry, EntryKind, HardState, Index, Position, ReadId, ServerId, Term, Timestamp, WriteId,
 };
 
-/// The most that is read back from the log at once to be applied.
-const APPLY_BYTES_MAX: usize = 4 << 20;
+/// The most of entries that is handed out at once to be applied, but for a single larger one: to
+/// apply what a few small commands make of this takes some milliseconds, far from a timeout.
+const APPLY_BYTES_MAX: usize = 256 << 10;
 
 /// Terms grow one at a time, and in no life of a cluster as far as this: a message that names a
 /// later one is not believed, so that there is always a next term.
@@ -84,8 +85,8 @@ impl Raft {
     /// A server as it starts, with what its log held.
     ///
     /// # Panics
-    /// If this server is not among the members, the election timeout is no range, or the heartbeat
-    /// takes no time.
+    /// If this server is not among the members, these are not those of the newest configuration in
+    /// the log, the election timeout is no range, or the heartbeat takes no time.
     #[must_use]
     pub fn new(config: Config, recovered: Recovered, now: Timestamp) -> Raft {
         assert!(
@@ -103,6 +104,16 @@ impl Raft {
             "a heartbeat of {:?}",
             config.heartbeat,
         );
+        let configurations = Configurations::new(&recovered);
+        if let Some((_, newest)) = configurations.last() {
+            let named: BTreeSet<ServerId> = config.members.iter().map(|(id, _)| *id).collect();
+            let ids = newest.members.iter().map(|member| member.id);
+            let found: BTreeSet<ServerId> = ids.collect();
+            assert!(
+                named == found,
+                "the members {named:?}, but the log names {found:?}"
+            );
+        }
         let mut raft = Raft {
             now,
             random: StdRng::seed_from_u64(config.seed),
@@ -113,7 +124,7 @@ impl Raft {
             persisted_write: WriteId(0),
             writes_under_way: VecDeque::new(),
             log: Log::new(&recovered),
-            configurations: Configurations::new(&recovered),
+            configurations,
             commit_index: Index(0),
             last_applied: Index(0),
             to_apply: Vec::new(),
@@ -191,6 +202,9 @@ impl Raft {
     /// When `Input::Tick` will next make something happen.
     #[must_use]
     pub fn next_deadline(&self) -> Timestamp {
+        if self.last_applied < self.commit_index && !self.apply_fetching {
+            return self.now;
+        }
         match &self.role {
             RoleState::Leader(leadership) => self.leader_deadline(leadership),
             _ => self.election_deadline,
@@ -205,7 +219,7 @@ impl Raft {
             term: self.hard_state.term,
             leader: self.live_leader(),
             leader_until: self.leader_until(),
-            serves: self.serves(),
+            serves: self.serves_writes(),
             transferring: self.transferring(),
             hard_state: self.hard_state,
             commit_index: self.commit_index,
@@ -460,9 +474,11 @@ impl Raft {
         }
         let from = self.last_applied.next();
         if from <= self.commit_index && !self.apply_fetching {
-            if let Some(entries) = self.log.cached(from, self.commit_index, usize::MAX) {
+            if let Some(entries) = self.cached_to_apply(from, &committed) {
                 committed.extend(entries);
-                self.last_applied = self.commit_index;
+                if let Some(last) = committed.last() {
+                    self.last_applied = last.index;
+                }
             } else {
                 let to = self.commit_index.min(self.log.cache_start().prev());
                 let fetch = Fetch {
@@ -476,6 +492,16 @@ impl Raft {
             }
         }
         committed
+    }
+
+    /// What memory holds of what is to be applied next, none if enough is handed out already;
+    /// `None` if it does not hold the first of it.
+    fn cached_to_apply(&self, from: Index, committed: &[Entry]) -> Option<Vec<Entry>> {
+        let handed_out: usize = committed.iter().map(entry_bytes).sum();
+        match APPLY_BYTES_MAX.checked_sub(handed_out) {
+            Some(bytes_max) => self.log.cached(from, self.commit_index, bytes_max),
+            None => Some(Vec::new()),
+        }
     }
 
     fn fetched(&mut self, fetched: Fetched) {

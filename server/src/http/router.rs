@@ -44,9 +44,16 @@ async fn healthz(State(site): State<Arc<Site>>) -> Response {
 
 /// Whether it can serve clients, or tell them who does.
 async fn readyz(State(site): State<Arc<Site>>) -> Response {
-    let leader = site.view.now().and_then(|newest| newest.status.leader);
-    let ready = site.view.is_alive() && leader.is_some();
-    verdict(ready, "ok", "no leader is known")
+    let newest = site.view.now().filter(|_| site.view.is_alive());
+    let (ready, why) = newest.map_or((false, "no leader is known"), |newest| {
+        let status = &newest.status;
+        match status.leader {
+            None => (false, "no leader is known"),
+            Some(leader) if leader == status.id => (status.serves, "the log is being applied"),
+            Some(_) => (true, ""),
+        }
+    });
+    verdict(ready, "ok", why)
 }
 
 fn verdict(good: bool, yes: &str, no: &str) -> Response {
