@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rand::rngs::{StdRng, SysRng};
+use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -18,22 +20,46 @@ pub(crate) struct Cluster {
     pub(crate) folder: TempDir,
     /// Client, RPC and HTTP port of each server.
     pub(crate) ports: Vec<[u16; 3]>,
+    /// Keeps others away from the ports.
+    _keeper: TcpListener,
+}
+
+/// Ports in a block: three for each of six servers, and one that is kept.
+const BLOCK: u16 = 20;
+
+/// The first block's first port, and the end of the last: outside the range from which the kernel
+/// draws the ports of outgoing connections.
+const PORTS: std::ops::Range<u16> = 4_000..8_800;
+
+/// The first port of a block of free ones, and a listener on its last: two tests that run at the
+/// same time never have the same block.
+fn draw_block() -> (u16, TcpListener) {
+    let listen = |port| TcpListener::bind(("127.0.0.1", port)).ok();
+    let mut random = StdRng::try_from_rng(&mut SysRng).expect("Linux gives random bytes");
+    for _ in 0..1000 {
+        let blocks = (PORTS.end - PORTS.start) / BLOCK;
+        let base = PORTS.start + BLOCK * random.random_range(0..blocks);
+        let Some(keeper) = listen(base + BLOCK - 1) else {
+            continue;
+        };
+        if (base..base + BLOCK - 1).all(|port| listen(port).is_some()) {
+            return (base, keeper);
+        }
+    }
+    panic!("no {BLOCK} free ports in a row in {PORTS:?}");
 }
 
 impl Cluster {
     pub(crate) fn new(servers: usize) -> Cluster {
-        // All are held until all are drawn, so that no two are the same.
-        let held: Vec<TcpListener> = (0..3 * servers)
-            .map(|_| TcpListener::bind("127.0.0.1:0").expect("there are free ports"))
-            .collect();
-        let port = |listener: &TcpListener| listener.local_addr().expect("it is bound").port();
-        let ports = held
-            .chunks(3)
-            .map(|three| [port(&three[0]), port(&three[1]), port(&three[2])])
-            .collect();
+        let (base, keeper) = draw_block();
+        let ports = (0..servers).map(|at| {
+            let first = base + 3 * u16::try_from(at).expect("there are few servers");
+            [first, first + 1, first + 2]
+        });
         let cluster = Cluster {
             folder: TempDir::new().expect("a folder can be made"),
-            ports,
+            ports: ports.collect(),
+            _keeper: keeper,
         };
         let mut text = String::new();
         for (id, [client, rpc, http]) in (1..).zip(&cluster.ports) {
