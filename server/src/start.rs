@@ -9,7 +9,7 @@ use evaluator::{Config, Evaluator, Member};
 use raft::{Configuration, Recovered, Seating, ServerId};
 use rand::TryRng;
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,23 +45,26 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 /// # Errors
 /// Why it does not start, or can't go on.
 pub(crate) fn serve(service: Service) -> Result<(), Error> {
-    let runtime = runtime(service.settings.threads)?;
-    let result = runtime.block_on(run(service));
+    let clients = runtime("quorate-io", service.settings.threads)?;
+    // Of their own, so that no work for clients keeps heartbeats waiting.
+    let peers = runtime("quorate-rpc", 1)?;
+    let result = clients.block_on(run(service, peers.handle()));
     // What is still under way is nobody's any more.
-    runtime.shutdown_background();
+    clients.shutdown_background();
+    peers.shutdown_background();
     result
 }
 
-fn runtime(threads: usize) -> Result<Runtime, Error> {
+fn runtime(name: &str, threads: usize) -> Result<Runtime, Error> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
-        .thread_name("quorate-io")
+        .thread_name(name)
         .enable_all()
         .build()
         .map_err(Error::system("start threads"))
 }
 
-async fn run(service: Service) -> Result<(), Error> {
+async fn run(service: Service, rpc: &Handle) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     let connections_max = files::raise_limit(service.settings.connections_max);
     let server = &service.server;
@@ -102,7 +105,7 @@ async fn run(service: Service) -> Result<(), Error> {
         connections_max,
         ports: (client_port, rpc_port),
     };
-    let mut running = parts.start(wal, &opened)?;
+    let mut running = parts.start(wal, &opened, rpc)?;
     let result = tokio::select! {
         () = signals.stop() => Ok(()),
         Some(error) = running.fatal.recv() => Err(error),
@@ -227,7 +230,12 @@ struct Running {
 
 impl Parts {
     /// Starts the threads and the tasks, and listens.
-    fn start(self, wal: Wal<DirectoryDisk>, opened: &Opened) -> Result<Running, Error> {
+    fn start(
+        self,
+        wal: Wal<DirectoryDisk>,
+        opened: &Opened,
+        rpc: &Handle,
+    ) -> Result<Running, Error> {
         tell_recovered(opened);
         let settings = &self.service.settings;
         let clock = self.view.clock;
@@ -283,10 +291,14 @@ impl Parts {
             fatal: to_fatal,
         });
         let (client_port, rpc_port) = self.ports;
-        let acceptor = Acceptor::new(rpc_port.listen()?, "a server's call");
-        tokio::spawn(peer::serve(acceptor, Arc::clone(&shared)));
+        let listener = {
+            let _in_rpc = rpc.enter();
+            rpc_port.listen()?
+        };
+        let acceptor = Acceptor::new(listener, "a server's call");
+        rpc.spawn(peer::serve(acceptor, Arc::clone(&shared)));
         for (callee, queue) in self.peers {
-            tokio::spawn(peer::call(callee, queue, Arc::clone(&shared)));
+            rpc.spawn(peer::call(callee, queue, Arc::clone(&shared)));
         }
 
         let running = Running {
