@@ -25,4 +25,4 @@ pub use programs::Programs;
 pub use shared::{Shared, User};
 pub use text::Text;
 pub use turn::Turn;
-pub use wait::{deadline, wait_until};
+pub use wait::{assert_took_less, deadline, wait_until};

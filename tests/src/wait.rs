@@ -16,6 +16,19 @@ pub fn deadline() -> Instant {
     Instant::now() + PATIENCE
 }
 
+/// Holds what has happened since `start` to a time that is promised.
+///
+/// # Panics
+/// With the time that it took, if that is as long or longer.
+#[track_caller]
+pub fn assert_took_less(start: Instant, promised: Duration) {
+    let took = start.elapsed();
+    assert!(
+        took < promised,
+        "it took {took:?}, {promised:?} are promised"
+    );
+}
+
 /// Lets a moment pass, for those who would otherwise ask again without rest.
 pub(crate) fn moment() {
     thread::sleep(INTERVAL);

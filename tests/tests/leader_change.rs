@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use client::{Address, Client, ItemOptions, Outcome};
 use quorate_tests::{
-    Cluster, Fate, Load, Plan, Programs, Response, Text, Written, deadline, wait_until,
+    Cluster, Fate, Load, Plan, Programs, Response, Text, Written, assert_took_less, deadline,
+    wait_until,
 };
 
 const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
@@ -133,11 +134,7 @@ fn a_leader_that_is_told_to_stop_leaves_no_outcome_unknown() {
         let start = Instant::now();
         let ended = cluster.terminate(leader);
         assert_eq!(ended.code(), Some(0), "{:?}", ended.stderr);
-        assert!(
-            start.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            start.elapsed()
-        );
+        assert_took_less(start, Duration::from_secs(5));
         load.wait_for_more(200);
         cluster.start(leader);
     }
@@ -229,11 +226,7 @@ fn a_new_cluster_has_a_leader_within_two_seconds() {
     let start = Instant::now();
     cluster.start_all();
     cluster.leader();
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        start.elapsed()
-    );
+    assert_took_less(start, Duration::from_secs(2));
 }
 
 #[test]
