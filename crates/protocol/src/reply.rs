@@ -12,8 +12,8 @@ pub(crate) const NO_LEADER: &str = "SERVER_ERROR no leader";
 pub(crate) const OUTCOME_UNKNOWN: &str = "SERVER_ERROR outcome unknown";
 pub(crate) const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
 
-/// Appends the whole reply to a command of this shape, however long. `server_stats` are lines to follow those that
-/// `stats` has brought along.
+/// Appends the whole reply to a command of this shape, however long. `server_stats` are lines to
+/// follow those that `stats` has brought along.
 ///
 /// # Panics
 ///
