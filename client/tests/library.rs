@@ -133,7 +133,7 @@ async fn a_read_is_sent_again_when_the_connection_broke() {
     .await;
     let hit = in_time(client(&[&server]).get("k")).await.done();
     let hit = hit.unwrap().unwrap();
-    assert_eq!((&*hit.value, hit.flags, hit.unique), (&b"v"[..], 7, 42));
+    assert_eq!((hit.value(), hit.flags, hit.unique), (&b"v"[..], 7, 42));
     assert_eq!(server.heard(), ["gets k", "gets k"]);
 }
 
@@ -394,7 +394,7 @@ async fn every_method_sends_its_command_and_understands_its_replies() {
             .done()
             .unwrap();
         assert_eq!(
-            (hits.len(), &*hits[0].value, hits[0].unique),
+            (hits.len(), hits[0].value(), hits[0].unique),
             (1, &b"\r\n"[..], 3)
         );
         assert!(client.flush_all(Exptime(3)).await.done().is_some());

@@ -147,7 +147,7 @@ async fn a_cluster_starts_serves_stops_and_starts_again_with_its_data() {
             }
             _ => {
                 let found = client.get("k").await.done().flatten();
-                assert_eq!(&*found.expect("it was stored").value, b"value");
+                assert_eq!(found.expect("it was stored").value(), b"value");
             }
         }
         spawner.signal(stop);

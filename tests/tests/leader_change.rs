@@ -94,7 +94,7 @@ fn the_client_library_follows_a_redirect_and_finds_the_next_leader() {
     let outcome = set(&client, "three");
     assert!(matches!(outcome, Outcome::Done(())), "{outcome:?}");
     let found = runtime.block_on(client.get("key")).done().flatten();
-    assert_eq!(found.map(|hit| hit.value), Some("three".into()));
+    assert_eq!(found.as_ref().map(|hit| hit.value()), Some(&b"three"[..]));
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn write_items(to: &mut impl Write, hits: &[Hit], uniques: bool, ends: bool) -> 
         if uniques {
             writeln!(to, "{} {}", hit.unique, hit.flags)?;
         }
-        to.write_all(&hit.value)?;
+        to.write_all(hit.value())?;
         if ends {
             writeln!(to)?;
         }
@@ -143,7 +143,7 @@ fn write_items(to: &mut impl Write, hits: &[Hit], uniques: bool, ends: bool) -> 
 
 /// The keys that were asked for and not found.
 fn missing<'a>(hits: &[Hit], asked: &'a [Key]) -> Vec<&'a Key> {
-    let found = |key: &&Key| !hits.iter().any(|hit| hit.key == **key);
+    let found = |key: &&Key| !hits.iter().any(|hit| hit.key() == key.as_bytes());
     asked.iter().filter(found).collect()
 }
 
@@ -172,10 +172,10 @@ fn done(printed: &Printed) -> Value {
 
 fn item(hit: &Hit) -> Value {
     object([
-        member("key", &hit.key),
+        bytes_member("key", hit.key()),
         ("flags".to_owned(), json!(hit.flags)),
         ("unique".to_owned(), json!(hit.unique)),
-        bytes_member("value", &hit.value),
+        bytes_member("value", hit.value()),
     ])
 }
 

@@ -3,11 +3,13 @@
 mod codec;
 mod command;
 mod key;
+mod key_value;
 mod outcome;
 mod time;
 
 pub use codec::*;
 pub use command::*;
 pub use key::*;
+pub use key_value::*;
 pub use outcome::*;
 pub use time::*;

@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::Key;
+use crate::KeyValue;
 
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +51,22 @@ pub enum Reply {
 /// One item of a retrieval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hit {
-    /// As it was asked for.
-    pub key: Key,
     pub flags: u32,
     /// Log index and place in the entry of the item's last change: index * 2^16 + place
     /// (rule 57).
     pub unique: u64,
-    pub value: Bytes,
+    /// The key as it was asked for, and the value.
+    pub data: KeyValue,
+}
+
+impl Hit {
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        self.data.key()
+    }
+
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        self.data.value()
+    }
 }

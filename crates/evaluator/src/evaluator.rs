@@ -7,7 +7,7 @@ use command::{CodecError, Outcome, PayloadEncoder, Preamble, Write, decode};
 use raft::{Entry, EntryKind, Raft, ReadId, Recovered, Term, Timestamp};
 
 use crate::answers::Answers;
-use crate::io::{Config, Input, Now, Output};
+use crate::io::{Config, Input, Limits, Now, Output};
 use crate::log_time::LogClock;
 use crate::peer_clocks::PeerClocks;
 use crate::status::Status;
@@ -31,8 +31,7 @@ pub struct Evaluator {
     peer_clocks: PeerClocks,
     encoder: PayloadEncoder,
     item_bytes_max: u32,
-    unsettled_bytes_max: usize,
-    owed_commands_max: usize,
+    limits: Limits,
     now: Now,
     /// When the last entry of commands was proposed.
     proposed_at: Timestamp,
@@ -62,8 +61,7 @@ impl Evaluator {
             peer_clocks: PeerClocks::default(),
             encoder: PayloadEncoder::new(),
             item_bytes_max: u32::try_from(config.item_bytes_max).unwrap_or(u32::MAX),
-            unsettled_bytes_max: config.limits.unsettled_bytes_max,
-            owed_commands_max: config.limits.owed_commands_max,
+            limits: config.limits,
             now,
             proposed_at: Timestamp(0),
             leads: None,
@@ -151,15 +149,17 @@ impl Evaluator {
     }
 
     /// Whether batches of clients are to be given to `step`: false while this server leads and too
-    /// much is under way to the disks or the peers, or too many answers are owed (rule 59). This is the only throttle. A server
-    /// that does not lead refuses, which takes no room.
+    /// much is under way to the disks or the peers, or too many answers are owed (rule 59). This is
+    /// the only throttle. A server that does not lead refuses, which takes no room.
     #[must_use]
     pub fn takes_clients(&self) -> bool {
         let view = &self.answers.view;
         let unsettled = view.unpersisted_bytes.max(view.uncommitted_bytes);
         let unsettled = unsettled.max(self.waiting.staged_bytes());
-        let fits =
-            unsettled <= self.unsettled_bytes_max && self.waiting.owed() <= self.owed_commands_max;
+        let owed = self.waiting.owed();
+        let fits = unsettled <= self.limits.unsettled_bytes_max
+            && owed.commands <= self.limits.owed_commands_max
+            && owed.keys <= self.limits.owed_keys_max;
         self.leads.is_none() || fits
     }
 
@@ -168,7 +168,7 @@ impl Evaluator {
     /// round of reads is. To be woken for each costs more than carrying it out.
     #[must_use]
     pub fn leaves_clients(&self) -> bool {
-        self.waiting.owed() >= LEAVES_CLIENTS_MIN
+        self.waiting.owed().commands >= LEAVES_CLIENTS_MIN
             && (self.gathers_until().is_some() || self.waiting.has_reads_under_way())
     }
 
@@ -177,13 +177,16 @@ impl Evaluator {
     #[must_use]
     pub fn may_stop(&self) -> bool {
         let hands_over = self.answers.leads() && self.answers.view.transferring;
-        self.stopping && !hands_over && self.waiting.owed() == 0 && !self.waiting.has_proposals()
+        self.stopping
+            && !hands_over
+            && self.waiting.owed().commands == 0
+            && !self.waiting.has_proposals()
     }
 
     /// What `/status` shows.
     #[must_use]
     pub fn status(&self) -> Status {
-        let owed = self.waiting.owed();
+        let owed = self.waiting.owed().commands;
         self.answers.status(owed, self.waiting.connections())
     }
 

@@ -38,6 +38,8 @@ pub struct Limits {
     /// Nor while more commands than this are owed an answer: what a turn may have to carry out is
     /// bounded in time by it, however small the commands are.
     pub owed_commands_max: usize,
+    /// Nor while they are to look up more keys than this: a line may name half a million.
+    pub owed_keys_max: usize,
 }
 
 impl Default for Limits {
@@ -48,6 +50,7 @@ impl Default for Limits {
             cache_bytes_max: 64 << 20,
             unsettled_bytes_max: 64 << 20,
             owed_commands_max: 16 << 10,
+            owed_keys_max: 512 << 10,
         }
     }
 }

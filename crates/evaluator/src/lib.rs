@@ -9,6 +9,7 @@ mod answers;
 mod evaluator;
 mod io;
 mod log_time;
+mod owed;
 mod peer_clocks;
 mod status;
 mod waiting;

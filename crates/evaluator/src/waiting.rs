@@ -9,6 +9,7 @@ use raft::{Entry, Index, Position, ReadId, Timestamp};
 
 use crate::answers::Answers;
 use crate::io::{Batch, ConnectionId, Outcomes};
+use crate::owed::Owed;
 
 /// A command is answered, one way or another, this long after it was taken at the latest
 /// (rule 53: within a second, and the rest is for the way to the socket).
@@ -26,8 +27,8 @@ pub(crate) struct Waiting {
     slots: Vec<Option<Connection>>,
     free: Vec<Slot>,
     by_id: BTreeMap<ConnectionId, Slot>,
-    /// Commands in all queues.
-    owed: usize,
+    /// What is in all queues.
+    owed: Owed,
     /// The number of the next command. All commands taken are numbered as they come, so that one
     /// is never mistaken for another, whatever became of its connection.
     next_number: u64,
@@ -82,7 +83,7 @@ struct Pending {
 }
 
 #[derive(Debug)]
-enum What {
+pub(crate) enum What {
     Write,
     Read(Read, ReadId),
     Stats(Stats),
@@ -139,7 +140,7 @@ impl Waiting {
             slots: Vec::new(),
             free: Vec::new(),
             by_id: BTreeMap::new(),
-            owed: 0,
+            owed: Owed::default(),
             next_number: 0,
             staged: Vec::new(),
             staged_bytes: 0,
@@ -208,8 +209,8 @@ impl Waiting {
                     What::Read(read, self.unasked.id)
                 }
             };
+            self.owed.add(&what);
             connection.queue.push_back(Pending { number, what });
-            self.owed += 1;
         }
         if refuses {
             connection.refused_epoch = Some(batch.epoch);
@@ -228,7 +229,9 @@ impl Waiting {
             return;
         };
         if let Some(connection) = self.slots[slot].take() {
-            self.owed -= connection.queue.len();
+            for pending in &connection.queue {
+                self.owed.remove(&pending.what);
+            }
         }
         self.free.push(slot);
     }
@@ -254,8 +257,7 @@ impl Waiting {
         slot
     }
 
-    /// Commands whose outcome is owed.
-    pub(crate) fn owed(&self) -> usize {
+    pub(crate) fn owed(&self) -> Owed {
         self.owed
     }
 
@@ -426,9 +428,9 @@ impl Waiting {
             .queue
             .pop_front_if(|pending| pending.number < owner.number)
         {
+            self.owed.remove(&pending.what);
             let outcome = pending.what.answer(answers);
             connection.give(owner.slot, outcome, &mut self.ready);
-            self.owed -= 1;
         }
         true
     }
@@ -438,7 +440,7 @@ impl Waiting {
         if let Some(connection) = self.slots[owner.slot].as_mut() {
             connection.queue.pop_front();
             connection.give(owner.slot, outcome, &mut self.ready);
-            self.owed -= 1;
+            self.owed.remove(&What::Write);
             self.progress(owner.slot, answers);
         }
     }
@@ -453,17 +455,16 @@ impl Waiting {
             .queue
             .pop_front_if(|pending| pending.what.is_answerable(readable))
         {
-            if let What::Read(Read::Get { keys }, _) = &pending.what {
-                if self.keys_left == 0 {
-                    connection.queue.push_front(pending);
-                    self.left.push(slot);
-                    break;
-                }
-                self.keys_left = self.keys_left.saturating_sub(keys.len());
+            let keys = pending.what.keys();
+            if keys > 0 && self.keys_left == 0 {
+                connection.queue.push_front(pending);
+                self.left.push(slot);
+                break;
             }
+            self.keys_left = self.keys_left.saturating_sub(keys);
+            self.owed.remove(&pending.what);
             let outcome = pending.what.answer(answers);
             connection.give(slot, outcome, &mut self.ready);
-            self.owed -= 1;
         }
         connection.shrink();
     }
@@ -476,8 +477,8 @@ impl Waiting {
             return;
         };
         let in_log = self.proposed_below.min(superseded_from);
-        self.owed -= connection.queue.len();
         while let Some(pending) = connection.queue.pop_front() {
+            self.owed.remove(&pending.what);
             let outcome = match pending.what {
                 What::Stats(stats) => Outcome::Done(answers.stats(stats)),
                 What::Write if pending.number < in_log => answers.unknown(),
@@ -509,7 +510,7 @@ impl Waiting {
         self.asked.clear();
         self.left.clear();
         self.confirmed.clear();
-        assert!(self.owed == 0, "{} commands are still owed", self.owed);
+        assert_eq!(self.owed, Owed::default(), "this is still owed");
     }
 
     /// Refuses the connections that have waited too long (rule 53).
@@ -574,6 +575,14 @@ impl Connection {
 }
 
 impl What {
+    /// How many keys are looked up when this is answered.
+    pub(crate) fn keys(&self) -> usize {
+        match self {
+            What::Read(Read::Get { keys }, _) => keys.len(),
+            What::Write | What::Stats(_) | What::Refused => 0,
+        }
+    }
+
     /// Whether a command that is the first of its connection can be answered, when reads up to a
     /// round may be.
     fn is_answerable(&self, readable: ReadId) -> bool {

@@ -331,6 +331,34 @@ fn clients_are_left_alone_while_many_commands_are_owed_an_answer() {
 }
 
 #[test]
+fn clients_are_left_alone_while_many_keys_are_still_to_be_looked_up() {
+    let limits = Limits {
+        owed_keys_max: 10,
+        ..Limits::default()
+    };
+    let mut it = Cluster::with_limits(3, limits);
+    let leader = it.await_leader();
+    it.isolate(leader);
+    let read = |keys| {
+        Command::Read(Read::Get {
+            keys: vec![key("k"); keys],
+        })
+    };
+    it.ask(leader, 1, vec![read(6), read(4)]);
+    assert!(it.evaluator(leader).takes_clients());
+    it.ask(leader, 2, vec![read(1)]);
+    assert!(!it.evaluator(leader).takes_clients());
+    it.disconnect(leader, 2);
+    it.settle();
+    assert!(it.evaluator(leader).takes_clients());
+    it.ask(leader, 3, vec![read(1)]);
+    assert!(!it.evaluator(leader).takes_clients());
+    it.heal();
+    it.settle();
+    assert!(it.evaluator(leader).takes_clients());
+}
+
+#[test]
 fn a_turn_looks_up_a_bounded_number_of_keys_and_the_next_ones_go_on() {
     let mut it = Cluster::serving(1);
     let leader = it.leader().unwrap();

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use command::{
-    Command, Direction, Hit, Key, Outcome, Read, Refusal, Reply, Stats, Store, StoreMode, Write,
+    Command, Direction, Hit, Key, KeyValue, Outcome, Read, Refusal, Reply, Stats, Store, StoreMode,
+    Write,
 };
 use memchr::memchr;
 
@@ -198,7 +199,7 @@ fn write_store(store: &Store, output: &mut Output) {
         output.append_number(unique);
     }
     output.append(b"\r\n");
-    output.append_value(&store.value);
+    output.append_value(&store.value, || store.value.clone());
 }
 
 fn write_stats(stats: Stats, output: &mut Output) -> Expected {
@@ -239,8 +240,8 @@ pub struct ReplyParser {
     value_bytes_max: usize,
     /// Bytes at the front of the buffer that are known to hold no `\n`.
     searched: usize,
-    /// A hit whose value is still to come, and its length.
-    value: Option<(Hit, usize)>,
+    /// A hit whose value is still to come.
+    head: Option<Head>,
     /// What the reply has had so far.
     hits: Vec<Hit>,
     stats: Vec<(Cow<'static, str>, String)>,
@@ -253,15 +254,15 @@ impl ReplyParser {
         ReplyParser {
             value_bytes_max,
             searched: 0,
-            value: None,
+            head: None,
             hits: Vec::new(),
             stats: Vec::new(),
         }
     }
 
     /// Takes the next whole reply off the front of `buffer`; `None` when more bytes must come
-    /// first. Until then, call it with the same buffer and the same `expected` again. Keys and
-    /// values of hits are slices of `buffer`. The unique of a hit is 0 when it was not asked for.
+    /// first. Until then, call it with the same buffer and the same `expected` again. The
+    /// unique of a hit is 0 when it was not asked for.
     ///
     /// # Errors
     ///
@@ -272,13 +273,13 @@ impl ReplyParser {
         buffer: &mut BytesMut,
     ) -> Result<Option<Answer>, ReplyError> {
         loop {
-            if let Some((_, bytes)) = &self.value
-                && buffer.len() < bytes + 2
+            if let Some(head) = &self.head
+                && buffer.len() < head.bytes + 2
             {
                 return Ok(None);
             }
-            if let Some((hit, bytes)) = self.value.take() {
-                self.hits.push(with_value(hit, bytes, buffer)?);
+            if let Some(head) = self.head.take() {
+                self.hits.push(head.with_value(buffer)?);
             }
             let Some(line) = self.line(buffer)? else {
                 return Ok(None);
@@ -335,7 +336,7 @@ impl ReplyParser {
             (Expected::Hits, b"END") => Reply::Hits(mem::take(&mut self.hits)),
             (Expected::Stats, b"END") => Reply::Stats(mem::take(&mut self.stats)),
             (Expected::Hits, _) => {
-                self.value = Some(self.value_line(line)?);
+                self.head = Some(self.value_line(line)?);
                 return Ok(None);
             }
             (Expected::Stats, _) => {
@@ -349,7 +350,7 @@ impl ReplyParser {
     }
 
     /// `VALUE <key> <flags> <bytes> [<unique>]`.
-    fn value_line(&self, line: &Bytes) -> Result<(Hit, usize), ReplyError> {
+    fn value_line(&self, line: &Bytes) -> Result<Head, ReplyError> {
         let malformed = || unexpected(Expected::Hits, line);
         let mut words = line.split(|byte| *byte == b' ');
         let mut word = || words.next();
@@ -359,31 +360,48 @@ impl ReplyParser {
             return Err(malformed());
         };
         let number = |word| unsigned(word).ok_or_else(malformed);
-        let hit = Hit {
+        let too_large = |bytes| ReplyError::ValueTooLarge {
+            bytes,
+            bytes_max: self.value_bytes_max,
+        };
+        let bytes = number(bytes)?;
+        Ok(Head {
             key: Key::new(line.slice_ref(key)).ok_or_else(malformed)?,
             flags: u32::try_from(number(flags)?).map_err(|_| malformed())?,
             unique: unique.map_or(Ok(0), number)?,
-            value: Bytes::new(),
-        };
-        let bytes = number(bytes)?;
-        match usize::try_from(bytes) {
-            Ok(bytes) if bytes <= self.value_bytes_max => Ok((hit, bytes)),
-            _ => Err(ReplyError::ValueTooLarge {
-                bytes,
-                bytes_max: self.value_bytes_max,
-            }),
-        }
+            bytes: usize::try_from(bytes)
+                .ok()
+                .filter(|bytes| *bytes <= self.value_bytes_max)
+                .ok_or_else(|| too_large(bytes))?,
+        })
     }
 }
 
-/// The hit with its value, which is at the front of `buffer` as a whole.
-fn with_value(mut hit: Hit, bytes: usize, buffer: &mut BytesMut) -> Result<Hit, ReplyError> {
-    if buffer.get(bytes..bytes + 2) != Some(b"\r\n") {
-        return Err(ReplyError::ValueNotEnded { bytes });
+/// What a `VALUE` line says.
+#[derive(Debug)]
+struct Head {
+    key: Key,
+    flags: u32,
+    unique: u64,
+    /// The length of the value.
+    bytes: usize,
+}
+
+impl Head {
+    /// The hit with its value, which is at the front of `buffer` as a whole.
+    fn with_value(self, buffer: &mut BytesMut) -> Result<Hit, ReplyError> {
+        let bytes = self.bytes;
+        let value = buffer.split_to(bytes);
+        if !buffer.starts_with(b"\r\n") {
+            return Err(ReplyError::ValueNotEnded { bytes });
+        }
+        buffer.advance(2);
+        Ok(Hit {
+            flags: self.flags,
+            unique: self.unique,
+            data: KeyValue::new(&self.key, &value),
+        })
     }
-    hit.value = buffer.split_to(bytes).freeze();
-    buffer.advance(2);
-    Ok(hit)
 }
 
 /// The lines that end any reply.

@@ -60,8 +60,8 @@ impl Output {
         self.append(itoa::Buffer::new().format(number).as_bytes());
     }
 
-    /// Appends a value: a copy of a small one, a large one as it is.
-    pub fn append_value(&mut self, value: &Bytes) {
+    /// Appends a value: a copy of a small one, of a large one the share that `share` gives.
+    pub fn append_value(&mut self, value: &[u8], share: impl FnOnce() -> Bytes) {
         if value.len() < SHARED_BYTES_MIN {
             self.append(value);
             return;
@@ -69,7 +69,7 @@ impl Output {
         self.close_tail();
         self.bytes += value.len();
         self.appended += value.len() as u64;
-        self.chunks.push_back(value.clone());
+        self.chunks.push_back(share());
     }
 
     fn close_tail(&mut self) {
@@ -148,7 +148,7 @@ mod tests {
             7,
         ] {
             let value = Bytes::from(vec![size as u8; size]);
-            output.append_value(&value);
+            output.append_value(&value, || value.clone());
             output.append(&value);
             output.append_number(size as u64);
             expected.extend_from_slice(&value);
@@ -165,7 +165,7 @@ mod tests {
         let value = Bytes::from(vec![7; SHARED_BYTES_MIN]);
         let mut output = Output::new();
         output.append(b"head");
-        output.append_value(&value);
+        output.append_value(&value, || value.clone());
         output.append(b"tail");
         let mut slices = [IoSlice::new(&[]); 8];
         assert_eq!(output.chunks_vectored(&mut slices), 3);
@@ -180,7 +180,7 @@ mod tests {
             let mut seen = Vec::new();
             for _ in 0..3 {
                 output.append(b"head");
-                output.append_value(&value);
+                output.append_value(&value, || value.clone());
                 output.append(b"tail");
                 let part = step.min(output.chunk().len());
                 seen.extend_from_slice(&output.chunk()[..part]);

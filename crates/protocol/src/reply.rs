@@ -93,17 +93,17 @@ pub(crate) fn shows_unique(shape: Shape) -> bool {
 
 pub(crate) fn write_hit(hit: &Hit, with_unique: bool, output: &mut Output) {
     output.append(b"VALUE ");
-    output.append(hit.key.as_bytes());
+    output.append(hit.key());
     output.append(b" ");
     output.append_number(u64::from(hit.flags));
     output.append(b" ");
-    output.append_number(hit.value.len() as u64);
+    output.append_number(hit.value().len() as u64);
     if with_unique {
         output.append(b" ");
         output.append_number(hit.unique);
     }
     output.append(b"\r\n");
-    output.append_value(&hit.value);
+    output.append_value(hit.value(), || hit.data.share_value());
     output.append(b"\r\n");
 }
 

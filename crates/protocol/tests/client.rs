@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use command::{
-    Command, Direction, Exptime, Hit, Key, Outcome, Read, Refusal, Reply, Stats, Store, StoreMode,
-    Write,
+    Command, Direction, Exptime, Hit, Key, KeyValue, Outcome, Read, Refusal, Reply, Stats, Store,
+    StoreMode, Write,
 };
 use proptest::prelude::*;
 use quorate_protocol::client::{
@@ -129,10 +129,9 @@ fn command() -> impl Strategy<Value = Command> {
 
 fn hit() -> impl Strategy<Value = Hit> {
     (key(), any::<u32>(), any::<u64>(), value()).prop_map(|(key, flags, unique, value)| Hit {
-        key,
         flags,
         unique,
-        value,
+        data: KeyValue::new(&key, &value),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Every bound of a connection.
 
 use bytes::{Buf, Bytes, BytesMut};
-use command::{Command, Hit, Key, Outcome, Read, Reply};
+use command::{Command, Hit, Key, KeyValue, Outcome, Read, Reply};
 use quorate_protocol::{Limits, Parser, Request, Session};
 
 /// The requests of these bytes, of which each piece is received by itself.
@@ -213,12 +213,11 @@ fn with_8_mebibytes_unwritten_nothing_more_is_parsed_or_wanted() {
         .extend_from_slice(&b"get a\r\n".repeat(9));
     assert_eq!(session.next_run().expect("a run").commands.len(), 9);
     assert_eq!(session.next_run(), None);
-    let value = Bytes::from(vec![b'x'; 1 << 20]);
+    let key = Key::new(Bytes::from_static(b"a")).expect("1 to 250 bytes");
     let hit = Hit {
-        key: Key::new(Bytes::from_static(b"a")).expect("1 to 250 bytes"),
         flags: 0,
         unique: 1,
-        value,
+        data: KeyValue::new(&key, &vec![b'x'; 1 << 20]),
     };
     let hit = || Outcome::Done(Reply::Hits(vec![hit.clone()]));
     session.outcomes(std::iter::repeat_with(hit).take(7), |_| Vec::new());
@@ -257,14 +256,12 @@ fn the_reply_to_the_longest_get_line_is_encoded_as_it_is_written() {
     let [Command::Read(Read::Get { keys })] = &run.commands[..] else {
         panic!("one get");
     };
-    let value = Bytes::from(vec![b'x'; 4096]);
-    let hit = |key: &Key| Hit {
-        key: key.clone(),
+    let hit = Hit {
         flags: 0,
         unique: 1,
-        value: value.clone(),
+        data: KeyValue::new(&keys[0], &[b'x'; 4096]),
     };
-    let hits = keys.iter().map(hit).collect();
+    let hits = vec![hit; keys.len()];
     session.outcomes([Outcome::Done(Reply::Hits(hits))], |_| Vec::new());
     let bound = limits.unwritten_bytes_max + limits.item_bytes_max;
     let mut written = 0;

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use command::{Hit, Key, Outcome, Refusal, Reply, Stats};
+use command::{Hit, Key, KeyValue, Outcome, Refusal, Reply, Stats};
 use quorate_protocol::{Limits, Output, Session, Shape, StatLine, write_reply};
 
 fn hit(key: &'static str, flags: u32, unique: u64, value: &'static [u8]) -> Hit {
+    let key = Key::new(Bytes::from_static(key.as_bytes())).expect("1 to 250 bytes");
     Hit {
-        key: Key::new(Bytes::from_static(key.as_bytes())).expect("1 to 250 bytes"),
         flags,
         unique,
-        value: Bytes::from_static(value),
+        data: KeyValue::new(&key, value),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use command::{Command, Hit, Key, Outcome, Read, Reply, Write};
+use command::{Command, Hit, Key, KeyValue, Outcome, Read, Reply, Write};
 use proptest::prelude::*;
 use quorate_protocol::{Limits, Parsed, Parser, Session};
 
@@ -91,10 +91,9 @@ fn done(command: &Command) -> Outcome {
 
 fn hits(keys: &[Key]) -> Vec<Hit> {
     let hit = |key: &Key| Hit {
-        key: key.clone(),
         flags: 1,
         unique: 2,
-        value: key.as_bytes().to_vec().into(),
+        data: KeyValue::new(key, key.as_bytes()),
     };
     keys.iter().map(hit).collect()
 }

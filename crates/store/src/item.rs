@@ -1,9 +1,6 @@
 //! One item as it is kept in memory, and the arithmetic on its value.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-use command::{Deadline, Direction, ITEM_OVERHEAD_BYTES};
+use command::{Deadline, Direction, ITEM_OVERHEAD_BYTES, Key, KeyValue};
 
 /// An item: 32 bytes in the map and one allocation, of which other views of the map hold shares.
 ///
@@ -12,8 +9,7 @@ use command::{Deadline, Direction, ITEM_OVERHEAD_BYTES};
 /// what the allocator adds. Measured: 100 with a million items, whose tables are half full.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
-    /// Key length (u8), key, value.
-    data: Arc<[u8]>,
+    pub(crate) data: KeyValue,
     /// Of the last change but touches (rule 57).
     pub(crate) unique: u64,
     pub(crate) flags: u32,
@@ -35,18 +31,12 @@ impl Item {
     pub(crate) fn new(
         scratch: &mut Vec<u8>,
         about: About,
-        key: &[u8],
+        key: &Key,
         head: &[u8],
         tail: &[u8],
     ) -> Item {
-        scratch.clear();
-        scratch.reserve(1 + key.len() + head.len() + tail.len());
-        scratch.push(u8::try_from(key.len()).expect("a key has at most 250 bytes"));
-        scratch.extend_from_slice(key);
-        scratch.extend_from_slice(head);
-        scratch.extend_from_slice(tail);
         Item {
-            data: Arc::from(scratch.as_slice()),
+            data: KeyValue::joined(scratch, key, head, tail),
             unique: about.unique,
             flags: about.flags,
             over_at: about.over_at,
@@ -54,33 +44,16 @@ impl Item {
     }
 
     pub(crate) fn key(&self) -> &[u8] {
-        &self.data[1..self.value_start()]
+        self.data.key()
     }
 
     pub(crate) fn value(&self) -> &[u8] {
-        &self.data[self.value_start()..]
-    }
-
-    /// The value, sharing the item's memory for as long as it is held.
-    pub(crate) fn share_value(&self) -> Bytes {
-        Bytes::from_owner(Value(Arc::clone(&self.data)))
+        self.data.value()
     }
 
     /// What the item counts for in `stats`, and against the limit.
     pub(crate) fn bytes(&self) -> usize {
-        self.data.len() - 1 + ITEM_OVERHEAD_BYTES
-    }
-
-    fn value_start(&self) -> usize {
-        1 + usize::from(self.data[0])
-    }
-}
-
-struct Value(Arc<[u8]>);
-
-impl AsRef<[u8]> for Value {
-    fn as_ref(&self) -> &[u8] {
-        &self.0[1 + usize::from(self.0[0])..]
+        self.data.bytes() + ITEM_OVERHEAD_BYTES
     }
 }
 

@@ -236,10 +236,9 @@ impl Store {
     fn get(&self, key: &Key) -> Option<Hit> {
         let item = self.find(self.map.hash(key.as_bytes()), key)?;
         Some(Hit {
-            key: key.clone(),
             flags: item.flags,
             unique: item.unique,
-            value: item.share_value(),
+            data: item.data.clone(),
         })
     }
 
@@ -274,7 +273,7 @@ impl Store {
                     flags: store.flags,
                     over_at,
                 };
-                let item = Item::new(&mut self.scratch, about, key, &store.value, &[]);
+                let item = Item::new(&mut self.scratch, about, &store.key, &store.value, &[]);
                 self.insert(hash, item);
             }
         }
@@ -299,7 +298,7 @@ impl Store {
             flags: old.flags,
             over_at: old.over_at,
         };
-        let item = Item::new(&mut self.scratch, about, key, head, tail);
+        let item = Item::new(&mut self.scratch, about, &store.key, head, tail);
         self.counts.total_items += 1;
         self.insert(hash, item);
         Reply::Stored
@@ -327,7 +326,7 @@ impl Store {
             flags: old.flags,
             over_at: old.over_at,
         };
-        let item = Item::new(&mut self.scratch, about, key.as_bytes(), &value, &[]);
+        let item = Item::new(&mut self.scratch, about, key, &value, &[]);
         self.insert(hash, item);
         Reply::Number(number)
     }

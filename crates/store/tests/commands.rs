@@ -72,7 +72,7 @@ impl Fixture {
             panic!("a get answers hits");
         };
         let hit = hits.into_iter().next()?;
-        let value = String::from_utf8(hit.value.to_vec()).expect("tests store text");
+        let value = String::from_utf8(hit.value().to_vec()).expect("tests store text");
         Some((value, hit.flags, hit.unique))
     }
 
@@ -521,5 +521,5 @@ fn a_reply_keeps_its_value_when_the_item_changes() {
         panic!("gat answers hits");
     };
     it.set("k", "new");
-    assert_eq!(hits[0].value, "old");
+    assert_eq!(hits[0].value(), b"old");
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use command::{
-    Deadline, Direction, Exptime, Hit, Key, LogTime, Preamble, Read, Reply, StoreMode, Write,
+    Deadline, Direction, Exptime, Hit, Key, KeyValue, LogTime, Preamble, Read, Reply, StoreMode,
+    Write,
 };
 use proptest::prelude::*;
 use quorate_store::Store;
@@ -54,10 +55,9 @@ impl Model {
 
     fn get(&self, key: &Key) -> Option<Hit> {
         self.items.get(key).map(|item| Hit {
-            key: key.clone(),
             flags: item.flags,
             unique: item.unique,
-            value: Bytes::from(item.value.clone()),
+            data: KeyValue::new(key, &item.value),
         })
     }
 

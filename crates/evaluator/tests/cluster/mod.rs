@@ -537,7 +537,7 @@ pub fn value(outcome: &Outcome) -> Option<&str> {
     match outcome {
         Outcome::Done(Reply::Hits(hits)) => {
             let hit = hits.first()?;
-            Some(std::str::from_utf8(&hit.value).expect("tests store text"))
+            Some(std::str::from_utf8(hit.value()).expect("tests store text"))
         }
         other => panic!("{other:?} is not the outcome of a get that was carried out"),
     }
