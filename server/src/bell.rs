@@ -21,10 +21,19 @@ pub(crate) struct Bell {
     soft: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     thread: OnceLock<Thread>,
     heeds_soft: AtomicBool,
+    answer: OnceLock<Answer>,
+}
+
+type Answer = Box<dyn Fn() -> bool + Send + Sync>;
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 impl Bell {
@@ -51,8 +60,17 @@ impl Bell {
         heeds && !heeded
     }
 
+    /// From now on whoever rings calls this first. True if that was all, and the thread may sleep
+    /// on. Called once.
+    pub(crate) fn answered_by(&self, answer: impl Fn() -> bool + Send + Sync + 'static) {
+        self.shared.answer.get_or_init(|| Box::new(answer));
+    }
+
     fn ring(&self) {
         if self.soft && !self.shared.heeds_soft.load(Ordering::SeqCst) {
+            return;
+        }
+        if self.shared.answer.get().is_some_and(|answer| answer()) {
             return;
         }
         if let Some(thread) = self.shared.thread.get() {
@@ -139,6 +157,8 @@ impl<T> Sender<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use crossbeam_channel::TryRecvError;
 
     use super::*;
@@ -159,6 +179,44 @@ mod tests {
             }
         }
         count
+    }
+
+    #[test]
+    fn what_the_one_who_rings_can_not_do_himself_the_thread_does() {
+        let bell = Bell::default();
+        let (sender, receiver) = unbounded::<u64>(&bell);
+        let taken = Arc::new((Mutex::new(0), receiver));
+        let visited = Arc::clone(&taken);
+        bell.answered_by(move || {
+            let Ok(mut count) = visited.0.try_lock() else {
+                return false;
+            };
+            *count += visited.1.try_iter().count();
+            *count < 20_000
+        });
+        thread::scope(|scope| {
+            let end = scope.spawn(|| {
+                bell.attach();
+                loop {
+                    let mut count = taken.0.lock().expect("nothing panics while it is held");
+                    *count += taken.1.try_iter().count();
+                    if *count == 20_000 {
+                        return *count;
+                    }
+                    drop(count);
+                    wait();
+                }
+            });
+            for _ in 0..2 {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    for value in 0..10_000 {
+                        sender.send(value).expect("somebody receives");
+                    }
+                });
+            }
+            assert_eq!(end.join().expect("nothing panics there"), 20_000);
+        });
     }
 
     #[test]

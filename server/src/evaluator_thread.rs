@@ -1,5 +1,5 @@
-//! The one thread that owns an evaluator: it drains its channels, steps, and hands out, turn by
-//! turn. It never waits on a send.
+//! A turn of an evaluator: its channels are drained, it steps, and what that comes to is handed
+//! out. It never waits on a send. One thread at a time takes a turn (`turns.rs` says which).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, info, warn};
 use wire::Identity;
 
-use crate::bell::{self, Bell, Sender};
+use crate::bell::{Bell, Sender};
 use crate::client::FromClient;
 use crate::clock::Clock;
 use crate::peer::{FromPeer, Queue};
@@ -83,7 +83,7 @@ struct Pauses {
     /// For so long after a pause, only peers and the disk are listened to: what the peers have
     /// sent meanwhile has to come in before any timeout is judged.
     grace: Duration,
-    /// When the last turn began, or was meant to begin.
+    /// When the next turn is meant to begin at the latest.
     expected: Timestamp,
     /// The end of the grace.
     until: Timestamp,
@@ -119,63 +119,65 @@ impl EvaluatorThread {
         thread
     }
 
-    /// Takes turns until it is told to stop.
-    pub(crate) fn run(mut self) {
-        self.channels.bell.attach();
-        while !self.stops {
-            let now = self.clock.now();
-            if let Some(gap) = self.pauses.begin(now.monotonic) {
-                warn!("this process was not run for {} ms", gap.as_millis());
-            }
-            let took_any = self.take_inputs(now);
-            let output = self.evaluator.take_output(now);
-            self.hand_out(output);
-            self.publish(now.monotonic);
-            if !took_any {
-                self.wait(now.monotonic);
-            }
+    /// Of all that a turn receives from.
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.channels.bell
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Told to end.
+    pub(crate) fn stops(&self) -> bool {
+        self.stops
+    }
+
+    /// Takes a turn; when the next one is due if nothing comes until then.
+    pub(crate) fn turn(&mut self) -> Timestamp {
+        let now = self.clock.now();
+        if let Some(gap) = self.pauses.begin(now.monotonic) {
+            warn!("this process was not run for {} ms", gap.as_millis());
         }
+        self.take_inputs(now);
+        let output = self.evaluator.take_output(now);
+        self.hand_out(output);
+        self.publish(now.monotonic);
+        let due = self.next_turn(now.monotonic).max(now.monotonic);
+        self.pauses.expected = due;
+        due
     }
 
     /// Steps through what waits: the disk, then the peers, then the clients, then the time.
-    fn take_inputs(&mut self, now: Now) -> bool {
+    fn take_inputs(&mut self, now: Now) {
         let in_grace = self.pauses.in_grace(now.monotonic);
-        let mut took_any = self.take_persisted(now) | self.take_peers(now);
-        if !in_grace && self.evaluator.takes_clients() {
-            took_any |= self.take_clients(now);
+        self.take_persisted(now);
+        self.take_peers(now);
+        if !in_grace {
+            self.take_clients(now);
         }
         if !in_grace && self.evaluator.next_deadline() <= now.monotonic {
             self.evaluator.step(now, Input::Tick);
-            took_any = true;
         }
         while let Ok(control) = self.channels.control.try_recv() {
             match control {
                 Control::Transfer => self.evaluator.step(now, Input::Transfer),
                 Control::Stop => self.stops = true,
             }
-            took_any = true;
         }
-        took_any
     }
 
-    fn take_persisted(&mut self, now: Now) -> bool {
-        let last = self.channels.persisted.try_iter().last();
-        if let Some(id) = last {
+    fn take_persisted(&mut self, now: Now) {
+        if let Some(id) = self.channels.persisted.try_iter().last() {
             self.evaluator.step(now, Input::Persisted(id));
         }
-        let mut took_any = last.is_some();
         while let Ok(fetched) = self.channels.fetched.try_recv() {
             self.evaluator.step(now, Input::Fetched(fetched));
-            took_any = true;
         }
-        took_any
     }
 
-    fn take_peers(&mut self, now: Now) -> bool {
-        for taken in 0..PEER_MESSAGES_MAX {
-            let Ok(reserved) = self.channels.peers.try_recv() else {
-                return taken > 0;
-            };
+    fn take_peers(&mut self, now: Now) {
+        for reserved in self.channels.peers.try_iter().take(PEER_MESSAGES_MAX) {
             let input = match reserved.value {
                 FromPeer::Message(message) => Input::Message(message),
                 FromPeer::Clock(peer, wall) => Input::PeerClock(peer, wall),
@@ -183,16 +185,15 @@ impl EvaluatorThread {
             };
             self.evaluator.step(now, input);
         }
-        true
     }
 
-    fn take_clients(&mut self, now: Now) -> bool {
-        for taken in 0..BATCHES_MAX {
-            if taken > 0 && !self.evaluator.takes_clients() {
-                return true;
+    fn take_clients(&mut self, now: Now) {
+        for _ in 0..BATCHES_MAX {
+            if !self.evaluator.takes_clients() {
+                return;
             }
             let Ok(reserved) = self.channels.clients.try_recv() else {
-                return taken > 0;
+                return;
             };
             match reserved.value {
                 FromClient::Batch { batch, outcomes } => {
@@ -207,7 +208,17 @@ impl EvaluatorThread {
                 }
             }
         }
-        true
+    }
+
+    /// Whether something waits that the next turn would take in.
+    fn has_inputs(&self, in_grace: bool) -> bool {
+        let channels = &self.channels;
+        let takes_clients = !in_grace && self.evaluator.takes_clients();
+        !(channels.persisted.is_empty()
+            && channels.fetched.is_empty()
+            && channels.peers.is_empty()
+            && channels.control.is_empty())
+            || takes_clients && !channels.clients.is_empty()
     }
 
     /// Starts everything that the turn came to.
@@ -241,9 +252,11 @@ impl EvaluatorThread {
         }
     }
 
-    /// Waits until there is something to take, or to do.
-    fn wait(&mut self, now: Timestamp) {
+    fn next_turn(&self, now: Timestamp) -> Timestamp {
         let in_grace = self.pauses.in_grace(now);
+        if self.has_inputs(in_grace) {
+            return now;
+        }
         let deadline = match in_grace {
             true => self.pauses.until,
             false => self.evaluator.next_deadline(),
@@ -257,11 +270,10 @@ impl EvaluatorThread {
             until = until.min(now + CLIENTS_LEFT);
         }
         let heeds_clients = self.channels.bell.heed_soft(!leaves_clients);
-        if heeds_clients && !self.channels.clients.is_empty() {
-            return;
+        match heeds_clients && !self.channels.clients.is_empty() {
+            true => now,
+            false => until,
         }
-        bell::wait_timeout(until.since(self.clock.monotonic()));
-        self.pauses.expected = until.min(self.clock.monotonic());
     }
 
     /// Shows the others what they act on, if it has changed or is old.

@@ -19,6 +19,7 @@ mod published;
 mod room;
 mod signals;
 mod start;
+mod turns;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -28,6 +28,7 @@ use crate::listen::{Acceptor, Bound, bind};
 use crate::peer::{self, Callee, Peers, Queue, Refusals};
 use crate::published::{self, Publisher, View};
 use crate::signals::Signals;
+use crate::turns::Turns;
 use crate::{files, log_writer_thread, room};
 
 /// Room for what clients and peers have said and the evaluator has not taken.
@@ -272,9 +273,10 @@ impl Parts {
             settings.election_timeout.start,
             settings.heartbeat,
         );
+        let turns = Turns::new(evaluator_thread);
         let reader = wal.reader();
         let threads = vec![
-            spawn("quorate-evaluator", move || evaluator_thread.run())?,
+            spawn("quorate-evaluator", move || turns.run())?,
             spawn("quorate-log", move || {
                 log_writer_thread::write(wal, &from_writes, &log_bell, &to_persisted);
             })?,

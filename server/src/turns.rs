@@ -1,0 +1,89 @@
+//! Who takes an evaluator's turns: its thread, and while that is asleep whoever brings something.
+//! To wake a thread takes longer than a turn, and for a single client's command that would be paid
+//! at every server on its way.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use raft::Timestamp;
+
+use crate::bell;
+use crate::evaluator_thread::EvaluatorThread;
+
+/// An evaluator at work.
+pub(crate) struct Turns {
+    shared: Mutex<Shared>,
+}
+
+struct Shared {
+    evaluator: EvaluatorThread,
+    thread: Thread,
+}
+
+/// What the evaluator's thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Thread {
+    /// It will take a turn without being woken once more.
+    Awake,
+    /// It sleeps until then, or is about to.
+    Asleep(Timestamp),
+}
+
+impl Turns {
+    /// From now on whoever rings the evaluator's bell may find himself taking its turn.
+    pub(crate) fn new(evaluator: EvaluatorThread) -> Arc<Turns> {
+        let bell = evaluator.bell().clone();
+        let turns = Arc::new(Turns {
+            shared: Mutex::new(Shared {
+                evaluator,
+                thread: Thread::Awake,
+            }),
+        });
+        // The thread alone keeps it alive: when that ends, the channels do.
+        let weak = Arc::downgrade(&turns);
+        bell.answered_by(move || weak.upgrade().is_some_and(|turns| turns.visit()));
+        turns
+    }
+
+    /// Takes turns until told to stop.
+    pub(crate) fn run(&self) {
+        self.shared().evaluator.bell().attach();
+        loop {
+            let mut shared = self.shared();
+            let due = shared.evaluator.turn();
+            if shared.evaluator.stops() {
+                return;
+            }
+            shared.thread = Thread::Asleep(due);
+            let now = shared.evaluator.clock().monotonic();
+            drop(shared);
+            if now < due {
+                bell::wait_timeout(due.since(now));
+            }
+        }
+    }
+
+    /// Takes a turn, unless one is being taken. False if the thread is to be woken:
+    ///
+    /// 1. Somebody takes a turn, and may have looked into the channel before the visitor sent. The
+    ///    thread, once woken, waits for the end of that turn and takes another.
+    /// 2. After the visitor's turn there is more to do, or something is due before the thread
+    ///    wakes up by itself. That is noted, so that others do not wake it as well.
+    fn visit(&self) -> bool {
+        let Ok(mut shared) = self.shared.try_lock() else {
+            return false;
+        };
+        let Thread::Asleep(until) = shared.thread else {
+            return true;
+        };
+        let due = shared.evaluator.turn();
+        if until <= due && !shared.evaluator.stops() {
+            return true;
+        }
+        shared.thread = Thread::Awake;
+        false
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().expect("nothing panics while it is held")
+    }
+}
