@@ -83,6 +83,34 @@ fn files_are_the_logs_and_the_programs_alone() {
     }
 }
 
+/// Cargo builds a crate once for all that use it: one manifest that asks for the mutants would put
+/// them into the server.
+#[test]
+fn no_crate_has_mutants_but_by_a_feature_that_is_off() {
+    let mut manifests: Vec<toml::Table> = crates().values().map(|it| manifest(it)).collect();
+    for (name, directory) in crates() {
+        let features = manifest(&directory)
+            .remove("features")
+            .unwrap_or_else(empty);
+        let default = features
+            .get("default")
+            .map_or(String::new(), toml::Value::to_string);
+        assert!(
+            default.is_empty() || default == "[]",
+            "{name} has {default} on"
+        );
+    }
+    manifests.extend(manifest(&workspace())["workspace"].as_table().cloned());
+    let sections = ["dependencies", "dev-dependencies", "build-dependencies"];
+    for manifest in manifests {
+        for section in sections {
+            let used = manifest.get(section).and_then(|it| it.get("mutants"));
+            let features = used.and_then(|used| used.get("features"));
+            assert!(features.is_none(), "mutants with {features:?}");
+        }
+    }
+}
+
 #[test]
 fn no_source_file_is_too_long_to_be_one_idea() {
     for file in crates().values().flat_map(|directory| sources(directory)) {
@@ -288,6 +316,10 @@ fn manifest(directory: &Path) -> toml::Table {
     let text = read(&directory.join("Cargo.toml"));
     text.parse()
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+}
+
+fn empty() -> toml::Value {
+    toml::Value::Table(toml::Table::new())
 }
 
 fn read(file: &Path) -> String {
