@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use command::{CodecError, Outcome, PayloadEncoder, Preamble, Write, decode};
+use mutants::Mutant;
 use raft::{Entry, EntryKind, Raft, ReadId, Recovered, Term, Timestamp};
 
 use crate::answers::Answers;
@@ -160,7 +161,7 @@ impl Evaluator {
         let fits = unsettled <= self.limits.unsettled_bytes_max
             && owed.commands <= self.limits.owed_commands_max
             && owed.keys <= self.limits.owed_keys_max;
-        self.leads.is_none() || fits
+        self.leads.is_none() || fits || mutants::is_on(Mutant::NoBackpressure)
     }
 
     /// Whether what clients send next may just as well be given to `step` together, a fraction of a
@@ -274,6 +275,10 @@ impl Evaluator {
             log_time,
             item_bytes_max: self.item_bytes_max,
         });
+        if mutants::is_on(Mutant::ProposedTwice) {
+            let proposal = raft::Input::Propose(payload.clone());
+            self.raft.step(self.now.monotonic, proposal);
+        }
         let proposal = raft::Input::Propose(payload);
         match self.raft.step(self.now.monotonic, proposal) {
             Some(position) => {
@@ -297,7 +302,8 @@ impl Evaluator {
     /// proposed.
     fn awaited_second(&self) -> Option<u64> {
         let due = self.answers.store.next_due()?;
-        (due > self.clock.last().seconds()).then_some(due)
+        let is_awaited = due > self.clock.last().seconds() && !mutants::is_on(Mutant::NoTicks);
+        is_awaited.then_some(due)
     }
 
     /// When there will be something to propose.
@@ -337,7 +343,10 @@ impl Evaluator {
 
     /// One command at a time: reads of its owner's connection come right before it (rule 54).
     fn apply_commands(&mut self, index: u64, payload: Bytes, owners: &[Owner]) {
-        let (preamble, commands) = decode(payload).unwrap_or_else(|it| unreadable(index, it));
+        let (mut preamble, commands) = decode(payload).unwrap_or_else(|it| unreadable(index, it));
+        if mutants::is_on(Mutant::LocalTime) {
+            preamble.log_time = self.now.wall;
+        }
         self.answers.store.enter(index, &preamble);
         let mut owners = owners.iter();
         for (write, place) in commands.zip(0..) {
@@ -353,8 +362,10 @@ impl Evaluator {
 
     fn apply_own(&mut self, place: u16, write: &Write, owner: Owner) {
         let answers = &mut self.answers;
+        let early = mutants::is_on(Mutant::ReadSeesLaterWrite);
+        let early = early.then(|| answers.apply(place, write));
         let owed = self.waiting.before_write(owner, answers);
-        let reply = answers.apply(place, write);
+        let reply = early.unwrap_or_else(|| answers.apply(place, write));
         if owed {
             self.waiting.applied(owner, Outcome::Done(reply), answers);
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use command::LogTime;
+use mutants::Mutant;
 
 use crate::io::Now;
 
@@ -42,6 +43,9 @@ impl LogClock {
 
     /// The stamp of the next entry, given the time in the log so far.
     pub(crate) fn stamp(&self, now: Now, log_time: LogTime) -> LogTime {
+        if mutants::is_on(Mutant::TimeGoesBack) {
+            return self.wall(now);
+        }
         self.wall(now).max(self.last).max(log_time)
     }
 
@@ -75,6 +79,9 @@ impl LogClock {
         let elapsed = now.monotonic.since(self.begun.monotonic) + WALL_AHEAD_MAX;
         let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let wall_max = LogTime(self.begun.wall.0.saturating_add(elapsed));
+        if mutants::is_on(Mutant::ClockJumpFollowed) {
+            return now.wall;
+        }
         now.wall.min(wall_max)
     }
 }

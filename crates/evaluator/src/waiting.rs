@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use command::{Command, Outcome, Read, Stats, Write, encoded_bytes};
+use mutants::Mutant;
 use raft::{Entry, Index, Position, ReadId, Timestamp};
 
 use crate::answers::Answers;
@@ -178,7 +179,8 @@ impl Waiting {
         connection.epoch = batch.epoch;
         let mut refuses = connection
             .refused_epoch
-            .is_some_and(|epoch| batch.epoch <= epoch);
+            .is_some_and(|epoch| batch.epoch <= epoch)
+            && !mutants::is_on(Mutant::RefusedEpochServed);
         for command in batch.commands {
             let number = self.next_number;
             self.next_number += 1;
@@ -217,7 +219,7 @@ impl Waiting {
         }
         self.progress(slot, answers);
         let number = self.next_number.saturating_sub(1);
-        if self.owes(slot, number) {
+        if self.owes(slot, number) && !mutants::is_on(Mutant::NoDeadline) {
             let due = now + ANSWER_WITHIN;
             self.deadlines.push_back(Deadline { due, slot, number });
         }
@@ -362,7 +364,9 @@ impl Waiting {
             self.progress(slot, answers);
         }
         let applied = answers.last_applied;
-        while let Some((id, _)) = self.confirmed.pop_front_if(|(_, index)| *index <= applied) {
+        while let Some((id, _)) = self.confirmed.pop_front_if(|(_, index)| {
+            *index <= applied || mutants::is_on(Mutant::ReadBeforeApplied)
+        }) {
             self.readable = self.readable.max(id);
         }
         let readable = self.readable;
@@ -393,7 +397,7 @@ impl Waiting {
         if entry.index < position.index {
             return Vec::new();
         }
-        if entry.term != position.term {
+        if entry.term != position.term && !mutants::is_on(Mutant::ReplacedIsAnswered) {
             self.superseded(answers);
             return Vec::new();
         }
@@ -476,7 +480,10 @@ impl Waiting {
         let Some(connection) = self.slots[slot].as_mut() else {
             return;
         };
-        let in_log = self.proposed_below.min(superseded_from);
+        let mut in_log = self.proposed_below.min(superseded_from);
+        if mutants::is_on(Mutant::ProposedIsRefused) {
+            in_log = 0;
+        }
         while let Some(pending) = connection.queue.pop_front() {
             self.owed.remove(&pending.what);
             let outcome = match pending.what {

@@ -51,6 +51,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, BytesMut};
 use command::{Command, Outcome, Stats};
+use mutants::Mutant;
 
 use crate::due::Due;
 use crate::reply::{write_hit, write_hits_end, write_reply};
@@ -229,8 +230,11 @@ impl Session {
         // First, so that the refusal which was just written still counts for a silent one behind
         // it (step 5).
         self.append_due();
-        let received = self.parser.consumed_bytes() + self.received.len() as u64;
-        self.refusals.written(written, received + unread_bytes);
+        let mut received = self.parser.consumed_bytes() + self.received.len() as u64;
+        if !mutants::is_on(Mutant::UnreadIsLater) {
+            received += unread_bytes;
+        }
+        self.refusals.written(written, received);
     }
 
     /// Whether part of a request has been received and its rest is awaited. Never while the session
@@ -279,6 +283,9 @@ impl Session {
                 run.commands.push(command);
                 run.bytes += parsed.bytes;
                 self.slots.push_back(Slot::Command(shape));
+                if mutants::is_on(Mutant::ReadOvertakesSilent) {
+                    self.overtake_silent(run);
+                }
             }
             Request::Answer("") => {}
             Request::Answer(answer) => {
@@ -289,6 +296,18 @@ impl Session {
                 self.slots.push_back(Slot::Close);
                 self.append_answers();
             }
+        }
+    }
+
+    /// `Mutant::ReadOvertakesSilent`: the command that came last, if it reads, goes before a
+    /// `noreply` one right in front of it.
+    fn overtake_silent(&mut self, run: &mut Run) {
+        if let [.., Slot::Command(Shape::Silent), Slot::Command(_)] = self.slots.make_contiguous()
+            && let [.., before, last @ Command::Read(_)] = &mut run.commands[..]
+        {
+            std::mem::swap(before, last);
+            let slots = self.slots.len();
+            self.slots.swap(slots - 2, slots - 1);
         }
     }
 
@@ -388,6 +407,7 @@ impl Refusals {
                     self.unwritten_end = Some(appended);
                 }
             }
+            (true, true) if mutants::is_on(Mutant::SilentRefusalForgotten) => {}
             (true, true) => self.boundary = None,
             (false, true) => {}
         }

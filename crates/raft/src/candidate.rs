@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use mutants::Mutant;
+
 use crate::message::{Body, Campaign, RequestVote, RequestVoteReply, Sender};
 use crate::raft::{Raft, RoleState};
 use crate::types::{Instance, Seating, ServerId, Term};
@@ -83,20 +85,29 @@ impl Raft {
 
     /// `RequestVote`, of any term (§5.2, §5.4.1).
     pub(crate) fn request_vote(&mut self, from: Sender, term: Term, request: RequestVote) {
-        let up_to_date = request.last_log >= self.log.last();
+        let up_to_date = request.last_log >= self.log.last()
+            || mutants::is_on(Mutant::NoUpToDate)
+            || (mutants::is_on(Mutant::UpToDateByLength)
+                && request.last_log.index >= self.log.last().index);
         let campaign = request.campaign;
         if campaign == Campaign::PreVote {
             let granted = term > self.hard_state.term
                 && up_to_date
-                && self.live_leader().is_none()
+                && (self.live_leader().is_none() || mutants::is_on(Mutant::PreVoteWithLiveLeader))
                 && self.may_vote_for(&from);
+            if granted && mutants::is_on(Mutant::PreVoteRaisesTerm) {
+                self.become_follower(term);
+            }
             let reply = RequestVoteReply { campaign, granted };
             let term = if granted { term } else { self.hard_state.term };
             self.send_in_term(from.id, term, Body::RequestVoteReply(reply));
             return;
         }
         // A live leader is not disturbed, but by its own wish (rule 31).
-        if campaign == Campaign::Election && self.live_leader().is_some() {
+        if campaign == Campaign::Election
+            && self.live_leader().is_some()
+            && !mutants::is_on(Mutant::LiveLeaderDisturbed)
+        {
             return;
         }
         if term > self.hard_state.term && self.may_vote_for(&from) {
@@ -105,7 +116,8 @@ impl Raft {
         let free = self
             .hard_state
             .voted_for
-            .is_none_or(|voted_for| voted_for == from.id);
+            .is_none_or(|voted_for| voted_for == from.id)
+            || mutants::is_on(Mutant::GrantTwice);
         let granted =
             term == self.hard_state.term && free && up_to_date && self.may_vote_for(&from);
         if granted {
@@ -113,6 +125,9 @@ impl Raft {
                 self.hard_state.voted_for = Some(from.id);
                 self.reveal_hard_state();
             }
+            self.restart_election_timer();
+        }
+        if mutants::is_on(Mutant::TimerResetByRefusal) {
             self.restart_election_timer();
         }
         let reply = RequestVoteReply { campaign, granted };
@@ -128,7 +143,8 @@ impl Raft {
             RoleState::Candidate(tally) => (tally, self.hard_state.term),
             _ => return,
         };
-        if reply.campaign != tally.campaign || (reply.granted && term != asked) {
+        let of_this_term = term == asked || mutants::is_on(Mutant::VoteOfOlderTerm);
+        if reply.campaign != tally.campaign || (reply.granted && !of_this_term) {
             self.counters.stale += 1;
             return;
         }
@@ -143,8 +159,12 @@ impl Raft {
             Seating::Seated { cluster, .. } => Some(cluster),
             Seating::Unseated | Seating::Met(_) => None,
         };
-        if from.cluster == cluster {
-            tally.granted.insert(from.id, from.instance);
+        if from.cluster == cluster || mutants::is_on(Mutant::MixedVotes) {
+            let mut voter = from.id;
+            if mutants::is_on(Mutant::DuplicateVotes) && tally.granted.contains_key(&voter) {
+                voter = ServerId(voter.0 | 1 << 32);
+            }
+            tally.granted.insert(voter, from.instance);
             self.count_votes();
         }
     }

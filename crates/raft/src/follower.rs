@@ -1,6 +1,8 @@
 //! What a follower does: entries, heartbeats, acknowledgements that wait for the disk, and the
 //! knowledge of who leads.
 
+use mutants::Mutant;
+
 use crate::members::Configuration;
 use crate::message::{AppendEntries, AppendEntriesReply, Body, Heartbeat, HeartbeatReply};
 use crate::raft::{Raft, RoleState};
@@ -79,7 +81,13 @@ impl Raft {
             entries,
             leader_commit,
         } = request;
-        if self.log.term_at(prev.index) != Some(prev.term) {
+        if mutants::is_on(Mutant::VoteReset) {
+            self.hard_state.voted_for = None;
+        }
+        let found = self.log.term_at(prev.index);
+        let agrees =
+            found == Some(prev.term) || (mutants::is_on(Mutant::PrevByIndex) && found.is_some());
+        if !agrees {
             let hint = self.log.last_agreeable(prev);
             self.send(
                 from,
@@ -95,7 +103,8 @@ impl Raft {
         for entry in entries {
             match self.log.term_at(entry.index) {
                 // A message that comes late or twice must not shorten the log (rule 11).
-                Some(term) if term == entry.term => {}
+                Some(term) if term == entry.term && !mutants::is_on(Mutant::TruncateAlways) => {}
+                Some(_) if mutants::is_on(Mutant::KeepConflicting) => {}
                 Some(_) => {
                     self.truncate_log(entry.index);
                     self.append_to_log(entry);
@@ -103,9 +112,20 @@ impl Raft {
                 None => self.append_to_log(entry),
             }
         }
-        self.following.matched = self.following.matched.max(end);
+        let last = self.log.last().index;
+        let matched = if mutants::is_on(Mutant::MatchLast) {
+            last
+        } else {
+            end
+        };
+        self.following.matched = self.following.matched.max(matched);
         self.following.answer_owed = true;
-        self.follow_commit(leader_commit.min(end));
+        let covered = if mutants::is_on(Mutant::CommitUnbounded) {
+            last
+        } else {
+            end
+        };
+        self.follow_commit(leader_commit.min(covered));
     }
 
     /// True for entries that the leader of this term may have sent: consecutive, readable, and in
@@ -150,6 +170,9 @@ impl Raft {
 
     /// How far this log is known to equal the leader's and is on disk (rule 2).
     fn persisted_match(&self) -> Index {
+        if mutants::is_on(Mutant::AckBeforeSync) {
+            return self.following.matched;
+        }
         self.following.matched.min(self.log.persisted_index())
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mutants::Mutant;
 use rand::RngExt;
 
 use crate::io::{Fetch, Reader};
@@ -65,7 +66,7 @@ impl Raft {
             let cluster = ClusterId(self.random_nonzero());
             let configuration = self.first_configuration(cluster, voters);
             self.append_as_leader(EntryKind::Configuration, configuration.encode());
-        } else {
+        } else if !mutants::is_on(Mutant::NoNoOp) {
             self.append_as_leader(EntryKind::NoOp, Bytes::new());
         }
         self.leader_tick();
@@ -90,7 +91,10 @@ impl Raft {
     /// committed (rule 21).
     pub(crate) fn serves(&self) -> bool {
         match &self.role {
-            RoleState::Leader(leadership) => self.commit_index >= leadership.first_index,
+            RoleState::Leader(leadership) => {
+                self.commit_index >= leadership.first_index
+                    || mutants::is_on(Mutant::ServesBeforeCommit)
+            }
             _ => false,
         }
     }
@@ -107,8 +111,15 @@ impl Raft {
     /// A payload for the log; taken by a leader that is not about to stop being one.
     pub(crate) fn propose(&mut self, payload: Bytes) -> Option<Position> {
         match &self.role {
-            RoleState::Leader(leadership) if !leadership.is_transferring() => {
-                Some(self.append_as_leader(EntryKind::Command, payload))
+            RoleState::Leader(leadership)
+                if !leadership.is_transferring()
+                    || mutants::is_on(Mutant::TransferTakesProposals) =>
+            {
+                let position = self.append_as_leader(EntryKind::Command, payload);
+                if mutants::is_on(Mutant::CommitAtAppend) {
+                    self.set_commit_index(position.index);
+                }
+                Some(position)
             }
             _ => None,
         }
@@ -154,8 +165,10 @@ impl Raft {
             })
             .collect();
         match quorum::reached_by_majority(&mut heard) {
-            Some(heard) => heard + self.config.election_timeout.start,
-            None => Timestamp::NEVER,
+            Some(heard) if !mutants::is_on(Mutant::NoCheckQuorum) => {
+                heard + self.config.election_timeout.start
+            }
+            _ => Timestamp::NEVER,
         }
     }
 
@@ -258,7 +271,9 @@ impl Raft {
         let Some(progress) = leadership.followers.get(&to) else {
             return false;
         };
-        if progress.fetching || !progress.has_room(self.config.window_bytes_max) {
+        let has_room = progress.has_room(self.config.window_bytes_max)
+            || (mutants::is_on(Mutant::NoWindow) && progress.flow == Flow::Replicate);
+        if progress.fetching || !has_room {
             return false;
         }
         let (from, last) = (progress.next_index, self.log.last().index);
@@ -352,6 +367,12 @@ impl Raft {
             progress.knows_seat = true;
             self.advance_commit_index();
         }
+        if mutants::is_on(Mutant::SuspendedResumes) {
+            self.role = match std::mem::replace(&mut self.role, RoleState::Follower) {
+                RoleState::Suspended(leadership, _) => RoleState::Leader(leadership),
+                role => role,
+            };
+        }
         true
     }
 
@@ -395,7 +416,7 @@ impl Raft {
             Flow::Probe { .. } => prev.index.next() == progress.next_index,
             Flow::Replicate => prev.index > progress.match_index,
         };
-        if current {
+        if current || mutants::is_on(Mutant::EveryConflictProbes) {
             progress.probe(agreeable.index.next());
         }
     }
@@ -439,7 +460,11 @@ impl Raft {
         else {
             return;
         };
-        let own = self.log.persisted_index();
+        let own = if mutants::is_on(Mutant::LeaderCountsUnsynced) {
+            self.log.last().index
+        } else {
+            self.log.persisted_index()
+        };
         let mut matched: Vec<Index> = self
             .config
             .members
@@ -453,7 +478,9 @@ impl Raft {
         let Some(index) = quorum::reached_by_majority(&mut matched) else {
             return;
         };
-        if index > self.commit_index && self.log.term_at(index) == Some(self.hard_state.term) {
+        let is_own = self.log.term_at(index) == Some(self.hard_state.term)
+            || mutants::is_on(Mutant::CommitOlderTerm);
+        if index > self.commit_index && is_own {
             self.set_commit_index(index);
             self.seat_newcomers();
         }
@@ -463,7 +490,9 @@ impl Raft {
     /// One that does not know yet could neither vote nor campaign for what it holds, if it were
     /// among the only ones left that hold it. When a cluster begins nobody knows yet.
     pub(crate) fn may_hold_the_majority(&self, id: ServerId, progress: &Progress) -> bool {
-        let known = progress.knows_seat || !self.hard_state.seating.is_seated();
+        let known = progress.knows_seat
+            || !self.hard_state.seating.is_seated()
+            || mutants::is_on(Mutant::UnknownSeatCommits);
         known && self.counts(id, progress.incarnation.map(|(instance, _)| instance))
     }
 

@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use mutants::Mutant;
+
 use crate::io::{Recovered, Write};
 use crate::types::{Entry, HardState, Index, Position, Term, WriteId};
 
@@ -204,7 +206,9 @@ impl Log {
         }
         self.persisted_index = self.persisted_index.min(index);
         for issued in &mut self.issued {
-            issued.covers = issued.covers.min(index);
+            if !mutants::is_on(Mutant::LateSyncVouches) {
+                issued.covers = issued.covers.min(index);
+            }
         }
         bytes
     }

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use mutants::Mutant;
+
 use crate::types::{Index, Instance, Restart, Timestamp};
 
 /// How many heartbeats without any progress a leader waits before it takes what was on its way
@@ -129,6 +131,7 @@ impl Progress {
     /// before acknowledged counts (rule 15). False if this one is older than the known.
     pub(crate) fn met(&mut self, instance: Instance, restart: Restart) -> bool {
         match self.incarnation {
+            Some(_) if mutants::is_on(Mutant::RestartIgnored) => true,
             Some((known, start)) if known == instance && restart < start => false,
             Some(known) if known == (instance, restart) => true,
             Some(_) => {

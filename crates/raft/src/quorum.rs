@@ -1,7 +1,12 @@
 //! Majorities.
 
+use mutants::Mutant;
+
 /// How many of `members` are a majority.
 pub(crate) fn majority(members: usize) -> usize {
+    if mutants::is_on(Mutant::HalfIsMajority) {
+        return (members / 2).max(1);
+    }
     members / 2 + 1
 }
 

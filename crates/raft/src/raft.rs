@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use mutants::Mutant;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -141,6 +142,16 @@ impl Raft {
             refused_reads: Vec::new(),
             config,
         };
+        if mutants::is_on(Mutant::VoteForgotten) {
+            raft.hard_state.voted_for = None;
+        }
+        if mutants::is_on(Mutant::TermForgotten) {
+            raft.hard_state.term = recovered.last.term;
+            raft.hard_state.voted_for = None;
+        }
+        if mutants::is_on(Mutant::CommitAtRestart) {
+            raft.commit_index = recovered.last.index;
+        }
         if raft.config.members.len() > 1 {
             raft.restart_election_timer();
         }
@@ -294,6 +305,12 @@ impl Raft {
         }
         self.counters.stale += 1;
         match &message.body {
+            Body::RequestVoteReply(_) => return mutants::is_on(Mutant::VoteOfOlderTerm),
+            Body::AppendEntriesReply(_) => return mutants::is_on(Mutant::AckOfOlderTerm),
+            Body::HeartbeatReply(_) => return mutants::is_on(Mutant::HeartbeatReplyOfOlderTerm),
+            Body::AppendEntries(_) if mutants::is_on(Mutant::AppendOfOlderTerm) => return true,
+            Body::AppendEntries(_) | Body::Heartbeat(_)
+                if mutants::is_on(Mutant::StaleLeaderUntold) => {}
             // Whoever still leads an older term learns of this one (rule 30).
             Body::AppendEntries(_) | Body::Heartbeat(_) => self.send_stale_term(message.sender.id),
             _ => {}
@@ -380,7 +397,12 @@ impl Raft {
             term,
             body,
         };
-        if self.revealing_write <= self.persisted_write {
+        let overtakes_sync = match &message.body {
+            Body::RequestVote(_) => mutants::is_on(Mutant::CandidacyBeforeSync),
+            Body::RequestVoteReply(_) => mutants::is_on(Mutant::VoteBeforeSync),
+            _ => mutants::is_on(Mutant::TermBeforeSync),
+        };
+        if self.revealing_write <= self.persisted_write || overtakes_sync {
             self.ready.push((to, message));
         } else {
             // A disk that has stalled must not make these grow for ever.
@@ -451,7 +473,9 @@ impl Raft {
         self.counters.truncations += 1;
         let bytes = self.log.truncate(from);
         self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(bytes);
-        self.configurations.truncate(from);
+        if !mutants::is_on(Mutant::ConfigurationKept) {
+            self.configurations.truncate(from);
+        }
     }
 
     pub(crate) fn set_commit_index(&mut self, index: Index) {

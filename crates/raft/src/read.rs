@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use mutants::Mutant;
+
 use crate::raft::{Raft, RoleState};
 use crate::types::{Index, ReadId, ServerId, Timestamp};
 
@@ -54,10 +56,13 @@ impl Raft {
         let last = self.log.last().index;
         match &mut self.role {
             RoleState::Leader(leadership) => {
-                leadership
-                    .reads
-                    .unasked
-                    .push_back(Waiting { id, index, last });
+                let reads = &mut leadership.reads;
+                let waiting = Waiting { id, index, last };
+                if mutants::is_on(Mutant::ReadJoinsRound) && !reads.asked.is_empty() {
+                    reads.asked.push_back(waiting);
+                } else {
+                    reads.unasked.push_back(waiting);
+                }
             }
             _ => self.refused_reads.push(id),
         }
@@ -149,10 +154,14 @@ impl Raft {
         }
         let reads = &mut leadership.reads;
         let mut confirmed = Vec::new();
-        while let Some(waiting) = reads
-            .asked
-            .pop_front_if(|waiting| round_confirmed || waiting.last < commit_index)
-        {
+        while let Some(waiting) = reads.asked.pop_front_if(|waiting| {
+            let committed = if mutants::is_on(Mutant::ReadByEarlierCommit) {
+                waiting.last <= commit_index
+            } else {
+                waiting.last < commit_index
+            };
+            round_confirmed || committed
+        }) {
             confirmed.push((waiting.id, waiting.index.unwrap_or(commit_index)));
         }
         if reads.asked.is_empty() {
@@ -175,11 +184,14 @@ impl Raft {
         let RoleState::Leader(leadership) = &self.role else {
             return false;
         };
-        let round = leadership.reads.round;
+        let mut round = leadership.reads.round;
+        if mutants::is_on(Mutant::ReadByEarlierRound) {
+            round = round.saturating_sub(1);
+        }
         let acked = leadership.followers.iter().filter(|(id, progress)| {
             progress.round_acked >= round
                 && self.counts(**id, progress.incarnation.map(|(instance, _)| instance))
         });
-        acked.count() + 1 >= self.majority()
+        acked.count() + 1 >= self.majority() || mutants::is_on(Mutant::ReadWithoutRound)
     }
 }

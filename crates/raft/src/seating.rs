@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use mutants::Mutant;
+
 use crate::io::Recovered;
 use crate::members::{Configuration, Member};
 use crate::message::{Body, Message, Sender};
@@ -104,7 +106,9 @@ impl Raft {
         let foreign = from.cluster.is_some() && ours.is_some() && from.cluster != ours;
         let seats = self.configurations.committed(self.commit_index_known());
         let seat = seats.and_then(|(_, configuration)| configuration.seat(from.id));
-        if foreign || seat.is_some_and(|seat| seat != from.instance) {
+        let wiped = seat.is_some_and(|seat| seat != from.instance)
+            && !mutants::is_on(Mutant::WipedDiskAdmitted);
+        if foreign || wiped {
             self.counters.from_impostors += 1;
             return false;
         }
@@ -178,8 +182,10 @@ impl Raft {
     pub(crate) fn may_vote_for(&self, candidate: &Sender) -> bool {
         match self.hard_state.seating {
             Seating::Unseated => candidate.cluster.is_none(),
-            Seating::Met(_) => false,
-            Seating::Seated { cluster, .. } => candidate.cluster == Some(cluster),
+            Seating::Met(_) => mutants::is_on(Mutant::MetServerVotes),
+            Seating::Seated { cluster, .. } => {
+                candidate.cluster == Some(cluster) || mutants::is_on(Mutant::SeatedVotesForUnseated)
+            }
         }
     }
 
@@ -188,7 +194,8 @@ impl Raft {
     pub(crate) fn may_campaign(&self) -> bool {
         let seated = !matches!(self.hard_state.seating, Seating::Met(_));
         let committed = self.configurations.committed(self.commit_index);
-        seated && committed.is_none_or(|(index, _)| *index <= self.last_applied)
+        let applied = committed.is_none_or(|(index, _)| *index <= self.last_applied);
+        seated && (applied || mutants::is_on(Mutant::CampaignUnapplied))
     }
 
     /// The first configuration of a new cluster: the seats are the voters' (rule 41).
@@ -223,7 +230,8 @@ impl Raft {
         let Some((index, last)) = self.configurations.last() else {
             return;
         };
-        if !self.serves() || *index > self.commit_index || leadership.is_transferring() {
+        let committed = *index <= self.commit_index || mutants::is_on(Mutant::SeatBeforeCommit);
+        if !self.serves() || !committed || leadership.is_transferring() {
             return;
         }
         let mut configuration = Configuration::clone(last);

@@ -1,5 +1,7 @@
 //! Handing leadership over (diss. 3.10): when the server is about to stop, or its disk has stalled.
 
+use mutants::Mutant;
+
 use crate::leader::{Leadership, STALLED_DISK_AFTER};
 use crate::message::Body;
 use crate::progress::Progress;
@@ -76,7 +78,9 @@ impl Raft {
             Some(UnderWay { told: false, .. })
         );
         let last = self.log.last().index;
-        if !waits || self.commit_index < last {
+        let all_committed =
+            self.commit_index >= last || mutants::is_on(Mutant::TransferUncommitted);
+        if !waits || !all_committed {
             return;
         }
         let level = self.successors().filter(|(_, it)| it.match_index == last);

@@ -10,6 +10,7 @@ use command::{
 };
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
+use mutants::Mutant;
 
 use crate::expiry::Expiry;
 use crate::item::{About, Item, arithmetic, over_at};
@@ -128,7 +129,7 @@ impl Store {
         );
         self.index = index;
         self.item_bytes_max = preamble.item_bytes_max as usize;
-        if preamble.log_time > self.log_time {
+        if preamble.log_time > self.log_time || mutants::is_on(Mutant::TimeGoesBack) {
             self.log_time = preamble.log_time;
             self.flush_if_due(unique(index, 0));
             self.expire();
@@ -137,7 +138,10 @@ impl Store {
 
     /// Carries out the command at `place` of the entry begun last.
     pub fn apply(&mut self, place: u16, write: &Write) -> Reply {
-        let unique = unique(self.index, place);
+        let mut unique = unique(self.index, place);
+        if mutants::is_on(Mutant::LocalUnique) {
+            unique ^= self.map.hash(&[]) & 0xff;
+        }
         match write {
             Write::Store(store) => self.store(unique, store),
             Write::Delete { key } => self.delete(key),
@@ -157,7 +161,11 @@ impl Store {
     pub fn read(&self, read: &Read) -> Reply {
         match read {
             Read::Get { keys } => {
-                Reply::Hits(keys.iter().filter_map(|key| self.get(key)).collect())
+                let mut hits: Vec<Hit> = keys.iter().filter_map(|key| self.get(key)).collect();
+                if mutants::is_on(Mutant::UnorderedHits) {
+                    hits.sort_by_key(|hit| self.map.hash(hit.data.key()));
+                }
+                Reply::Hits(hits)
             }
         }
     }

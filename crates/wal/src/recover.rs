@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mutants::Mutant;
 use raft::{Entry, EntryKind, HardState, Position};
 
 use crate::contents::Contents;
@@ -410,11 +411,14 @@ impl<D: Disk> Scan<'_, D> {
         let file = self.disk.path().join(name);
         let is_marked = self.mark.segment == header.sequence && whole < self.mark.offset;
         let may_be_torn = is_last && !is_marked && bad.incomplete;
-        let written_end = if may_be_torn {
+        let mut written_end = if may_be_torn {
             window.written_end(bad.offset, header.salt, self.batch + 1)?
         } else {
             None
         };
+        if mutants::is_on(Mutant::DamageTruncates) && is_last {
+            written_end = written_end.or(Some(header.file_bytes));
+        }
         let Some(written_end) = written_end else {
             return Err(Error::Corrupt {
                 file,
@@ -425,7 +429,9 @@ impl<D: Disk> Scan<'_, D> {
         if written_end == bad.offset && self.steps.is_empty() {
             return Ok(None);
         }
-        window.erase(whole, written_end)?;
+        if !mutants::is_on(Mutant::TornTailKept) {
+            window.erase(whole, written_end)?;
+        }
         Ok(Some(Torn {
             file,
             offset: whole,
@@ -440,7 +446,7 @@ fn damage(header: &Header, start: u64, salt: u32, payload: &[u8]) -> Option<(Pro
     let (payload, padding) = payload.split_at(header.payload_bytes as usize);
     let expected = header.payload_checksum;
     let found = checksum(salt, payload);
-    if found != expected {
+    if found != expected && !mutants::is_on(Mutant::BadChecksumAccepted) {
         let problem = Problem::Checksum { expected, found };
         return Some((problem, zero_parts(start, payload) > header.zero_parts));
     }

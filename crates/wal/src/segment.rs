@@ -25,6 +25,7 @@
 //! since two segments can have the same first index: what is between may have been superseded.
 
 use bytes::{Buf, BufMut};
+use mutants::Mutant;
 use raft::{ClusterId, HardState, Index, Instance, Position, ServerId, Term};
 
 use crate::disk::{BLOCK_BYTES, Disk};
@@ -277,8 +278,10 @@ pub(crate) fn start_segment<D: Disk>(
         .map_err(Error::io(disk, NEXT_NAME, "sync"))?;
     disk.rename(NEXT_NAME, &name)
         .map_err(Error::io(disk, NEXT_NAME, "rename"))?;
-    disk.sync_directory()
-        .map_err(Error::io(disk, "", "sync the data directory"))?;
+    if !mutants::is_on(Mutant::NoDirectorySync) {
+        disk.sync_directory()
+            .map_err(Error::io(disk, "", "sync the data directory"))?;
+    }
     let segment = Segment {
         file: next.file,
         header,

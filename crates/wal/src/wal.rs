@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mutants::Mutant;
 use raft::{
     Entry, HardState, Index, Instance, Position, Recovered, Restart, ServerId, Write, WriteId,
 };
@@ -165,7 +166,9 @@ impl<D: Disk> Wal<D> {
         if log.has_ended {
             wal.start_next(0)?;
         }
-        wal.write_meta()?;
+        if !mutants::is_on(Mutant::RestartNotDurable) {
+            wal.write_meta()?;
+        }
         Ok((wal, opened))
     }
 
@@ -268,6 +271,9 @@ impl<D: Disk> Wal<D> {
             places.truncate_to(stays.index);
         }
         drop(places);
+        if mutants::is_on(Mutant::NoTruncateRecord) {
+            return;
+        }
         self.push(Record {
             kind: Kind::Truncate,
             position: stays,
@@ -358,8 +364,10 @@ impl<D: Disk> Wal<D> {
         let name = segment.header.name();
         disk.write_at(&segment.file, &self.buffer, start)
             .map_err(Error::io(disk, &name, "write"))?;
-        disk.sync(&segment.file)
-            .map_err(Error::io(disk, &name, "sync"))?;
+        if !mutants::is_on(Mutant::NoSync) {
+            disk.sync(&segment.file)
+                .map_err(Error::io(disk, &name, "sync"))?;
+        }
         segment.end = end;
         segment.zeroed = segment.zeroed.max(written);
         self.synced.batch = batch;
