@@ -3,20 +3,26 @@
 //! through their arguments, ports and replies only.
 
 mod cluster;
+mod history;
 mod http;
+mod linearizable;
 mod links;
 mod load;
 mod plan;
+mod plausible;
 mod ports;
 mod process;
 mod programs;
+mod register;
 mod shared;
 mod text;
 mod turn;
 mod wait;
 
 pub use cluster::Cluster;
+pub use history::{Action, Answer, Operation, Returned};
 pub use http::Response;
+pub use linearizable::{Verdict, check};
 pub use load::{Fate, Load, Written};
 pub use plan::Plan;
 pub use ports::Ports;
