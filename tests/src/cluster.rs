@@ -220,6 +220,14 @@ impl Cluster {
         self.links().cut(from, to);
     }
 
+    /// Closes the connections that `from` made to `to`, wherever in a frame they are.
+    ///
+    /// # Panics
+    /// Without links.
+    pub fn reset(&self, from: u64, to: u64) {
+        self.links().reset(from, to);
+    }
+
     /// Lets nothing through between any of `one_side` and any other server.
     ///
     /// # Panics

@@ -2,7 +2,7 @@
 //! through: as in a real network, what was sent meanwhile comes late, or never.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -41,6 +41,11 @@ impl Links {
         self.links[&(from, to)].set(Passage::Cut);
     }
 
+    /// Closes the connections that `from` made to `to`, with what is under way on them.
+    pub(crate) fn reset(&self, from: u64, to: u64) {
+        self.links[&(from, to)].state.close_all();
+    }
+
     /// Lets everything through again.
     pub(crate) fn heal(&self) {
         for link in self.links.values() {
@@ -70,7 +75,7 @@ impl Link {
         let state = Arc::new(State {
             passage: Mutex::new(Passage::Open),
             changed: Condvar::new(),
-            streams: Mutex::new(Vec::new()),
+            streams: Mutex::new(BTreeMap::new()),
         });
         let accepting = Arc::clone(&state);
         thread::spawn(move || {
@@ -96,10 +101,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.set(Passage::Over);
-        for stream in self.state.streams().drain(..) {
-            // The other end may have been faster.
-            drop(stream.shutdown(Shutdown::Both));
-        }
+        self.state.close_all();
         // Its thread waits for a caller.
         drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
     }
@@ -109,8 +111,8 @@ impl Drop for Link {
 struct State {
     passage: Mutex<Passage>,
     changed: Condvar,
-    /// Both ends of every connection that was made.
-    streams: Mutex<Vec<TcpStream>>,
+    /// Both ends of every connection that is there.
+    streams: Mutex<BTreeMap<u64, [TcpStream; 2]>>,
 }
 
 impl State {
@@ -123,18 +125,32 @@ impl State {
         let Ok(called) = TcpStream::connect(to) else {
             return;
         };
-        let copies = (caller.try_clone(), called.try_clone());
-        let (Ok(from_caller), Ok(from_called)) = copies else {
+        let copy = || Ok::<_, io::Error>([caller.try_clone()?, called.try_clone()?]);
+        let (Ok(kept), Ok([from_caller, from_called])) = (copy(), copy()) else {
             return;
         };
-        for stream in [&caller, &called] {
-            if let Ok(stream) = stream.try_clone() {
-                self.streams().push(stream);
-            }
-        }
+        let number = self.keep(kept);
         let state = Arc::clone(&self);
-        thread::spawn(move || state.carry(from_called, caller));
+        let back = thread::spawn(move || state.carry(from_called, caller));
         self.carry(from_caller, called);
+        // A thread that panics has closed its streams.
+        drop(back.join());
+        self.streams().remove(&number);
+    }
+
+    /// Remembers both ends of a connection under a number that no other has.
+    fn keep(&self, ends: [TcpStream; 2]) -> u64 {
+        let mut streams = self.streams();
+        let number = streams.last_key_value().map_or(0, |(last, _)| last + 1);
+        streams.insert(number, ends);
+        number
+    }
+
+    fn close_all(&self) {
+        for stream in self.streams().values().flatten() {
+            // The other end may have been faster.
+            drop(stream.shutdown(Shutdown::Both));
+        }
     }
 
     fn carry(&self, mut from: TcpStream, mut to: TcpStream) {
@@ -165,7 +181,7 @@ impl State {
         self.passage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn streams(&self) -> MutexGuard<'_, Vec<TcpStream>> {
+    fn streams(&self) -> MutexGuard<'_, BTreeMap<u64, [TcpStream; 2]>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

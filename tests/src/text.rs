@@ -10,10 +10,15 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest line that a test reads.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
+/// What is read at a time in search of the end of a line.
+const READ_BYTES: usize = 4 << 10;
+
 /// A connection that speaks memcached's text as a test tells it to.
 #[derive(Debug)]
 pub struct Text {
     stream: TcpStream,
+    /// Read with a line and not part of it.
+    ahead: Vec<u8>,
 }
 
 impl Text {
@@ -26,7 +31,10 @@ impl Text {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
-        Ok(Text { stream })
+        Ok(Text {
+            stream,
+            ahead: Vec::new(),
+        })
     }
 
     /// Connects.
@@ -105,14 +113,24 @@ impl Text {
     pub fn try_line(&mut self) -> io::Result<String> {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
-            let bytes = self.read_some(1)?;
-            if bytes.is_empty() {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            line.extend(bytes);
             if line.len() > LINE_BYTES_MAX {
                 return Err(io::Error::other("a line without end"));
             }
+            let mut bytes = self.read_some(READ_BYTES)?;
+            if bytes.is_empty() {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            // Up to the first end of a line that the two make, be it between them.
+            let starts = line.ends_with(b"\r") && bytes.starts_with(b"\n");
+            let end = bytes.windows(2).position(|two| two == b"\r\n");
+            let of_line = match starts {
+                true => 1,
+                false => end.map_or(bytes.len(), |end| end + 2),
+            };
+            let mut ahead = bytes.split_off(of_line);
+            ahead.append(&mut self.ahead);
+            self.ahead = ahead;
+            line.append(&mut bytes);
         }
         line.truncate(line.len() - 2);
         String::from_utf8(line).map_err(io::Error::other)
@@ -185,6 +203,10 @@ impl Text {
 
     /// At most `bytes_max` bytes, as they come; none when the connection is closed.
     fn read_some(&mut self, bytes_max: usize) -> io::Result<Vec<u8>> {
+        if !self.ahead.is_empty() {
+            let count = bytes_max.min(self.ahead.len());
+            return Ok(self.ahead.drain(..count).collect());
+        }
         let mut bytes = vec![0; bytes_max];
         let count = loop {
             match self.stream.read(&mut bytes) {

@@ -34,6 +34,11 @@ pub(crate) fn moment() {
     thread::sleep(INTERVAL);
 }
 
+/// Lets this much time pass, where the time itself is what is meant: how long a fault lasts.
+pub(crate) fn let_pass(duration: Duration) {
+    thread::sleep(duration);
+}
+
 /// Looks at `condition` until it is `Ok`.
 ///
 /// # Panics

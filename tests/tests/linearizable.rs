@@ -1,13 +1,19 @@
-//! A counter that only grows, asked of all servers while leaders come and go: whoever has learned of
-//! a value, nobody may be answered an older one afterwards.
+//! Every reply is linearizable, whatever happens to servers and to the links between them.
 
+use std::collections::BTreeMap;
+use std::env;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Plan, Programs, Text, deadline, wait_until};
+use quorate_tests::{
+    Cluster, Nemesis, Operation, Plan, Programs, Text, Verdict, Workload, check, deadline,
+    wait_until,
+};
+use rand::TryRng;
+use rand::rngs::SysRng;
 
 const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
 
@@ -15,6 +21,103 @@ const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
 /// ever, since a paused one gives none.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// How long things go wrong, unless `QUORATE_CHAOS_SECONDS` says otherwise.
+const CHAOS_SECONDS: u64 = 20;
+
+/// How long they do so before all is healed and what clients were told is judged.
+const ROUND_SECONDS: u64 = 20;
+
+/// Clients that follow redirects; one more for each server stays there.
+const CLIENTS: usize = 6;
+
+/// A run in which less was done proves nothing: answered operations for each second, and seconds
+/// for each fault.
+const ANSWERED_PER_SECOND_MIN: u64 = 100;
+const SECONDS_PER_FAULT_MAX: u64 = 4;
+
+/// Steps of the checker for one key. A few thousand operations take a few tens of thousands.
+const STEPS_MAX: u64 = 20_000_000;
+
+#[test]
+fn every_answer_fits_one_order_whatever_happens_to_servers_and_links() {
+    let seconds = from_environment("QUORATE_CHAOS_SECONDS").unwrap_or(CHAOS_SECONDS);
+    let seed = from_environment("QUORATE_CHAOS_SEED");
+    let seed = seed.unwrap_or_else(|| {
+        SysRng
+            .try_next_u32()
+            .expect("Linux gives random bytes")
+            .into()
+    });
+    println!("QUORATE_CHAOS_SEED={seed} strikes in the same order again");
+    let mut cluster = Plan::new(PROGRAMS, 5).start();
+    cluster.restart_with_links();
+    let mut nemesis = Nemesis::new(seed);
+    let (mut answered, mut judged) = (0, 0);
+    for round in 0..seconds.div_ceil(ROUND_SECONDS) {
+        let round_seconds = ROUND_SECONDS.min(seconds - round * ROUND_SECONDS);
+        let workload = Workload::start(&cluster, &format!("k{round}"), CLIENTS, seed + round);
+        let duration = Duration::from_secs(round_seconds);
+        nemesis.run(&mut cluster, &workload, duration);
+        answered += workload.acknowledged();
+        let histories = workload.stop(&mut cluster);
+        wait_until_equal(&cluster);
+        judged += histories.values().map(Vec::len).sum::<usize>();
+        judge(&histories);
+    }
+    let summary = nemesis.summary();
+    println!("{answered} answers, {judged} operations judged; {summary}");
+    let least = seconds * ANSWERED_PER_SECOND_MIN;
+    assert!(
+        answered >= least,
+        "void: {answered} answers of {least}, {summary}"
+    );
+    let least = seconds / SECONDS_PER_FAULT_MAX;
+    assert!(
+        nemesis.faults() >= least,
+        "void: not {least} faults, {summary}"
+    );
+}
+
+/// A number from an environment variable, if it is set.
+fn from_environment(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+    )
+}
+
+/// Waits until all servers have applied all that any of them has.
+fn wait_until_equal(cluster: &Cluster) {
+    cluster.agreed_leader();
+    wait_until("equal servers", deadline(), || {
+        let mut applied = Vec::new();
+        for id in cluster.ids() {
+            let status = cluster.status(id)?;
+            for member in ["last_applied", "commit_index", "last_log_index"] {
+                applied.push(status[member].as_u64());
+            }
+        }
+        let is_equal = applied
+            .iter()
+            .all(|index| index.is_some() && *index == applied[0]);
+        is_equal.then_some(()).ok_or_else(|| format!("{applied:?}"))
+    });
+}
+
+/// Holds the cluster to what clients were told.
+fn judge(histories: &BTreeMap<String, Vec<Operation>>) {
+    for (key, history) in histories {
+        match check(history, STEPS_MAX) {
+            Verdict::Linearizable => {}
+            Verdict::NotLinearizable(why) => panic!("{key} is not linearizable: {why}"),
+            Verdict::TooHard => panic!("void: {key} took more than {STEPS_MAX} steps to judge"),
+        }
+    }
+}
+
+/// A counter that only grows, asked of all servers while leaders come and go: whoever has learned
+/// of a value, nobody may be answered an older one afterwards.
 #[test]
 fn no_answer_is_older_than_one_before_it_whatever_happens_to_leaders() {
     let mut cluster = Plan::new(PROGRAMS, 5).start();
