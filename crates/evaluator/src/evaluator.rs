@@ -227,7 +227,8 @@ impl Evaluator {
     }
 
     fn may_propose(&self) -> bool {
-        self.takes().writes && self.answers.view.serves
+        let serves = self.answers.view.serves || mutants::is_on(Mutant::ProposedBeforeApplied);
+        self.takes().writes && serves
     }
 
     /// Until when writes are kept for one entry with those that come next.
@@ -346,6 +347,9 @@ impl Evaluator {
         let (mut preamble, commands) = decode(payload).unwrap_or_else(|it| unreadable(index, it));
         if mutants::is_on(Mutant::LocalTime) {
             preamble.log_time = self.now.wall;
+        }
+        if mutants::is_on(Mutant::LocalLimit) {
+            preamble.item_bytes_max = self.item_bytes_max;
         }
         self.answers.store.enter(index, &preamble);
         let mut owners = owners.iter();

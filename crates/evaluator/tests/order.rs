@@ -406,6 +406,29 @@ fn a_leader_proposes_nothing_before_it_has_applied_what_was_committed_before() {
 }
 
 #[test]
+fn a_read_waits_until_what_was_committed_before_it_is_applied() {
+    let mut it = Cluster::serving(1);
+    let leader = it.leader().unwrap();
+    for number in 0..40 {
+        let large = "v".repeat(64 << 10);
+        it.ask(leader, 1, vec![set(&number.to_string(), &large)]);
+    }
+    it.crash(leader);
+    it.start(leader);
+    it.now_ms += 1000;
+    while it.leader().is_none() {
+        assert!(it.turns(), "it stands for election");
+    }
+    it.send_batch(leader, 1, 0, vec![get("39")]);
+    while !it.status(leader).serves {
+        assert_eq!(it.outcomes(leader, 1), []);
+        assert!(it.turns());
+    }
+    it.settle();
+    assert!(value(&it.outcomes(leader, 1)[0]).is_some());
+}
+
+#[test]
 fn the_first_entry_names_the_members_and_commands_follow_it() {
     let mut it = Cluster::serving(1);
     let leader = it.leader().unwrap();

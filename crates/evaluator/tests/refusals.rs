@@ -2,9 +2,10 @@
 
 mod cluster;
 
+use bytes::Bytes;
 use command::Outcome;
 use quorate_evaluator::Input;
-use raft::ServerId;
+use raft::{AppendEntries, Body, Entry, EntryKind, Message, Restart, Sender, ServerId, Term};
 
 use cluster::*;
 
@@ -187,6 +188,49 @@ fn a_write_that_another_leaders_entry_replaces_is_never_acknowledged() {
     let hashes = it.ids().into_iter().map(|id| it.evaluator(id).state_hash());
     let hashes: Vec<u64> = hashes.collect();
     assert!(hashes.iter().all(|hash| *hash == hashes[0]));
+}
+
+/// The loss of leadership and what replaces the write are learnt in one turn.
+#[test]
+fn a_write_in_whose_place_another_entry_is_committed_is_certainly_not_done() {
+    let mut it = Cluster::serving(3);
+    let old = it.leader().unwrap();
+    let new = it.others(old)[0];
+    it.isolate(old);
+    it.ask(old, 1, vec![set("k", "lost"), get("k")]);
+    let status = it.status(old);
+    let prev = it
+        .server(old)
+        .entry(status.last_log_index.prev())
+        .position();
+    let seat = it
+        .evaluator(old)
+        .configuration()
+        .and_then(|it| it.seat(new));
+    let term = Term(status.term.0 + 1);
+    let no_op = Entry {
+        term,
+        index: prev.index.next(),
+        kind: EntryKind::NoOp,
+        payload: Bytes::new(),
+    };
+    let message = Message {
+        sender: Sender {
+            id: new,
+            cluster: status.cluster,
+            instance: seat.expect("all are seated"),
+            restart: Restart(1),
+        },
+        term,
+        body: Body::AppendEntries(AppendEntries {
+            prev,
+            leader_commit: no_op.index,
+            entries: vec![no_op],
+        }),
+    };
+    it.input(old, Input::Message(message));
+    it.settle();
+    assert_eq!(it.outcomes(old, 1), [redirect(new), redirect(new)]);
 }
 
 #[test]

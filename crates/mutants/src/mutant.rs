@@ -13,7 +13,7 @@ macro_rules! mutants {
         }
 
         impl Mutant {
-            /// All of them, by the part that they are in and then by rule.
+            /// All of them, by the part that they are in.
             pub const ALL: &[Mutant] = &[$(Mutant::$mutant,)*];
 
             /// Its name in words, as the command line has it.
@@ -60,6 +60,8 @@ mutants! {
     PreVoteWithLiveLeader = "pre-vote-with-live-leader",
     /// A server that grants a pre-vote takes over its term (rule 27).
     PreVoteRaisesTerm = "pre-vote-raises-term",
+    /// Who campaigns still believes in the leader it has missed (rule 28).
+    MissedLeaderKept = "missed-leader-kept",
     /// A candidate is heard although the leader is alive (rule 31).
     LiveLeaderDisturbed = "live-leader-disturbed",
     /// A server campaigns with a committed configuration that it has not applied (rule 32).
@@ -106,6 +108,8 @@ mutants! {
     EveryConflictProbes = "every-conflict-probes",
     /// Entries are sent however many are on their way (rule 59).
     NoWindow = "no-window",
+    /// One message holds all entries that there are (rule 61).
+    NoAppendLimit = "no-append-limit",
 
     // Commit and apply.
 
@@ -126,9 +130,9 @@ mutants! {
     ServesBeforeCommit = "serves-before-commit",
     /// Reads are answered without a round (rule 35).
     ReadWithoutRound = "read-without-round",
-    /// Answers to the round before confirm this one (rule 35).
+    /// An answer confirms the round that is under way, whichever heartbeat it is to (rule 35).
     ReadByEarlierRound = "read-by-earlier-round",
-    /// The commit of an entry that is older than a read confirms it (rule 35).
+    /// The commit of an entry that was proposed before a read confirms it (rule 35).
     ReadByEarlierCommit = "read-by-earlier-commit",
     /// A read is answered before the state has come as far as it must (rule 35).
     ReadBeforeApplied = "read-before-applied",
@@ -156,18 +160,28 @@ mutants! {
 
     /// Batches are not synced (rule 2).
     NoSync = "no-sync",
+    /// A batch whose sync has failed counts as synced (rule 7).
+    SyncErrorIgnored = "sync-error-ignored",
     /// The directory is not synced when a segment has its name (rule 8).
     NoDirectorySync = "no-directory-sync",
     /// Entries that were superseded are not marked as such (rule 11).
     NoTruncateRecord = "no-truncate-record",
     /// The restart number is not on disk when it is used (rule 15).
     RestartNotDurable = "restart-not-durable",
+    /// A restart number is used again when one of the meta files is unreadable (rule 15).
+    RestartReused = "restart-reused",
     /// A record of the right length is taken whatever its checksum is (rule 2).
     BadChecksumAccepted = "bad-checksum-accepted",
     /// A damaged record ends the log, and all behind it is erased (rule 2).
     DamageTruncates = "damage-truncates",
+    /// A lost batch counts as torn although a later one is behind it (rule 2).
+    LaterBatchIgnored = "later-batch-ignored",
+    /// A lost batch counts as torn although it was known to be synced (rule 2).
+    MarkIgnored = "mark-ignored",
     /// The bytes of a torn batch stay behind the end of the log (rule 2).
     TornTailKept = "torn-tail-kept",
+    /// An entry is read back whatever its checksum is (rule 2).
+    RotReadBack = "rot-read-back",
 
     // What is applied.
 
@@ -181,6 +195,8 @@ mutants! {
     ClockJumpFollowed = "clock-jump-followed",
     /// Uniques come from a source of each server's own (rule 57).
     LocalUnique = "local-unique",
+    /// Items are judged by this server's limit, and not by the entry's (rule 47).
+    LocalLimit = "local-limit",
     /// Hits are in the order of a hash map (rule 47).
     UnorderedHits = "unordered-hits",
 
@@ -188,6 +204,8 @@ mutants! {
 
     /// An entry is proposed twice (rule 52).
     ProposedTwice = "proposed-twice",
+    /// Commands are proposed before the state that they come after is there (rule 21).
+    ProposedBeforeApplied = "proposed-before-applied",
     /// A command that is in the log is refused as if it were not (rule 52).
     ProposedIsRefused = "proposed-is-refused",
     /// Another leader's entry is answered like the one that it replaces (rule 52).
@@ -204,10 +222,14 @@ mutants! {
     RefusedEpochServed = "refused-epoch-served",
     /// What lies unread in the socket counts as sent after the refusal (rule 54).
     UnreadIsLater = "unread-is-later",
+    /// An epoch begins while commands of the one before are unanswered (rule 54).
+    EpochBeginsEarly = "epoch-begins-early",
     /// After the refusal of a `noreply` command, the next ones are carried out (rule 54).
     SilentRefusalForgotten = "silent-refusal-forgotten",
     /// Clients are listened to however much is under way (rule 59).
     NoBackpressure = "no-backpressure",
+    /// Replies are made however many a client leaves unread (rule 59).
+    NoReplyBound = "no-reply-bound",
 }
 
 /// There is no mutant of this name.

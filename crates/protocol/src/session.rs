@@ -268,6 +268,7 @@ impl Session {
     /// Whether nothing may be appended to the output now.
     fn is_full(&self) -> bool {
         self.output.remaining() >= self.limits.unwritten_bytes_max
+            && !mutants::is_on(Mutant::NoReplyBound)
     }
 
     fn request(&mut self, parsed: Parsed, run: &mut Run) {
@@ -385,7 +386,8 @@ impl Refusals {
     /// output is written.
     fn asked(&mut self, start: u64, written: u64) -> u64 {
         let is_behind_a_boundary = self.boundary.is_some_and(|boundary| start >= boundary);
-        if is_behind_a_boundary && self.unanswered == 0 && self.replies_end <= written {
+        let is_alone = self.unanswered == 0 && self.replies_end <= written;
+        if is_behind_a_boundary && (is_alone || mutants::is_on(Mutant::EpochBeginsEarly)) {
             self.epoch += 1;
             self.boundary = None;
         }

@@ -281,7 +281,12 @@ impl Raft {
         if from > last && !probes {
             return false;
         }
-        match self.log.cached(from, last, self.config.append_bytes_max) {
+        let bytes_max = if mutants::is_on(Mutant::NoAppendLimit) {
+            usize::MAX
+        } else {
+            self.config.append_bytes_max
+        };
+        match self.log.cached(from, last, bytes_max) {
             Some(entries) => self.send_append_entries(to, from, entries),
             // Where the logs agree is found out first, then the log is read.
             None if probes => self.send_append_entries(to, from, Vec::new()),
@@ -430,9 +435,13 @@ impl Raft {
         if !self.follower_heard(from) {
             return;
         }
+        let round = match &self.role {
+            RoleState::Leader(it) if mutants::is_on(Mutant::ReadByEarlierRound) => it.reads.round(),
+            _ => reply.round,
+        };
         let (now, interval) = (self.now, self.config.heartbeat);
         if let Some(progress) = self.follower_mut(from.id) {
-            progress.round_acked = progress.round_acked.max(reply.round);
+            progress.round_acked = progress.round_acked.max(round);
             let idle = progress.match_index >= reply.match_index;
             if idle && progress.idle_heartbeat(now, interval) {
                 progress.probe(progress.next_index);

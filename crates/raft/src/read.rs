@@ -155,12 +155,9 @@ impl Raft {
         let reads = &mut leadership.reads;
         let mut confirmed = Vec::new();
         while let Some(waiting) = reads.asked.pop_front_if(|waiting| {
-            let committed = if mutants::is_on(Mutant::ReadByEarlierCommit) {
-                waiting.last <= commit_index
-            } else {
-                waiting.last < commit_index
-            };
-            round_confirmed || committed
+            let any_commit = mutants::is_on(Mutant::ReadByEarlierCommit)
+                && waiting.index.is_some_and(|index| index < commit_index);
+            round_confirmed || waiting.last < commit_index || any_commit
         }) {
             confirmed.push((waiting.id, waiting.index.unwrap_or(commit_index)));
         }
@@ -184,10 +181,7 @@ impl Raft {
         let RoleState::Leader(leadership) = &self.role else {
             return false;
         };
-        let mut round = leadership.reads.round;
-        if mutants::is_on(Mutant::ReadByEarlierRound) {
-            round = round.saturating_sub(1);
-        }
+        let round = leadership.reads.round;
         let acked = leadership.followers.iter().filter(|(id, progress)| {
             progress.round_acked >= round
                 && self.counts(**id, progress.incarnation.map(|(instance, _)| instance))

@@ -409,7 +409,9 @@ impl<D: Disk> Scan<'_, D> {
         whole: u64,
     ) -> Result<Option<Torn>, Error> {
         let file = self.disk.path().join(name);
-        let is_marked = self.mark.segment == header.sequence && whole < self.mark.offset;
+        let is_marked = self.mark.segment == header.sequence
+            && whole < self.mark.offset
+            && !mutants::is_on(Mutant::MarkIgnored);
         let may_be_torn = is_last && !is_marked && bad.incomplete;
         let mut written_end = if may_be_torn {
             window.written_end(bad.offset, header.salt, self.batch + 1)?

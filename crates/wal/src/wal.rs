@@ -130,7 +130,8 @@ impl<D: Disk> Wal<D> {
             None => first_log(&disk, &options, &meta, &mut random)?,
         };
         meta.cluster = meta.cluster.or(log.contents.hard_state.seating.cluster());
-        meta.restart = Restart(meta.restart.0 + 1 + u64::from(claimed.doubtful));
+        let doubtful = claimed.doubtful && !mutants::is_on(Mutant::RestartReused);
+        meta.restart = Restart(meta.restart.0 + 1 + u64::from(doubtful));
         let opened = Opened {
             instance: meta.identity.instance,
             restart: meta.restart,
@@ -365,8 +366,11 @@ impl<D: Disk> Wal<D> {
         disk.write_at(&segment.file, &self.buffer, start)
             .map_err(Error::io(disk, &name, "write"))?;
         if !mutants::is_on(Mutant::NoSync) {
-            disk.sync(&segment.file)
-                .map_err(Error::io(disk, &name, "sync"))?;
+            let synced = disk.sync(&segment.file);
+            let synced = synced.map_err(Error::io(disk, &name, "sync"));
+            if !mutants::is_on(Mutant::SyncErrorIgnored) {
+                synced?;
+            }
         }
         segment.end = end;
         segment.zeroed = segment.zeroed.max(written);

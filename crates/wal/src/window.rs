@@ -1,5 +1,7 @@
 //! Reading a segment from front to back in large parts, and looking for what is left of a batch.
 
+use mutants::Mutant;
+
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::record::{Header, Invalid, SECTOR_BYTES, header_places, is_zero};
@@ -73,7 +75,9 @@ impl<'a, D: Disk> Window<'a, D> {
                     Err(Invalid::Zeros | Invalid::Checksum { .. }) => false,
                     Err(Invalid::Version(_) | Invalid::Field { .. }) => true,
                 };
-                if header_places(sector).any(proves_sync) {
+                if header_places(sector).any(proves_sync)
+                    && !mutants::is_on(Mutant::LaterBatchIgnored)
+                {
                     return Ok(None);
                 }
                 written_end = end;
