@@ -25,8 +25,8 @@ use crate::history::Operation;
 use crate::plausible::{Plausible, Unseen, prepare};
 use crate::register::Register;
 
-/// Operations that a failure shows before the one that cannot be explained.
-const OPERATIONS_SHOWN: usize = 40;
+/// How much a failure shows of what came before the operation that cannot be explained.
+const ROWS_SHOWN: usize = 30;
 
 /// What can be said of a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -305,21 +305,35 @@ impl<'a> Search<'a> {
         let of_interest = |other: &Operation| {
             let stored = other.action.stored();
             let tells = other.answer().and_then(|answer| answer.shown());
-            shown.is_some() && other.writes() && (stored == shown.as_deref() || tells == shown)
+            let is_source = shown.is_some() && (stored == shown.as_deref() || tells == shown);
+            other.writes() && (is_source || other.returned.is_none())
         };
+        // Reads of one value in a row are one line.
+        let rows = prefix.chunk_by(|one, next| {
+            let read = |other: &Operation| match other.writes() {
+                true => None,
+                false => Some(other.answer()?.shown()),
+            };
+            read(one).is_some() && read(one) == read(next)
+        });
+        let rows: Vec<&[&Operation]> = rows.collect();
         let mut lines = Vec::new();
-        let recent = prefix.len().saturating_sub(OPERATIONS_SHOWN);
+        let recent = rows.len().saturating_sub(ROWS_SHOWN);
         let mut left_out = 0;
-        for (number, other) in prefix.iter().enumerate() {
-            if number < recent && !of_interest(other) {
-                left_out += 1;
+        for (number, row) in rows.into_iter().enumerate() {
+            if number < recent && !of_interest(row[0]) {
+                left_out += row.len();
                 continue;
             }
             if left_out > 0 {
                 lines.push(format!("  ... {left_out} operations"));
                 left_out = 0;
             }
-            lines.push(format!("  {other}"));
+            lines.push(format!("  {}", row[0]));
+            if let [_, .., last] = row {
+                lines.push(format!("  ... {} such reads up to", row.len() - 2));
+                lines.push(format!("  {last}"));
+            }
         }
         let possible: BTreeSet<String> = self
             .before

@@ -24,6 +24,11 @@ const STAY_MS: [u64; 2] = [50, 1_500];
 /// Operations that must be answered after all is healed, before the next fault; but not each time.
 const ANSWERED_BETWEEN: u64 = 100;
 
+/// How often faults begin with an unsuspecting leader: one whose election timeout is so long that
+/// it does not notice that it is cut off while the others elect another.
+const UNSUSPECTING_SHARE: f64 = 0.3;
+const UNSUSPECTING_ELECTION_TIMEOUT_MS: &str = "5000..6000";
+
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
@@ -31,6 +36,8 @@ enum Fault {
     KillOne,
     KillMajority,
     KillAll,
+    /// SIGTERM: leadership is handed over, to a server that might be slow to stand by itself.
+    StopLeader,
     PauseLeader,
     PauseOne,
     /// The others hear the leader no more, and it hears them.
@@ -38,6 +45,8 @@ enum Fault {
     /// The leader hears the others no more, and they hear it.
     DeafenLeader,
     IsolateLeader,
+    /// A leader that does not notice it.
+    IsolateUnsuspectingLeader,
     /// The leader and another server.
     IsolateMinority,
     /// One link, in one direction.
@@ -49,12 +58,16 @@ enum Fault {
 }
 
 /// Each as often as it is to be drawn.
-const FAULTS: [Fault; 20] = [
+const FAULTS: [Fault; 24] = [
     Fault::KillLeader,
     Fault::KillLeader,
     Fault::KillOne,
     Fault::KillMajority,
     Fault::KillAll,
+    Fault::StopLeader,
+    Fault::StopLeader,
+    Fault::StopLeader,
+    Fault::StopLeader,
     Fault::PauseLeader,
     Fault::PauseLeader,
     Fault::PauseOne,
@@ -77,6 +90,8 @@ const FAULTS: [Fault; 20] = [
 pub struct Nemesis {
     random: StdRng,
     paused: BTreeSet<u64>,
+    /// The server that would take long to miss others.
+    unsuspecting: Option<u64>,
     done: BTreeMap<Fault, u64>,
 }
 
@@ -88,6 +103,7 @@ impl Nemesis {
         Nemesis {
             random: StdRng::seed_from_u64(seed),
             paused: BTreeSet::new(),
+            unsuspecting: None,
             done: BTreeMap::new(),
         }
     }
@@ -99,10 +115,15 @@ impl Nemesis {
     pub fn run(&mut self, cluster: &mut Cluster, workload: &Workload, duration: Duration) {
         let start = Instant::now();
         while start.elapsed() < duration {
-            for _ in 0..self.random.random_range(1..=FAULTS_MAX) {
+            for number in 0..self.random.random_range(1..=FAULTS_MAX) {
+                let begins = number == 0 && self.random.random_bool(UNSUSPECTING_SHARE);
                 let fault = *FAULTS.choose(&mut self.random).expect("there are some");
                 // What it draws depends on who leads, and must not change the next fault.
                 let mut random = StdRng::seed_from_u64(self.random.random());
+                let fault = match begins && self.make_leader_unsuspecting(cluster, &mut random) {
+                    true => Fault::IsolateUnsuspectingLeader,
+                    false => fault,
+                };
                 if self.strike(cluster, fault, &mut random) {
                     *self.done.entry(fault).or_default() += 1;
                 }
@@ -152,13 +173,18 @@ impl Nemesis {
                 self.kill(cluster, &running);
             }
             Fault::KillAll => self.kill(cluster, &cluster.running()),
+            Fault::StopLeader => {
+                let ended = cluster.terminate(victim);
+                self.unsuspecting = self.unsuspecting.filter(|id| *id != victim);
+                assert_eq!(ended.code(), Some(0), "server {victim} was told to stop");
+            }
             Fault::PauseLeader | Fault::PauseOne => {
                 cluster.pause(victim);
                 self.paused.insert(victim);
             }
             Fault::MuteLeader => others.iter().for_each(|other| cluster.cut(victim, *other)),
             Fault::DeafenLeader => others.iter().for_each(|other| cluster.cut(*other, victim)),
-            Fault::IsolateLeader => cluster.isolate(&[victim]),
+            Fault::IsolateLeader | Fault::IsolateUnsuspectingLeader => cluster.isolate(&[victim]),
             Fault::IsolateMinority => cluster.isolate(&[victim, other]),
             Fault::CutOneWay => cluster.cut(victim, other),
             Fault::CutBothWays => {
@@ -185,10 +211,12 @@ impl Nemesis {
     ) -> Option<u64> {
         match fault {
             Fault::KillLeader
+            | Fault::StopLeader
             | Fault::PauseLeader
             | Fault::MuteLeader
             | Fault::DeafenLeader
-            | Fault::IsolateLeader => leader,
+            | Fault::IsolateLeader
+            | Fault::IsolateUnsuspectingLeader => leader,
             // Often the leader, whom it concerns most.
             Fault::IsolateMinority if leader.is_some() => leader,
             _ => self.working(cluster).choose(random).copied(),
@@ -199,7 +227,35 @@ impl Nemesis {
         cluster.kill_together(ids);
         for id in ids {
             self.paused.remove(id);
+            self.unsuspecting = self.unsuspecting.filter(|unsuspecting| unsuspecting != id);
         }
+    }
+
+    /// Tries to have a cluster without faults led by a server that would take long to miss the
+    /// others. It would hardly stand for election by itself, so that leadership is handed over, by
+    /// a leader that has only two to choose from.
+    fn make_leader_unsuspecting(&mut self, cluster: &mut Cluster, random: &mut StdRng) -> bool {
+        let mut leader = cluster.agreed_leader();
+        let mut followers = cluster.others(leader);
+        followers.shuffle(random);
+        let unsuspecting = *self.unsuspecting.get_or_insert_with(|| {
+            cluster.kill(followers[0]);
+            let mut command = cluster.server_command(followers[0]);
+            command.args(["--election-timeout-ms", UNSUSPECTING_ELECTION_TIMEOUT_MS]);
+            cluster.start_as(followers[0], command);
+            followers[0]
+        });
+        leader = cluster.agreed_leader();
+        if leader != unsuspecting {
+            followers.retain(|id| ![leader, unsuspecting].contains(id));
+            let paused = &followers[..cluster.majority() - 1];
+            paused.iter().for_each(|id| cluster.pause(*id));
+            cluster.terminate(leader);
+            paused.iter().for_each(|id| cluster.resume(*id));
+            cluster.start(leader);
+            leader = cluster.agreed_leader();
+        }
+        leader == unsuspecting
     }
 
     fn working(&self, cluster: &Cluster) -> Vec<u64> {
@@ -222,7 +278,15 @@ impl Nemesis {
     }
 
     /// Puts everything right, in any order.
+    ///
+    /// # Panics
+    /// When a server has ended by itself.
     fn heal(&mut self, cluster: &mut Cluster) {
+        for id in cluster.running() {
+            if let Some(status) = cluster.process(id).ended_with() {
+                panic!("server {id} has ended by itself: {status}");
+            }
+        }
         let mut cures = [0, 1, 2];
         cures.shuffle(&mut self.random);
         for cure in cures {

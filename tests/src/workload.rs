@@ -34,6 +34,9 @@ const REPEATABLE_MAX: usize = 3;
 const UNKNOWN_MAX: usize = 20;
 const OPERATIONS_MAX: usize = 5_000;
 
+/// Of the commands of a client that stays at its server.
+const READ_SHARE_OF_STAYING: f64 = 0.98;
+
 /// How far a value is from the next: more than all increments of a key come to.
 const VALUE_STRIDE: u64 = 1_000_000;
 
@@ -75,7 +78,8 @@ struct KeyInUse {
 
 impl Workload {
     /// Starts this many clients that go where they are sent, and one for each server that stays
-    /// there. The keys of two workloads on one cluster differ by `name`.
+    /// there and hardly ever writes: a write would keep it waiting at a leader that is cut off,
+    /// where reads might be answered. The keys of two workloads on one cluster differ by `name`.
     #[must_use]
     pub fn start(cluster: &Cluster, name: &str, followers: usize, seed: u64) -> Workload {
         let state = Arc::new(State {
@@ -150,25 +154,8 @@ impl Workload {
         // By one leader and, since it stops, by another.
         for _ in 0..2 {
             let leader = cluster.agreed_leader();
-            let mut connection = cluster.connect(leader);
             for (key, history) in &mut histories {
-                let command = Command::new(key.clone(), Action::Get, true);
-                let invoked = self.state.start.elapsed();
-                connection.send(command.line());
-                let reply = command.reply(&mut connection);
-                let Ok(Reply::Answer(answer)) = reply else {
-                    panic!("{key} was to be read, and not {reply:?}");
-                };
-                history.push(Operation {
-                    client: reader,
-                    pipeline: self.state.pipelines.fetch_add(1, Ordering::Relaxed),
-                    action: command.action,
-                    invoked,
-                    returned: Some(Returned {
-                        at: self.state.start.elapsed(),
-                        answer,
-                    }),
-                });
+                history.push(self.state.read(cluster, key, reader));
             }
             cluster.terminate(leader);
             cluster.start(leader);
@@ -182,6 +169,27 @@ impl State {
         self.keys[number]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a key, whoever leads.
+    fn read(&self, cluster: &Cluster, key: &str, client: usize) -> Operation {
+        let command = Command::new(key.to_owned(), Action::Get, true);
+        wait_until("a read", deadline(), || {
+            let mut connection = cluster.connect_to_leader();
+            let invoked = self.start.elapsed();
+            connection.send(command.line());
+            let Ok(Reply::Answer(answer)) = command.reply(&mut connection) else {
+                return Err(format!("{key} was not answered"));
+            };
+            let at = self.start.elapsed();
+            Ok(Operation {
+                client,
+                pipeline: self.pipelines.fetch_add(1, Ordering::Relaxed),
+                action: command.action.clone(),
+                invoked,
+                returned: Some(Returned { at, answer }),
+            })
+        })
     }
 
     /// The key's name; with it the right to do to it what others do as well, if that is asked for
@@ -439,7 +447,9 @@ impl Client {
     }
 
     fn choose(&mut self) -> Chosen {
-        if self.random.random_bool(0.5)
+        let reads = !self.is_led && self.random.random_bool(READ_SHARE_OF_STAYING);
+        if !reads
+            && self.random.random_bool(0.5)
             && let Some((number, key, unique)) = self.told.take()
         {
             let value = self.next_value();
@@ -447,7 +457,9 @@ impl Client {
             return (number, false, Command::new(key, action, false));
         }
         let number = self.random.random_range(0..KEYS);
-        let kind = self.random.random_range(0..100);
+        let kind = self
+            .random
+            .random_range(if reads { 50..100 } else { 0..100 });
         let (key, repeatable) = self.state.take(number, kind < 25);
         let action = match kind {
             0..10 if repeatable => Action::Delete,
