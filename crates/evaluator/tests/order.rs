@@ -255,6 +255,22 @@ fn an_append_is_judged_by_the_leaders_limit() {
 }
 
 #[test]
+fn a_server_with_another_limit_comes_to_the_same_state() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    let follower = it.others(leader)[0];
+    it.crash(follower);
+    it.item_bytes_max = 100;
+    it.start(follower);
+    let append = store(command::StoreMode::Append, "k", 0, &"x".repeat(200));
+    let outcomes = it.ask(leader, 1, vec![set("k", "v"), append]);
+    assert_eq!(outcomes, [stored(), stored()]);
+    it.run_ms(500);
+    let hash = it.evaluator(leader).state_hash();
+    assert_eq!(it.evaluator(follower).state_hash(), hash);
+}
+
+#[test]
 fn clients_are_left_alone_while_too_much_is_unsettled() {
     let limits = Limits {
         unsettled_bytes_max: 10_000,

@@ -60,8 +60,6 @@ mutants! {
     PreVoteWithLiveLeader = "pre-vote-with-live-leader",
     /// A server that grants a pre-vote takes over its term (rule 27).
     PreVoteRaisesTerm = "pre-vote-raises-term",
-    /// Who campaigns still believes in the leader it has missed (rule 28).
-    MissedLeaderKept = "missed-leader-kept",
     /// A candidate is heard although the leader is alive (rule 31).
     LiveLeaderDisturbed = "live-leader-disturbed",
     /// A server campaigns with a committed configuration that it has not applied (rule 32).

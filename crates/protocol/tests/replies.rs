@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use command::{Hit, Key, KeyValue, Outcome, Refusal, Reply, Stats};
+use command::{Command, Hit, Key, KeyValue, Outcome, Refusal, Reply, Stats};
 use quorate_protocol::{Limits, Output, Session, Shape, StatLine, write_reply};
 
 fn hit(key: &'static str, flags: u32, unique: u64, value: &'static [u8]) -> Hit {
@@ -249,4 +249,15 @@ fn an_incomplete_command_shows_whatever_part_of_it_is_there() {
     assert!(!at(b"\r\n"));
     assert!(!at(b"mn\r\n"));
     assert!(at(b"mn\r\nm"));
+}
+
+#[test]
+fn commands_leave_in_the_order_in_which_they_came() {
+    let mut session = session_that_received(
+        b"set k 0 0 1 noreply\r\n1\r\nget k\r\ndelete k noreply\r\nget k\r\n",
+    );
+    let run = session.next_run().expect("there are four commands");
+    let reads = run.commands.iter();
+    let reads: Vec<bool> = reads.map(|it| matches!(it, Command::Read(_))).collect();
+    assert_eq!(reads, [false, true, false, true]);
 }

@@ -35,9 +35,7 @@ impl Raft {
 
     /// Asks all members for their vote, or whether they would give it.
     pub(crate) fn campaign(&mut self, campaign: Campaign) {
-        if !mutants::is_on(Mutant::MissedLeaderKept) {
-            self.forget_leader();
-        }
+        self.forget_leader();
         let granted = BTreeMap::from([(self.config.id, self.config.instance)]);
         let tally = Tally { campaign, granted };
         self.restart_election_timer();

@@ -284,6 +284,30 @@ fn one_rotten_meta_file_costs_a_restart_number_and_two_cost_the_directory() {
 }
 
 #[test]
+fn one_rotten_bit_of_a_value_is_found_by_the_reader() {
+    let sound = sound(1, 60, false);
+    let (wal, opened, _) = open(sound.disk.after_kill(), 5);
+    let (name, end) = sound.segments.last().expect("there is a segment");
+    sound.disk.rot(name, end - 1, 0x10);
+    let last = opened.recovered.last.index;
+    let fetch = Fetch {
+        reader: Reader::Apply,
+        from: last,
+        to: last,
+        bytes_max: usize::MAX,
+    };
+    let error = wal.reader().read(&fetch).expect_err("its value is rotten");
+    let expected = matches!(
+        error,
+        Error::Corrupt {
+            problem: Problem::Checksum { .. },
+            ..
+        }
+    );
+    assert!(expected, "{error}");
+}
+
+#[test]
 fn rot_under_a_running_server_is_found_by_its_reader() {
     let sound = sound(1, 60, false);
     let (wal, opened, _) = open(sound.disk.after_kill(), 5);
