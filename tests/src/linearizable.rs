@@ -330,8 +330,10 @@ impl<'a> Search<'a> {
                 left_out = 0;
             }
             lines.push(format!("  {}", row[0]));
-            if let [_, .., last] = row {
-                lines.push(format!("  ... {} such reads up to", row.len() - 2));
+            if let [_, between @ .., last] = row {
+                if !between.is_empty() {
+                    lines.push(format!("  ... {} such reads up to", between.len()));
+                }
                 lines.push(format!("  {last}"));
             }
         }

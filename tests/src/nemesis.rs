@@ -26,7 +26,7 @@ const ANSWERED_BETWEEN: u64 = 100;
 
 /// How often faults begin with an unsuspecting leader: one whose election timeout is so long that
 /// it does not notice that it is cut off while the others elect another.
-const UNSUSPECTING_SHARE: f64 = 0.3;
+const UNSUSPECTING_SHARE: f64 = 0.5;
 const UNSUSPECTING_ELECTION_TIMEOUT_MS: &str = "5000..6000";
 
 /// What can go wrong.
@@ -136,8 +136,10 @@ impl Nemesis {
             if self.random.random_bool(0.7) {
                 workload.wait_for_more(ANSWERED_BETWEEN);
             }
+            assert_all_run(cluster);
         }
         workload.wait_for_more(ANSWERED_BETWEEN);
+        assert_all_run(cluster);
     }
 
     /// How many faults there have been.
@@ -282,11 +284,7 @@ impl Nemesis {
     /// # Panics
     /// When a server has ended by itself.
     fn heal(&mut self, cluster: &mut Cluster) {
-        for id in cluster.running() {
-            if let Some(status) = cluster.process(id).ended_with() {
-                panic!("server {id} has ended by itself: {status}");
-            }
-        }
+        assert_all_run(cluster);
         let mut cures = [0, 1, 2];
         cures.shuffle(&mut self.random);
         for cure in cures {
@@ -299,6 +297,15 @@ impl Nemesis {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A server that has found its own invariants broken ends: that is a failure as well.
+fn assert_all_run(cluster: &mut Cluster) {
+    for id in cluster.running() {
+        if let Some(status) = cluster.process(id).ended_with() {
+            panic!("server {id} has ended by itself: {status}");
         }
     }
 }

@@ -52,7 +52,7 @@ fn every_answer_fits_one_order_whatever_happens_to_servers_and_links() {
     let mut cluster = Plan::new(PROGRAMS, 5).start();
     cluster.restart_with_links();
     let mut nemesis = Nemesis::new(seed);
-    let (mut answered, mut judged) = (0, 0);
+    let (mut answered, mut judged, mut unknown) = (0, 0, 0);
     for round in 0..seconds.div_ceil(ROUND_SECONDS) {
         let round_seconds = ROUND_SECONDS.min(seconds - round * ROUND_SECONDS);
         let workload = Workload::start(&cluster, &format!("k{round}"), CLIENTS, seed + round);
@@ -61,11 +61,15 @@ fn every_answer_fits_one_order_whatever_happens_to_servers_and_links() {
         answered += workload.acknowledged();
         let histories = workload.stop(&mut cluster);
         wait_until_equal(&cluster);
-        judged += histories.values().map(Vec::len).sum::<usize>();
+        let operations = histories.values().flatten();
+        judged += operations.clone().count();
+        unknown += operations
+            .filter(|operation| operation.returned.is_none())
+            .count();
         judge(&histories);
     }
     let summary = nemesis.summary();
-    println!("{answered} answers, {judged} operations judged; {summary}");
+    println!("{answered} answers, {judged} operations judged, {unknown} unknown; {summary}");
     let least = seconds * ANSWERED_PER_SECOND_MIN;
     assert!(
         answered >= least,
