@@ -204,6 +204,12 @@ impl Evaluator {
         self.answers.view.configuration.as_deref()
     }
 
+    /// The consensus core, for `Raft::check` and `check_cluster`.
+    #[must_use]
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
     /// The store's hash, which is the same on all servers that have applied as much. Walks over
     /// all items.
     #[must_use]

@@ -1,0 +1,230 @@
+//! What goes wrong, and when.
+
+use raft::ServerId;
+use rand::RngExt;
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use crate::options::Fault;
+use crate::world::{Event, MS, SECOND, World};
+
+/// The longest pause, partition and stall.
+const PAUSE_NS: u64 = 2 * SECOND;
+const CUT_NS: u64 = 3 * SECOND;
+const STALL_NS: u64 = 2 * SECOND;
+
+/// Wall clocks jump by up to this many milliseconds.
+const JUMP_MS: i64 = 3_600_000;
+
+/// The faults that strike by themselves.
+const STRIKES: [Fault; 13] = [
+    Fault::Resets,
+    Fault::OneWay,
+    Fault::Partitions,
+    Fault::IsolatedLeader,
+    Fault::Kills,
+    Fault::PowerCuts,
+    Fault::Storms,
+    Fault::Pauses,
+    Fault::Stops,
+    Fault::Wipes,
+    Fault::Stalls,
+    Fault::FailedSyncs,
+    Fault::Jumps,
+];
+
+impl World {
+    /// Something goes wrong, if this run has anything that does.
+    pub(crate) fn chaos(&mut self) {
+        if self.healed {
+            return;
+        }
+        let after = MS + self.up_to(2 * self.options.chaos_ms * MS);
+        self.schedule(after, Event::Chaos);
+        let strikes = STRIKES.iter().filter(|fault| self.options.has(**fault));
+        let strikes: Vec<Fault> = strikes.copied().collect();
+        let Some(fault) = strikes.choose(&mut self.random).copied() else {
+            return;
+        };
+        let ids = self.ids();
+        let Some(id) = ids.choose(&mut self.random).copied() else {
+            return;
+        };
+        match fault {
+            Fault::Resets => self.reset(id),
+            Fault::OneWay => self.cut_one_way(id),
+            Fault::Partitions => self.partition(),
+            Fault::IsolatedLeader => self.isolate_leader(),
+            Fault::Kills => self.kill(self.any_or_leader(id)),
+            Fault::PowerCuts => self.cut_some_power(id),
+            Fault::Storms => self.storm(),
+            Fault::Pauses => self.pause(self.any_or_leader(id)),
+            Fault::Stops => self.stop(self.any_or_leader(id)),
+            Fault::Wipes => self.wipe_if_allowed(id),
+            Fault::Stalls => self.stall(id),
+            Fault::FailedSyncs => self.host_mut(id).fails_sync = true,
+            Fault::Jumps => self.jump(id),
+            _ => {}
+        }
+    }
+
+    fn leader(&self) -> Option<ServerId> {
+        let leads = |id: &ServerId| {
+            let process = self.host(*id).process.as_ref();
+            process.is_some_and(|process| process.evaluator.status().role == "Leader")
+        };
+        self.ids().into_iter().find(leads)
+    }
+
+    /// Leaders are hit as often as all others together.
+    fn any_or_leader(&self, id: ServerId) -> ServerId {
+        let even = self.number.is_multiple_of(2);
+        self.leader().filter(|_| even).unwrap_or(id)
+    }
+
+    fn reset(&mut self, id: ServerId) {
+        self.coverage.resets += 1;
+        for peer in self.ids() {
+            self.disconnect(id, peer);
+            self.disconnect(peer, id);
+        }
+    }
+
+    fn cut_one_way(&mut self, id: ServerId) {
+        self.coverage.one_way_cuts += 1;
+        for peer in self.ids() {
+            if peer != id && self.random.random_bool(0.5) {
+                let cut = match self.random.random_bool(0.5) {
+                    true => (id, peer),
+                    false => (peer, id),
+                };
+                self.cuts.insert(cut);
+            }
+        }
+        self.mend_later();
+    }
+
+    fn partition(&mut self) {
+        self.coverage.partitions += 1;
+        let mut ids = self.ids();
+        ids.shuffle(&mut self.random);
+        let at = self.random.random_range(0..ids.len());
+        let bridge = self.random.random_bool(0.3).then(|| ids[0]);
+        let (one, other) = ids.split_at(at);
+        for a in one {
+            for b in other {
+                // One server may still reach both sides.
+                if bridge != Some(*a) && bridge != Some(*b) {
+                    self.cuts.insert((*a, *b));
+                    self.cuts.insert((*b, *a));
+                }
+            }
+        }
+        self.mend_later();
+    }
+
+    fn isolate_leader(&mut self) {
+        let Some(leader) = self.leader() else {
+            return;
+        };
+        self.coverage.isolated_leaders += 1;
+        for peer in self.ids() {
+            self.cuts.insert((leader, peer));
+            self.cuts.insert((peer, leader));
+        }
+        self.mend_later();
+    }
+
+    fn mend_later(&mut self) {
+        let cuts = format!("{:?}", self.cuts);
+        self.note(format_args!("cut: {cuts}"), &[]);
+        let after = 10 * MS + self.up_to(CUT_NS);
+        self.schedule(after, Event::Mend);
+    }
+
+    pub(crate) fn mend(&mut self) {
+        self.cuts.clear();
+        self.note(format_args!("all links are whole"), &[]);
+    }
+
+    fn cut_some_power(&mut self, id: ServerId) {
+        let count = match self.random.random_range(0..4) {
+            0 => self.options.servers,
+            1 => self.options.servers / 2,
+            _ => 1,
+        };
+        for at in 0..count {
+            let other = ServerId((id.0 - 1 + at) % self.options.servers + 1);
+            self.power_cut(other);
+        }
+    }
+
+    /// All at once, and again as they start.
+    fn storm(&mut self) {
+        self.coverage.storms += 1;
+        for id in self.ids() {
+            for _ in 0..self.random.random_range(1..=3) {
+                let after = self.up_to(300 * MS);
+                let event = match self.options.has(Fault::PowerCuts) {
+                    true => Event::PowerCut(id),
+                    false => Event::Kill(id),
+                };
+                self.schedule(after, event);
+            }
+            self.kill(id);
+        }
+    }
+
+    fn pause(&mut self, id: ServerId) {
+        let after = MS + self.up_to(PAUSE_NS);
+        let host = self.host_mut(id);
+        if host.process.is_some() && !host.paused {
+            host.paused = true;
+            self.coverage.pauses += 1;
+            self.note(format_args!("server {id} is paused"), &[]);
+            self.schedule(after, Event::Resume(id));
+        }
+    }
+
+    /// One server in a world, once all are up and know of its seat: what is on one disk alone may
+    /// be lost with it.
+    fn wipe_if_allowed(&mut self, id: ServerId) {
+        let seated = |host: &crate::host::Host| {
+            let process = host.process.as_ref();
+            process.is_some_and(|process| {
+                let known = process.evaluator.configuration();
+                process.evaluator.seating().is_seated()
+                    && known.is_some_and(|it| it.members.iter().all(|it| it.seat.is_some()))
+            })
+        };
+        let first = !self.hosts.iter().any(|host| host.wiped);
+        if self.options.servers >= 3 && first && self.hosts.iter().all(seated) {
+            self.wipe(id);
+        }
+    }
+
+    fn stall(&mut self, id: ServerId) {
+        self.coverage.stalls += 1;
+        let until = self.now + self.up_to(STALL_NS);
+        self.host_mut(id).stalled_until = until;
+        self.note(format_args!("the disk of server {id} stalls"), &[]);
+    }
+
+    fn jump(&mut self, id: ServerId) {
+        self.coverage.jumps += 1;
+        let by = self.random.random_range(-JUMP_MS..=JUMP_MS);
+        let by = by / [1, 60, 3600][self.random.random_range(0..3)];
+        self.host_mut(id).wall_offset_ms += by;
+        self.note(format_args!("the clock of server {id} jumps by {by} ms"), &[]);
+    }
+
+    /// A write is under way; a crash right now would show whether anyone relies on it.
+    pub(crate) fn perhaps_crash_unsynced(&mut self, id: ServerId, sync_ns: u64) {
+        let strikes = !self.healed
+            && self.options.has(Fault::Unsynced)
+            && self.random.random_range(0..200) == 0;
+        if strikes {
+            let after = self.up_to(sync_ns);
+            self.schedule(after, Event::PowerCut(id));
+        }
+    }
+}

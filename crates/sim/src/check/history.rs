@@ -1,0 +1,279 @@
+//! What clients asked and were told. With the log as witness this is judged in the time of one
+//! pass: an acknowledged write lies behind everything that was acknowledged before it was sent, a
+//! read shows a state at or behind that, commands of a connection take effect in their order, and
+//! what was refused for certain is not in the log.
+
+use std::collections::BTreeMap;
+
+use command::{Command, Outcome, Read, Reply, Write};
+use protocol::client::Answer;
+
+use super::witness::{Sent, mark};
+use super::{Place, Witness};
+use crate::coverage::Coverage;
+
+/// The mark of an operation.
+pub(crate) type OpId = u64;
+
+/// One command of a client.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) connection: u64,
+    pub(crate) what: Sent,
+    pub(crate) noreply: bool,
+    /// Everything up to here had been acknowledged when this was sent.
+    floor: Place,
+    /// When its last byte lay in the server's socket.
+    pub(crate) received: Option<u64>,
+    /// Where the log has it, and what it came to.
+    placed: Option<(Place, Reply)>,
+    answered: Option<Answered>,
+}
+
+/// What a client was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    Done,
+    NotDone,
+    Unknown,
+    Error,
+}
+
+/// What is known of a connection's order.
+#[derive(Debug, Default)]
+struct Order {
+    /// Commands sent and not accounted for, in order.
+    open: Vec<OpId>,
+    /// All its commands that took effect did so up to here.
+    floor: Place,
+    /// When the last visible refusal was written.
+    refused_at: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    asked: Vec<Asked>,
+    orders: BTreeMap<u64, Order>,
+    /// Everything up to here is acknowledged.
+    acknowledged: Place,
+}
+
+impl History {
+    /// The number of the next operation, which its bytes are to carry.
+    pub(crate) fn next(&self) -> OpId {
+        self.asked.len() as u64
+    }
+
+    /// A client sends this.
+    pub(crate) fn asks(&mut self, connection: u64, what: Sent, noreply: bool) -> OpId {
+        let id = self.next();
+        self.asked.push(Asked {
+            connection,
+            what,
+            noreply,
+            floor: self.acknowledged,
+            received: None,
+            placed: None,
+            answered: None,
+        });
+        self.orders.entry(connection).or_default().open.push(id);
+        id
+    }
+
+    fn op(&mut self, id: OpId) -> &mut Asked {
+        &mut self.asked[id as usize]
+    }
+
+    /// The server's socket has all of it, as of this event.
+    pub(crate) fn received(&mut self, id: OpId, event: u64) {
+        self.op(id).received = Some(event);
+    }
+
+    /// The committed log has a command.
+    pub(crate) fn placed(&mut self, place: Place, write: &Write, reply: Reply) {
+        let Some(id) = mark(write).filter(|id| *id < self.next()) else {
+            return;
+        };
+        let op = self.op(id);
+        let sent = matches!(&op.what, Sent::Command(Command::Write(sent)) if sent == write);
+        assert!(sent, "{place}: operation {id} was {:?}, the log has {write:?}", op.what);
+        if let Some((first, _)) = &op.placed {
+            panic!("operation {id} is in the log at {first} and again at {place}: {write:?}");
+        }
+        assert!(
+            !matches!(op.answered, Some(Answered::NotDone | Answered::Error)),
+            "operation {id} was refused for certain, and is in the log at {place}: {write:?}",
+        );
+        op.placed = Some((place, reply));
+    }
+
+    /// A client is told what became of an operation, by bytes that were written at event
+    /// `written`.
+    pub(crate) fn answered(
+        &mut self,
+        id: OpId,
+        answer: &Answer,
+        written: u64,
+        witness: &Witness,
+        coverage: &mut Coverage,
+    ) {
+        let connection = self.op(id).connection;
+        let told = match answer {
+            Answer::Outcome(Outcome::Done(_)) | Answer::Text(_) => Answered::Done,
+            Answer::Outcome(Outcome::NotDone(_)) => Answered::NotDone,
+            Answer::Outcome(Outcome::Unknown) => Answered::Unknown,
+            Answer::Error(_) => Answered::Error,
+        };
+        self.op(id).answered = Some(told);
+        let open = self.account_for(connection, id);
+        match (told, answer) {
+            (Answered::Done, Answer::Outcome(Outcome::Done(reply))) => {
+                coverage.done += 1;
+                self.no_gap(id, &open, written);
+                self.done(id, reply, witness, coverage);
+            }
+            (Answered::Done | Answered::Error, _) => self.error(id),
+            (Answered::NotDone, _) => {
+                coverage.not_done += 1;
+                self.not_done(id);
+                self.refused(connection, written);
+            }
+            (Answered::Unknown, _) => {
+                coverage.unknown += 1;
+                self.refused(connection, written);
+            }
+        }
+    }
+
+    /// Takes an operation and those before it out of what is open in its connection; those before
+    /// it, which had no reply.
+    fn account_for(&mut self, connection: u64, id: OpId) -> Vec<OpId> {
+        let order = self.orders.entry(connection).or_default();
+        let end = order.open.iter().position(|open| *open == id);
+        let end = end.unwrap_or_else(|| panic!("operation {id} is answered twice"));
+        let mut open: Vec<OpId> = order.open.drain(..=end).collect();
+        open.pop();
+        open
+    }
+
+    /// Something is done: then so is everything before it in its connection that was not told
+    /// otherwise, and it had not been received when a refusal was written (rule 54).
+    fn no_gap(&mut self, id: OpId, before: &[OpId], written: u64) {
+        let op = &self.asked[id as usize];
+        let connection = op.connection;
+        let is_data = !matches!(&op.what, Sent::Command(Command::Stats(_)) | Sent::Malformed);
+        let order = &self.orders[&connection];
+        if let (true, Some(refused_at), Some(received)) = (is_data, order.refused_at, op.received) {
+            assert!(
+                received > refused_at,
+                "operation {id} is done (told at {written}), though it was received at {received} \
+                 and a refusal of its connection was written at {refused_at}",
+            );
+        }
+        for earlier in before {
+            let op = &self.asked[*earlier as usize];
+            assert!(op.noreply, "operation {id} is answered before {earlier}");
+            let marked = matches!(&op.what, Sent::Command(Command::Write(write)) if mark(write).is_some());
+            if let Some((place, _)) = &op.placed {
+                let floor = &mut self.orders.entry(connection).or_default().floor;
+                *floor = (*floor).max(*place);
+            } else {
+                assert!(
+                    !marked,
+                    "operation {id} is done, and {earlier}, which came before it without a reply, \
+                     is not in the log",
+                );
+            }
+        }
+    }
+
+    fn done(&mut self, id: OpId, reply: &Reply, witness: &Witness, coverage: &mut Coverage) {
+        let op = &self.asked[id as usize];
+        let connection = op.connection;
+        let order_floor = self.orders[&connection].floor;
+        let place = match &op.what {
+            Sent::Command(Command::Read(Read::Get { keys })) => {
+                let Reply::Hits(hits) = reply else {
+                    panic!("operation {id} is a read, and is answered {reply:?}");
+                };
+                coverage.hits += hits.len() as u64;
+                coverage.misses += (keys.len() - hits.len()) as u64;
+                let from = op.floor.max(order_floor);
+                let later = self.orders[&connection].open.iter();
+                let later = later.filter_map(|id| self.asked[*id as usize].placed.as_ref());
+                let to = later.map(|(place, _)| place.before()).min();
+                let to = to.unwrap_or(witness.place()).min(witness.place());
+                // The unique of a plain `get` is not shown.
+                let with_unique = hits.iter().any(|hit| hit.unique != 0);
+                let place = witness.first_place(keys, hits, with_unique, from, to);
+                place.unwrap_or_else(|| {
+                    panic!(
+                        "operation {id}, a read of {keys:?}, found {hits:?}: no state from {from} \
+                         to {to} is like that"
+                    )
+                })
+            }
+            Sent::Command(Command::Write(write)) if mark(write).is_some() => {
+                let Some((place, expected)) = &op.placed else {
+                    panic!("operation {id} is acknowledged, and not in the log: {write:?}");
+                };
+                assert!(
+                    same(reply, expected),
+                    "operation {id} at {place}, {write:?}, came to {expected:?}, and is answered \
+                     {reply:?}",
+                );
+                let floor = op.floor.max(order_floor);
+                assert!(
+                    *place > floor,
+                    "operation {id} took effect at {place}, and everything up to {floor} was \
+                     acknowledged before it was sent: {write:?}",
+                );
+                *place
+            }
+            _ => return,
+        };
+        self.acknowledged = self.acknowledged.max(place);
+        let floor = &mut self.orders.entry(connection).or_default().floor;
+        *floor = (*floor).max(place);
+    }
+
+    fn refused(&mut self, connection: u64, written: u64) {
+        let order = self.orders.entry(connection).or_default();
+        order.refused_at = Some(written);
+    }
+
+    fn not_done(&self, id: OpId) {
+        let op = &self.asked[id as usize];
+        if let Some((place, _)) = &op.placed {
+            panic!(
+                "operation {id} is refused for certain, and is in the log at {place}: {:?}",
+                op.what
+            );
+        }
+    }
+
+    fn error(&self, id: OpId) {
+        let op = &self.asked[id as usize];
+        assert!(
+            matches!(op.what, Sent::Malformed),
+            "operation {id} is answered with an error line: {:?}",
+            op.what,
+        );
+    }
+}
+
+/// Whether a reply as its client reads it is this one: the unique is shown only where it was asked
+/// for.
+fn same(told: &Reply, expected: &Reply) -> bool {
+    match (told, expected) {
+        (Reply::Hits(told), Reply::Hits(expected)) => {
+            told.len() == expected.len()
+                && told.iter().zip(expected).all(|(told, expected)| {
+                    told.data == expected.data
+                        && told.flags == expected.flags
+                        && (told.unique == 0 || told.unique == expected.unique)
+                })
+        }
+        _ => told == expected,
+    }
+}

@@ -1,0 +1,312 @@
+//! The servers' logs side by side: log matching, state-machine safety, leader completeness, one
+//! leader a term, and that what is committed is on the disks of a majority.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::Hasher;
+
+use raft::{Entry, HardState, Index, ServerId, Term, Write, WriteId};
+
+/// What a server's log holds, and what of it its disk has synced.
+#[derive(Debug, Default)]
+pub(crate) struct ServerLog {
+    /// As handed to the log.
+    current: Vec<Linked>,
+    durable: Durable,
+    /// Handed over, and not synced.
+    unsynced: VecDeque<Write>,
+    pub(crate) commit_index: Index,
+    /// The disks that this server had before and that were wiped.
+    lost: Vec<Durable>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Durable {
+    links: Vec<Link>,
+    pub(crate) hard_state: HardState,
+}
+
+/// An entry and all before it, as one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Link {
+    term: Term,
+    chain: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Linked {
+    link: Link,
+    entry: Entry,
+}
+
+/// All servers' logs, and the one that they have committed.
+#[derive(Debug, Default)]
+pub(crate) struct Logs {
+    pub(crate) servers: BTreeMap<ServerId, ServerLog>,
+    /// What follows from the position of an entry: all that is before it (log matching, §5.3).
+    chains: BTreeMap<(Index, Term), u64>,
+    committed: Vec<Linked>,
+    /// The term of the server that first knew an index to be committed, both ascending.
+    commit_terms: Vec<(Term, Index)>,
+    leaders: BTreeMap<Term, ServerId>,
+}
+
+impl Logs {
+    pub(crate) fn new(servers: impl Iterator<Item = ServerId>) -> Logs {
+        Logs {
+            servers: servers.map(|id| (id, ServerLog::default())).collect(),
+            ..Logs::default()
+        }
+    }
+
+    fn server(&mut self, id: ServerId) -> &mut ServerLog {
+        self.servers.get_mut(&id).expect("a server of this cluster")
+    }
+
+    pub(crate) fn committed_index(&self) -> Index {
+        Index(self.committed.len() as u64)
+    }
+
+    pub(crate) fn durable(&self, id: ServerId) -> &Durable {
+        &self.servers[&id].durable
+    }
+
+    /// A server hands a write to its log.
+    pub(crate) fn handed(&mut self, id: ServerId, write: &Write) {
+        let server = self.servers.get_mut(&id).expect("a server of this cluster");
+        if let Some(from) = write.truncate_from {
+            assert!(
+                from > server.commit_index,
+                "server {id} truncates from {from}, and has committed {}",
+                server.commit_index,
+            );
+            server.current.truncate(from.prev().0 as usize);
+        }
+        for entry in &write.entries {
+            let last = server.current.len() as u64;
+            assert!(
+                entry.index == Index(last + 1),
+                "server {id} appends {} behind {last}",
+                entry.index,
+            );
+            let linked = linked(server.current.last(), entry);
+            let chain = linked.link.chain;
+            let known = *self
+                .chains
+                .entry((entry.index, entry.term))
+                .or_insert(chain);
+            assert!(
+                known == chain,
+                "log matching: server {id} has another log up to index {} of term {}",
+                entry.index,
+                entry.term,
+            );
+            server.current.push(linked);
+        }
+        server.unsynced.push_back(write.clone());
+    }
+
+    /// A server's disk has synced all writes up to this one.
+    pub(crate) fn synced(&mut self, id: ServerId, write: WriteId) {
+        let server = self.server(id);
+        while let Some(first) = server.unsynced.pop_front_if(|first| first.id <= write) {
+            server.durable.apply(&first);
+        }
+    }
+
+    /// A server has started, and its log says that this is durable.
+    pub(crate) fn recovered(&mut self, id: ServerId, entries: Vec<Entry>, hard_state: HardState) {
+        let mut found: Vec<Linked> = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            found.push(linked(found.last(), entry));
+        }
+        let links: Vec<Link> = found.iter().map(|it| it.link).collect();
+        let server = self.server(id);
+        let mut expected = server.durable.clone();
+        let mut matches = expected.is(&links, hard_state);
+        for write in std::mem::take(&mut server.unsynced) {
+            if matches {
+                break;
+            }
+            matches = expected.reaches(&write, &links, hard_state);
+        }
+        assert!(
+            matches,
+            "server {id} starts with {} entries, the last of term {:?}, and {hard_state:?}; synced \
+             were {} entries, the last of term {:?}, and {:?}",
+            links.len(),
+            links.last().map(|link| link.term),
+            server.durable.links.len(),
+            server.durable.links.last().map(|link| link.term),
+            server.durable.hard_state,
+        );
+        server.current = found;
+        server.durable = Durable { links, hard_state };
+        server.commit_index = Index(0);
+    }
+
+    /// A server's disk is gone.
+    pub(crate) fn wiped(&mut self, id: ServerId) {
+        let server = self.server(id);
+        let lost = std::mem::take(&mut server.durable);
+        server.current.clear();
+        server.unsynced.clear();
+        server.lost.push(lost);
+    }
+
+    /// The commit index of a server that is in `term`; the entries that nobody had committed.
+    pub(crate) fn commits(&mut self, id: ServerId, term: Term, index: Index) -> Vec<Entry> {
+        let server = &self.servers[&id];
+        assert!(
+            index >= server.commit_index,
+            "server {id} takes its commit index back from {} to {index}",
+            server.commit_index,
+        );
+        if index == server.commit_index {
+            return Vec::new();
+        }
+        let known = self.committed.len();
+        let common = known.min(index.0 as usize);
+        if common > 0 {
+            let (ours, theirs) = (&server.current.get(common - 1), &self.committed[common - 1]);
+            assert!(
+                ours.is_some_and(|ours| ours.link == theirs.link),
+                "state machine safety: server {id} commits another entry at or below index {common}",
+            );
+        }
+        let new = server.current.get(known..index.0 as usize);
+        let new: Vec<Linked> = new.map(<[Linked]>::to_vec).unwrap_or_default();
+        self.server(id).commit_index = index;
+        if let Some(last) = new.last() {
+            self.on_a_majority(id, last);
+            match self.commit_terms.last_mut() {
+                Some(last) if last.0 >= term => last.1 = last.1.max(index),
+                _ => self.commit_terms.push((term, index)),
+            }
+        }
+        self.committed.extend(new.iter().cloned());
+        new.into_iter().map(|it| it.entry).collect()
+    }
+
+    /// This entry is on the synced part of a majority's disks, those that were wiped since among
+    /// them.
+    fn on_a_majority(&self, id: ServerId, last: &Linked) {
+        let at = last.entry.index.prev().0 as usize;
+        let has = |durable: &Durable| durable.links.get(at) == Some(&last.link);
+        let servers = self.servers.values();
+        let count = servers
+            .filter(|server| has(&server.durable) || server.lost.iter().any(has))
+            .count();
+        assert!(
+            count > self.servers.len() / 2,
+            "server {id} commits index {} of term {}, which {count} of {} disks have synced",
+            last.entry.index,
+            last.link.term,
+            self.servers.len(),
+        );
+    }
+
+    /// A server leads this term.
+    pub(crate) fn leads(&mut self, id: ServerId, term: Term) -> bool {
+        if let Some(leader) = self.leaders.get(&term) {
+            assert!(*leader == id, "servers {leader} and {id} both lead term {term}");
+            return false;
+        }
+        self.leaders.insert(term, id);
+        let before = self.commit_terms.iter().rev();
+        if let Some((committed_in, index)) = before.clone().find(|(it, _)| *it < term) {
+            let at = index.prev().0 as usize;
+            let ours = self.servers[&id].current.get(at).map(|it| it.link);
+            assert!(
+                ours == Some(self.committed[at].link),
+                "leader completeness: server {id} leads term {term} without index {index}, \
+                 committed in term {committed_in}",
+            );
+        }
+        true
+    }
+
+    /// Whether the synced part of a server's log is its log up to here.
+    pub(crate) fn has_synced(&self, id: ServerId, index: Index) -> bool {
+        let server = &self.servers[&id];
+        let Some(at) = (index.0 as usize).checked_sub(1) else {
+            return true;
+        };
+        let durable = server.durable.links.get(at);
+        durable.is_some() && durable == server.current.get(at).map(|it| &it.link)
+    }
+}
+
+impl Durable {
+    /// Does what a write says.
+    fn apply(&mut self, write: &Write) {
+        if let Some(from) = write.truncate_from {
+            self.links.truncate(from.prev().0 as usize);
+        }
+        for entry in &write.entries {
+            self.links.push(self.next(entry));
+        }
+        let Some(new) = write.hard_state else {
+            return;
+        };
+        let old = self.hard_state;
+        assert!(new.term >= old.term, "{new:?} is synced after {old:?}");
+        assert!(
+            new.term > old.term || old.voted_for.is_none() || new.voted_for == old.voted_for,
+            "a second vote in a term: {new:?} is synced after {old:?}",
+        );
+        self.hard_state = new;
+    }
+
+    fn next(&self, entry: &Entry) -> Link {
+        link_behind(self.links.last().map_or(0, |last| last.chain), entry)
+    }
+
+    fn is(&self, links: &[Link], hard_state: HardState) -> bool {
+        self.links.len() == links.len()
+            && self.links.last() == links.last()
+            && self.hard_state == hard_state
+    }
+
+    /// Whether some first records of the write lead to this. Does all of them if not.
+    fn reaches(
+        &mut self,
+        write: &Write,
+        links: &[Link],
+        hard_state: HardState,
+    ) -> bool {
+        if let Some(from) = write.truncate_from {
+            self.links.truncate(from.prev().0 as usize);
+            if self.is(links, hard_state) {
+                return true;
+            }
+        }
+        for entry in &write.entries {
+            self.links.push(self.next(entry));
+            if self.is(links, hard_state) {
+                return true;
+            }
+        }
+        self.hard_state = write.hard_state.unwrap_or(self.hard_state);
+        self.is(links, hard_state)
+    }
+}
+
+fn linked(last: Option<&Linked>, entry: &Entry) -> Linked {
+    Linked {
+        link: link_behind(last.map_or(0, |last| last.link.chain), entry),
+        entry: entry.clone(),
+    }
+}
+
+fn link_behind(chain: u64, entry: &Entry) -> Link {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(chain);
+    hasher.write_u64(entry.term.0);
+    hasher.write_u8(entry.kind as u8);
+    hasher.write(&entry.payload);
+    Link {
+        term: entry.term,
+        chain: hasher.finish(),
+    }
+}

@@ -1,0 +1,63 @@
+//! Nothing that is sent reveals what is not on disk (rules 1 to 4), and nobody votes twice in a
+//! term, whatever happened in between (§5.2). The simulated disk knows what is synced, so this is
+//! judged at every message and not left to an unlucky crash.
+
+use raft::{AppendEntriesReply, Body, Campaign, Index, Message, ServerId};
+
+use super::Logs;
+
+impl Logs {
+    /// A server sends a message.
+    pub(crate) fn sends(&self, from: ServerId, to: ServerId, message: &Message) {
+        let durable = self.durable(from).hard_state;
+        let term = message.term;
+        let promises_term = |what: &str| {
+            assert!(
+                term <= durable.term,
+                "server {from} sends {what} of term {term}, and has synced term {}",
+                durable.term,
+            );
+        };
+        match &message.body {
+            Body::RequestVote(request) if request.campaign == Campaign::PreVote => {}
+            Body::RequestVote(_) => {
+                promises_term("a vote request");
+                assert!(
+                    term < durable.term || durable.voted_for == Some(from),
+                    "server {from} asks for votes in term {term} before its own is on disk",
+                );
+            }
+            Body::RequestVoteReply(reply) => match (reply.campaign, reply.granted) {
+                (Campaign::PreVote, true) => {}
+                (_, false) => promises_term("a refusal of a vote"),
+                (_, true) => {
+                    promises_term("a vote");
+                    assert!(
+                        term < durable.term || durable.voted_for == Some(to),
+                        "server {from} grants {to} its vote in term {term}, and has synced {:?}",
+                        durable.voted_for,
+                    );
+                }
+            },
+            Body::AppendEntries(_) => promises_term("entries"),
+            Body::Heartbeat(_) => promises_term("a heartbeat"),
+            Body::AppendEntriesReply(AppendEntriesReply::Matches { match_index }) => {
+                promises_term("an acknowledgement");
+                self.acknowledges(from, *match_index);
+            }
+            Body::AppendEntriesReply(_) => promises_term("a conflict"),
+            Body::HeartbeatReply(reply) => {
+                promises_term("a heartbeat's reply");
+                self.acknowledges(from, reply.match_index);
+            }
+            Body::TimeoutNow => promises_term("a call to campaign"),
+        }
+    }
+
+    fn acknowledges(&self, from: ServerId, index: Index) {
+        assert!(
+            self.has_synced(from, index),
+            "server {from} acknowledges index {index}, which its disk has not synced",
+        );
+    }
+}

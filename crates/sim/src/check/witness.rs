@@ -1,0 +1,187 @@
+//! What the committed log says: the state after each command, and what each command came to. Every
+//! server's state and every reply is held against it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use command::{Command, Hit, Key, Read, Reply, Write, decode};
+use raft::{Entry, EntryKind, Index};
+use store::Store;
+
+use super::{History, Place};
+use crate::coverage::Coverage;
+
+/// What a key held from a place on.
+#[derive(Clone, Debug)]
+struct Version {
+    from: Place,
+    hit: Option<Hit>,
+}
+
+/// A store that applies what is committed, and remembers every state.
+#[derive(Debug)]
+pub(crate) struct Witness {
+    store: Store,
+    /// After the last command applied.
+    place: Place,
+    versions: BTreeMap<Key, Vec<Version>>,
+    /// Of the state after each entry.
+    hashes: Vec<u64>,
+}
+
+impl Witness {
+    pub(crate) fn new() -> Witness {
+        let store = Store::new(1);
+        Witness {
+            hashes: vec![store.state_hash()],
+            store,
+            place: Place::default(),
+            versions: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The hash of the state after this entry.
+    pub(crate) fn hash(&self, index: Index) -> Option<u64> {
+        self.hashes.get(index.0 as usize).copied()
+    }
+
+    /// Applies the next committed entry.
+    pub(crate) fn apply(&mut self, entry: &Entry, history: &mut History, coverage: &mut Coverage) {
+        coverage.entries += 1;
+        self.place = Place::entered(entry.index.0);
+        if entry.kind == EntryKind::Command {
+            let (preamble, commands) = decode(entry.payload.clone()).expect("our own encoding");
+            let expired = self.store.counts().expired_items;
+            self.store.enter(entry.index.0, &preamble);
+            self.look_at_all();
+            coverage.ticks += u64::from(commands.total() == 0);
+            for (write, place) in commands.zip(0..) {
+                let write = write.expect("our own encoding");
+                self.place = Place::after(entry.index.0, place);
+                let reply = self.store.apply(place, &write);
+                self.note(&write);
+                history.placed(self.place, &write, reply);
+                coverage.applied += 1;
+            }
+            while self.store.tidy() {}
+            coverage.expirations += self.store.counts().expired_items - expired;
+        }
+        self.hashes.push(self.store.state_hash());
+    }
+
+    /// The first place from `from` to `to` at which a read of these keys finds these hits.
+    pub(crate) fn first_place(
+        &self,
+        keys: &[Key],
+        hits: &[Hit],
+        with_unique: bool,
+        from: Place,
+        to: Place,
+    ) -> Option<Place> {
+        let mut candidates = vec![from];
+        for key in keys {
+            let versions = self.versions.get(key).map_or(&[][..], Vec::as_slice);
+            let after = versions.partition_point(|version| version.from <= from);
+            let within = versions.iter().skip(after).map(|version| version.from);
+            candidates.extend(within.take_while(|place| *place <= to));
+        }
+        candidates.sort_unstable();
+        candidates.dedup();
+        candidates.into_iter().find(|place| {
+            let found: Vec<&Hit> = keys.iter().filter_map(|key| self.at(key, *place)).collect();
+            found.len() == hits.len()
+                && found.iter().zip(hits).all(|(found, hit)| {
+                    found.data == hit.data
+                        && found.flags == hit.flags
+                        && (!with_unique || found.unique == hit.unique)
+                })
+        })
+    }
+
+    fn at(&self, key: &Key, place: Place) -> Option<&Hit> {
+        let versions = self.versions.get(key)?;
+        let after = versions.partition_point(|version| version.from <= place);
+        versions.get(after.checked_sub(1)?)?.hit.as_ref()
+    }
+
+    fn note(&mut self, write: &Write) {
+        match write {
+            Write::Store(store) => self.look_at(&store.key),
+            Write::Delete { key } | Write::Arithmetic { key, .. } | Write::Touch { key, .. } => {
+                self.look_at(key);
+            }
+            Write::GetAndTouch { keys, .. } => keys.iter().for_each(|key| self.look_at(key)),
+            Write::FlushAll { .. } => self.look_at_all(),
+        }
+    }
+
+    fn look_at_all(&mut self) {
+        let keys: Vec<Key> = self.versions.keys().cloned().collect();
+        for key in keys {
+            // What is gone comes back by a command of its own only.
+            if self.at(&key, self.place).is_some() {
+                self.look_at(&key);
+            }
+        }
+    }
+
+    fn look_at(&mut self, key: &Key) {
+        let read = Read::Get {
+            keys: vec![key.clone()],
+        };
+        let Reply::Hits(hits) = self.store.read(&read) else {
+            unreachable!("a get answers with hits");
+        };
+        let hit = hits.into_iter().next();
+        let versions = self.versions.entry(key.clone()).or_default();
+        if versions.last().map(|last| &last.hit) != Some(&hit) {
+            versions.push(Version {
+                from: self.place,
+                hit,
+            });
+        }
+    }
+}
+
+/// A key of a test.
+pub(crate) fn key(text: &str) -> Key {
+    Key::new(Bytes::copy_from_slice(text.as_bytes())).expect("a short key")
+}
+
+/// The number that marks a command as one client's own, if it has one.
+pub(crate) fn mark(write: &Write) -> Option<u64> {
+    match write {
+        Write::Store(store) => mark_of_value(&store.value),
+        Write::Delete { key } => {
+            let text = std::str::from_utf8(key.as_bytes()).ok()?;
+            text.strip_prefix("once")?.parse().ok()
+        }
+        Write::Arithmetic { delta, .. } => Some(*delta),
+        Write::Touch { exptime, .. } | Write::GetAndTouch { exptime, .. } => {
+            u64::try_from(exptime.0.checked_sub(MARKED_SECOND)?).ok()
+        }
+        Write::FlushAll { .. } => None,
+    }
+}
+
+/// Times that mark a command are this many seconds since 1970 and its mark.
+pub(crate) const MARKED_SECOND: i32 = 2_000_000_000;
+
+/// `#<mark>.`, and anything.
+fn mark_of_value(value: &[u8]) -> Option<u64> {
+    let text = value.strip_prefix(b"#")?;
+    let end = text.iter().position(|byte| *byte == b'.')?;
+    std::str::from_utf8(text.get(..end)?).ok()?.parse().ok()
+}
+
+/// What a client may send.
+#[derive(Clone, Debug)]
+pub(crate) enum Sent {
+    Command(Command),
+    /// No command; an error line is the answer.
+    Malformed,
+}

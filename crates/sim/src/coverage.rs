@@ -1,0 +1,114 @@
+//! What runs reached: a fault or a path that no run ever takes proves nothing.
+
+use std::fmt;
+
+macro_rules! coverage {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// How often each thing happened.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Coverage {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Coverage {
+            /// Each with its name.
+            #[must_use]
+            pub fn counts(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+
+            /// Adds what another run reached.
+            pub fn add(&mut self, other: &Coverage) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+coverage! {
+    /// Events that happened in the simulated world.
+    events,
+    /// Commands that clients sent, were told to be done, not done, and of unknown outcome.
+    commands,
+    done,
+    not_done,
+    unknown,
+    redirects,
+    noreply,
+    /// Reads and what they found.
+    hits,
+    misses,
+    /// Committed entries, and commands in them.
+    entries,
+    applied,
+    /// Entries without commands that a leader proposed because something fell due.
+    ticks,
+    /// Items that were over when their second came.
+    expirations,
+    elections,
+    leaders,
+    suspensions,
+    truncations,
+    /// Entries that a follower, or the store, needed back from the log.
+    fetches,
+    /// Messages of older terms or of an older start.
+    stale_messages,
+    kills,
+    power_cuts,
+    /// Crashes while a write waited for its sync.
+    crashes_unsynced,
+    /// Starts that found an end of the log that was never synced.
+    torn_ends,
+    restarts,
+    storms,
+    pauses,
+    stops,
+    transfers,
+    wipes,
+    refused_handshakes,
+    stalls,
+    failed_syncs,
+    frames,
+    lost_frames,
+    duplicated_frames,
+    late_frames,
+    resets,
+    one_way_cuts,
+    partitions,
+    isolated_leaders,
+    jumps,
+    segments,
+    /// Turns in which a leader left clients alone because too much was under way.
+    throttled,
+    leavers,
+    malformed,
+    /// Turns after a gap longer than an election timeout.
+    graces,
+}
+
+impl Coverage {
+    /// What was never reached.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<&'static str> {
+        let counts = self.counts().into_iter();
+        counts
+            .filter(|(_, count)| *count == 0)
+            .map(|(name, _)| name)
+            .collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.counts();
+        for (at, (name, count)) in counts.iter().enumerate() {
+            let end = if at % 4 == 3 || at + 1 == counts.len() {
+                "\n"
+            } else {
+                ""
+            };
+            write!(f, "{:>20} {count:<10}{end}", name.replace('_', " "))?;
+        }
+        Ok(())
+    }
+}

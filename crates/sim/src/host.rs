@@ -1,0 +1,253 @@
+//! One machine: its disk, its clocks, and the server on it while that runs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use command::{LogTime, Outcome};
+use evaluator::{Batch, Config, ConnectionId, Evaluator, Input, Limits, Member, Now};
+use protocol::Session;
+use raft::{Fetch, Fetched, Index, Reader, Seating, ServerId, Timestamp, WriteId};
+use wal::{MemoryDisk, Opened, Wal};
+use wire::Identity;
+
+use crate::options::Options;
+
+/// What the wall clocks show when the world begins, in milliseconds since 1970.
+const WALL_START_MS: u64 = 1_700_000_000_000;
+
+/// What the monotonic clocks show then.
+const MONOTONIC_START: Duration = Duration::from_secs(1);
+
+pub(crate) const ELECTION_TIMEOUT: std::ops::Range<Duration> =
+    Duration::from_millis(150)..Duration::from_millis(300);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(50);
+
+/// One machine.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) id: ServerId,
+    pub(crate) disk: MemoryDisk,
+    /// Nanoseconds of its clocks for each hundred of the world.
+    pub(crate) rate: u64,
+    pub(crate) wall_offset_ms: i64,
+    pub(crate) process: Option<Process>,
+    /// Starts so far.
+    pub(crate) incarnation: u64,
+    pub(crate) paused: bool,
+    /// Its disk takes this long, at least, for each sync until then.
+    pub(crate) stalled_until: u64,
+    /// The next sync fails.
+    pub(crate) fails_sync: bool,
+    /// Its disk was lost once.
+    pub(crate) wiped: bool,
+}
+
+impl Host {
+    pub(crate) fn now(&self, world: u64) -> Now {
+        let passed = self.passed(world);
+        let wall = WALL_START_MS.saturating_add_signed(self.wall_offset_ms) + passed / 1_000_000;
+        Now {
+            monotonic: Timestamp(MONOTONIC_START.as_nanos() as u64 + passed),
+            wall: LogTime(wall),
+        }
+    }
+
+    fn passed(&self, world: u64) -> u64 {
+        (u128::from(world) * u128::from(self.rate) / 100) as u64
+    }
+
+    /// When the world's time is this much of the host's monotonic clock.
+    pub(crate) fn world_time(&self, at: Timestamp) -> u64 {
+        let passed = u128::from(at.0.saturating_sub(MONOTONIC_START.as_nanos() as u64));
+        let world = (passed * 100).div_ceil(u128::from(self.rate));
+        u64::try_from(world).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a client's connection gives the evaluator.
+#[derive(Debug)]
+pub(crate) enum FromClient {
+    Batch(Batch),
+    Disconnected(ConnectionId),
+}
+
+/// A connection from this server to another.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Link {
+    /// The version that the handshake agreed upon, while there is a connection.
+    pub(crate) version: Option<u8>,
+    /// When the peer is to be told the next time what the clock shows.
+    pub(crate) tells_clock_at: u64,
+}
+
+/// A client's connection, as the server has it.
+#[derive(Debug)]
+pub(crate) struct ServerSide {
+    pub(crate) session: Session,
+    /// Received by the kernel, and not read.
+    pub(crate) unread: BytesMut,
+    pub(crate) outcomes: VecDeque<Vec<Outcome>>,
+    /// The evaluator knows of it.
+    pub(crate) known: bool,
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) evaluator: Evaluator,
+    pub(crate) wal: Wal<MemoryDisk>,
+    pub(crate) reader: wal::Reader<MemoryDisk>,
+    /// Handed out, and not given to the log yet.
+    pub(crate) writes: Vec<raft::Write>,
+    pub(crate) syncing: bool,
+    pub(crate) peers: VecDeque<Input>,
+    pub(crate) persisted: Option<WriteId>,
+    pub(crate) fetched: VecDeque<Fetched>,
+    pub(crate) clients: VecDeque<FromClient>,
+    pub(crate) connections: BTreeMap<u64, ServerSide>,
+    pub(crate) links: BTreeMap<ServerId, Link>,
+    /// When its next turn is.
+    pub(crate) turn_at: u64,
+    /// Its turns end by then.
+    pub(crate) busy_until: u64,
+    pub(crate) pauses: Pauses,
+    /// Told to stop, and when it stops waiting for a successor.
+    pub(crate) stops_by: Option<u64>,
+    pub(crate) opened: Opened,
+    members: Vec<ServerId>,
+}
+
+/// Notices when a server was not run for a while, as the server's own loop does (rule 51).
+#[derive(Debug)]
+pub(crate) struct Pauses {
+    pub(crate) expected: Timestamp,
+    pub(crate) until: Timestamp,
+}
+
+impl Pauses {
+    /// Whether the turn that begins now follows a pause.
+    pub(crate) fn begin(&mut self, now: Timestamp) -> bool {
+        let gap = now.since(self.expected);
+        self.expected = now;
+        let paused = gap > ELECTION_TIMEOUT.start;
+        if paused {
+            self.until = now + HEARTBEAT;
+        }
+        paused
+    }
+}
+
+impl Process {
+    pub(crate) fn new(
+        id: ServerId,
+        (wal, opened): (Wal<MemoryDisk>, Opened),
+        options: &Options,
+        seed: u64,
+        now: Now,
+    ) -> Process {
+        let members: Vec<ServerId> = (1..=options.servers).map(ServerId).collect();
+        let config = Config {
+            id,
+            members: members.iter().copied().map(member).collect(),
+            instance: opened.instance,
+            restart: opened.restart,
+            election_timeout: ELECTION_TIMEOUT,
+            heartbeat: HEARTBEAT,
+            seed,
+            item_bytes_max: command::ITEM_BYTES_MAX_DEFAULT,
+            limits: Limits {
+                append_bytes_max: options.append_bytes_max,
+                window_bytes_max: options.window_bytes_max,
+                cache_bytes_max: options.cache_bytes_max,
+                unsettled_bytes_max: options.unsettled_bytes_max,
+                owed_commands_max: options.owed_commands_max,
+                ..Limits::default()
+            },
+        };
+        let peers = members.iter().filter(|peer| **peer != id);
+        Process {
+            evaluator: Evaluator::new(config, opened.recovered.clone(), now),
+            reader: wal.reader(),
+            wal,
+            writes: Vec::new(),
+            syncing: false,
+            peers: VecDeque::new(),
+            persisted: None,
+            fetched: VecDeque::new(),
+            clients: VecDeque::new(),
+            connections: BTreeMap::new(),
+            links: peers.map(|peer| (*peer, Link::default())).collect(),
+            turn_at: u64::MAX,
+            busy_until: 0,
+            pauses: Pauses {
+                expected: now.monotonic,
+                until: Timestamp(0),
+            },
+            stops_by: None,
+            opened,
+            members,
+        }
+    }
+
+    /// All entries of its log.
+    pub(crate) fn entries(&self) -> Vec<raft::Entry> {
+        let mut entries: Vec<raft::Entry> = Vec::new();
+        let to = self.opened.recovered.last.index;
+        loop {
+            let from = Index(entries.len() as u64 + 1);
+            if from > to {
+                return entries;
+            }
+            let fetch = Fetch {
+                reader: Reader::Apply,
+                from,
+                to,
+                bytes_max: 1 << 20,
+            };
+            let read = self.reader.read(&fetch);
+            let read = read.unwrap_or_else(|error| panic!("what was recovered is there: {error}"));
+            assert!(!read.is_empty(), "entry {from} of {to} can't be read back");
+            entries.extend(read);
+        }
+    }
+
+    /// What it presents to others.
+    pub(crate) fn identity(&self, id: ServerId) -> Identity {
+        let seating: Seating = self.evaluator.seating();
+        let configuration = self.evaluator.configuration();
+        Identity {
+            id,
+            instance: self.opened.instance,
+            restart: self.opened.restart,
+            seating,
+            members: match configuration.filter(|_| seating.is_seated()) {
+                Some(configuration) => {
+                    let members = configuration.members.iter();
+                    members.map(|member| (member.id, member.seat)).collect()
+                }
+                None => self.members.iter().map(|id| (*id, None)).collect(),
+            },
+            members_hash: 1,
+        }
+    }
+
+    /// Whether the evaluator would take something in now.
+    pub(crate) fn has_inputs(&self, in_grace: bool) -> bool {
+        self.persisted.is_some()
+            || !self.fetched.is_empty()
+            || !self.peers.is_empty()
+            || (!in_grace && !self.clients.is_empty() && self.evaluator.takes_clients())
+    }
+}
+
+fn member(id: ServerId) -> Member {
+    let port = 9000 + 10 * (id.0 as u16 - 1);
+    Member {
+        id,
+        host: format!("host{id}").into(),
+        client_port: port,
+        rpc_port: port + 1,
+        http_port: port + 2,
+    }
+}

@@ -1,0 +1,293 @@
+//! How servers begin and end, and how they reach each other.
+
+use bytes::{Buf, Bytes};
+use evaluator::Input;
+use raft::ServerId;
+use rand::RngExt;
+use wal::{MemoryDisk, Options as LogOptions, Wal};
+use wire::{Answer, Frame, Hello, Outgoing};
+
+use crate::host::Process;
+use crate::options::Fault;
+use crate::world::{Event, MS, SECOND, World};
+
+/// How long a server that is told to stop waits for a successor.
+const STOP_NS: u64 = 2 * SECOND;
+
+impl World {
+    pub(crate) fn start(&mut self, id: ServerId) {
+        let now = self.now;
+        let seed = self.random.random();
+        let cuts_at = self.random.random_range(1..=12);
+        let cuts = !self.healed
+            && self.options.has(Fault::PowerCuts)
+            && self.random.random_range(0..10) == 0;
+        let segment_bytes = self.options.segment_bytes;
+        let host = self.host_mut(id);
+        if host.process.is_some() {
+            return;
+        }
+        host.incarnation += 1;
+        let options = LogOptions {
+            server_id: id,
+            segment_bytes,
+            seed,
+        };
+        if cuts {
+            host.disk.cut_power_at(host.disk.operations() + cuts_at);
+        }
+        let opened = match Wal::open(host.disk.clone(), options) {
+            Ok(opened) => opened,
+            Err(error) => {
+                assert!(cuts, "server {id} does not start: {error}");
+                self.note(format_args!("the power goes while server {id} starts"), &[]);
+                self.lose_power(id);
+                self.start_later(id);
+                return;
+            }
+        };
+        host.disk.cut_power_at(0);
+        let now_host = host.now(now);
+        self.coverage.restarts += u64::from(opened.1.restart.0 > 1);
+        self.coverage.torn_ends += u64::from(opened.1.torn.is_some());
+        let process = Process::new(id, opened, &self.options, seed, now_host);
+        let entries = process.entries();
+        let recovered = process.opened.recovered.clone();
+        let last = entries.last().map(raft::Entry::position).unwrap_or_default();
+        assert!(last == recovered.last, "{last:?} is the last entry, not {:?}", recovered.last);
+        self.note(
+            format_args!(
+                "server {id} starts, its log ends at {:?}, {:?}",
+                recovered.last, recovered.hard_state
+            ),
+            &recovered.last.index.0.to_le_bytes(),
+        );
+        self.logs.recovered(id, entries, recovered.hard_state);
+        self.host_mut(id).process = Some(process);
+        for peer in self.ids().into_iter().filter(|peer| *peer != id) {
+            let after = self.up_to(20 * MS);
+            self.schedule(after, Event::Connect(id, peer));
+        }
+        self.wake(id);
+    }
+
+    pub(crate) fn start_later(&mut self, id: ServerId) {
+        let most = [5 * MS, 50 * MS, 500 * MS, 3 * SECOND][self.random.random_range(0..4)];
+        let after = self.up_to(most);
+        self.schedule(after, Event::Start(id));
+    }
+
+    /// Ends the process: what it has written is there, synced or not.
+    pub(crate) fn kill(&mut self, id: ServerId) {
+        if self.ended(id) {
+            self.note(format_args!("server {id} is killed"), &[]);
+            self.coverage.kills += 1;
+            let host = self.host_mut(id);
+            host.disk = host.disk.after_kill();
+            // What a failure was planned for did not happen.
+            host.disk.fail_at(0, wal::Failure::Device);
+            self.start_later(id);
+        }
+    }
+
+    pub(crate) fn power_cut(&mut self, id: ServerId) {
+        let at = self.random.random_range(1..=3);
+        let host = self.host_mut(id);
+        if let Some(process) = &mut host.process
+            && process.syncing
+        {
+            // The write is under way.
+            host.disk.cut_power_at(host.disk.operations() + at);
+            let _ = process.wal.sync();
+            self.coverage.crashes_unsynced += 1;
+        }
+        if self.ended(id) {
+            self.note(format_args!("server {id} loses its power"), &[]);
+            self.coverage.power_cuts += 1;
+            self.lose_power(id);
+            self.start_later(id);
+        }
+    }
+
+    fn lose_power(&mut self, id: ServerId) {
+        let seed = self.random.random();
+        let host = self.host_mut(id);
+        host.disk = host.disk.after_power_cut(seed);
+    }
+
+    /// Its disk is lost with it.
+    pub(crate) fn wipe(&mut self, id: ServerId) {
+        if self.ended(id) {
+            self.note(format_args!("server {id} loses its disk"), &[]);
+            self.coverage.wipes += 1;
+            let host = self.host_mut(id);
+            host.disk = MemoryDisk::new();
+            host.wiped = true;
+            self.logs.wiped(id);
+            self.start_later(id);
+        }
+    }
+
+    /// The process is gone, with all its connections. False if there was none.
+    fn ended(&mut self, id: ServerId) -> bool {
+        let host = self.host_mut(id);
+        host.fails_sync = false;
+        let Some(process) = host.process.take() else {
+            return false;
+        };
+        host.incarnation += 1;
+        let counters = process.evaluator.status().raft;
+        self.count(counters);
+        self.forget_waiting(id);
+        for peer in self.ids() {
+            self.disconnect(peer, id);
+        }
+        for client in 0..self.clients.len() {
+            let connection = self.clients[client].connection.as_ref();
+            if connection.is_some_and(|connection| connection.server == id) {
+                self.lose_connection(client);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn count(&mut self, counters: raft::Counters) {
+        self.coverage.elections += counters.elections;
+        self.coverage.suspensions += counters.suspensions;
+        self.coverage.truncations += counters.truncations;
+        self.coverage.stale_messages += counters.stale;
+        assert!(
+            counters.malformed == 0,
+            "{} messages that no server sends",
+            counters.malformed
+        );
+    }
+
+    /// Tells a server to hand over and to stop.
+    pub(crate) fn stop(&mut self, id: ServerId) {
+        let by = self.now + STOP_NS;
+        let Some(process) = &mut self.host_mut(id).process else {
+            return;
+        };
+        if process.stops_by.is_none() {
+            process.stops_by = Some(by);
+            let leads = process.evaluator.status().role == "Leader";
+            self.coverage.stops += 1;
+            self.coverage.transfers += u64::from(leads);
+            self.note(format_args!("server {id} is told to stop"), &[]);
+            self.peer_input(id, Input::Transfer);
+        }
+    }
+
+    pub(crate) fn stop_if_done(&mut self, id: ServerId) {
+        let now = self.now;
+        let Some(process) = &self.host(id).process else {
+            return;
+        };
+        let Some(by) = process.stops_by else {
+            return;
+        };
+        if !process.evaluator.may_stop() && now < by {
+            return;
+        }
+        self.finish_log(id);
+        if self.ended(id) {
+            self.note(format_args!("server {id} has stopped"), &[]);
+            let host = self.host_mut(id);
+            host.disk = host.disk.after_kill();
+            host.disk.fail_at(0, wal::Failure::Device);
+            self.start_later(id);
+        }
+    }
+
+    /// The log writer gets what it was given onto the disk before it ends.
+    fn finish_log(&mut self, id: ServerId) {
+        let Some(process) = &mut self.host_mut(id).process else {
+            return;
+        };
+        for write in std::mem::take(&mut process.writes) {
+            let appended = process.wal.append(&write);
+            appended.unwrap_or_else(|error| panic!("server {id} can't append: {error}"));
+        }
+        let synced = process.wal.sync();
+        let synced = synced.unwrap_or_else(|error| panic!("server {id} can't sync: {error}"));
+        self.logs.synced(id, synced);
+    }
+
+    /// `from` calls `to`, with the handshake of both.
+    pub(crate) fn connect(&mut self, from: ServerId, to: ServerId) {
+        let now = self.now;
+        let Some(process) = &self.host(from).process else {
+            return;
+        };
+        if process.links.get(&to).is_none_or(|link| link.version.is_some()) {
+            return;
+        }
+        let blocked = self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from));
+        let theirs = self.host(to).process.as_ref();
+        let answers = theirs.filter(|_| !blocked && !self.host(to).paused);
+        let Some(theirs) = answers else {
+            let after = 20 * MS + self.up_to(200 * MS);
+            self.schedule(after, Event::Connect(from, to));
+            return;
+        };
+        let (caller, callee) = (process.identity(from), theirs.identity(to));
+        let hello = sent_hello(&caller.hello(to));
+        let answer = sent_answer(&Answer {
+            verdict: callee.check(&hello),
+            hello: callee.hello(from),
+        });
+        let agreed = answer.verdict.and_then(|_| caller.check(&answer.hello));
+        self.note(format_args!("{from} calls {to}: {agreed:?}"), &[]);
+        let Ok(version) = agreed else {
+            self.coverage.refused_handshakes += 1;
+            self.schedule(SECOND, Event::Connect(from, to));
+            return;
+        };
+        let process = self.host_mut(from).process.as_mut();
+        if let Some(link) = process.and_then(|process| process.links.get_mut(&to)) {
+            link.version = Some(version);
+            link.tells_clock_at = now;
+        }
+        self.peer_input(from, Input::Connected(to));
+    }
+
+    /// The connection that `from` has made to `to` is gone; it tries again.
+    pub(crate) fn disconnect(&mut self, from: ServerId, to: ServerId) {
+        let Some(process) = &mut self.host_mut(from).process else {
+            return;
+        };
+        let Some(link) = process.links.get_mut(&to) else {
+            return;
+        };
+        if link.version.take().is_some() {
+            let after = self.up_to(50 * MS);
+            self.schedule(after, Event::Connect(from, to));
+        }
+    }
+}
+
+fn sent_hello(hello: &Hello) -> Hello {
+    let mut outgoing = Outgoing::new();
+    outgoing.push_hello(hello);
+    match received(outgoing) {
+        Frame::Hello(hello) => hello,
+        other => panic!("a hello arrives as {other:?}"),
+    }
+}
+
+fn sent_answer(answer: &Answer) -> Answer {
+    let mut outgoing = Outgoing::new();
+    outgoing.push_answer(answer);
+    match received(outgoing) {
+        Frame::Answer(answer) => answer,
+        other => panic!("an answer arrives as {other:?}"),
+    }
+}
+
+fn received(mut outgoing: Outgoing) -> Frame {
+    let mut bytes: Bytes = outgoing.copy_to_bytes(outgoing.remaining());
+    let length = bytes.get_u32_le() as usize;
+    let frame = wire::decode(bytes.split_to(length));
+    frame.unwrap_or_else(|error| panic!("our own frame can't be read: {error}"))
+}

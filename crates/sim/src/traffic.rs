@@ -1,0 +1,300 @@
+//! The clients' connections: what clients send, how a server serves them, what they hear.
+
+use bytes::{Buf, Bytes, BytesMut};
+use evaluator::{Batch, ConnectionId};
+use protocol::{Limits, Session};
+use raft::ServerId;
+use rand::RngExt;
+
+use crate::check::OpId;
+use crate::client::{Connection, Request};
+use crate::host::{FromClient, ServerSide};
+use crate::options::Fault;
+use crate::world::{Event, MS, SECOND, World};
+
+/// A client that has heard nothing for so long gives its connection up.
+const PATIENCE_NS: u64 = 3 * SECOND;
+
+impl World {
+    /// A client does what it does next: it connects, sends, waits or leaves.
+    pub(crate) fn client_acts(&mut self, client: usize) {
+        if self.settling.is_some() {
+            return;
+        }
+        let after = MS + self.up_to(self.options.think_ms * MS);
+        self.schedule(after, Event::Client(client));
+        let now = self.now;
+        let Some(connection) = &self.clients[client].connection else {
+            self.client_connects(client);
+            return;
+        };
+        let (waits, sent_at) = (!connection.waits.is_empty(), connection.sent_at);
+        let leaves = self.options.has(Fault::Leavers) && self.random.random_range(0..40) == 0;
+        if leaves || (waits && now - sent_at > PATIENCE_NS) {
+            self.coverage.leavers += 1;
+            self.client_leaves(client);
+        } else if !waits {
+            let count = self.random.random_range(1..=self.options.pipeline_max);
+            let mut requests = Vec::new();
+            for at in 0..count {
+                let id = self.history.next() + at;
+                let asked = &self.clients[client];
+                requests.push(asked.draw(id, &self.options, &mut self.random));
+            }
+            self.client_sends(client, requests);
+        }
+    }
+
+    pub(crate) fn client_connects(&mut self, client: usize) {
+        let servers = self.options.servers;
+        let anywhere = ServerId(self.random.random_range(1..=servers));
+        let server = self.clients[client].hint.take().unwrap_or(anywhere);
+        let host = self.host_mut(server);
+        let incarnation = host.incarnation;
+        if host.process.is_none() {
+            return;
+        }
+        let id = self.next_connection;
+        self.next_connection += 1;
+        let side = ServerSide {
+            session: Session::new(Limits::default()),
+            unread: BytesMut::new(),
+            outcomes: std::collections::VecDeque::new(),
+            known: false,
+        };
+        if let Some(process) = &mut self.host_mut(server).process {
+            process.connections.insert(id, side);
+        }
+        self.clients[client].connection = Some(Connection::new(id, server, incarnation));
+    }
+
+    /// Sends requests in one or several pieces.
+    pub(crate) fn client_sends(&mut self, client: usize, requests: Vec<Request>) {
+        let now = self.now;
+        let Some(connection) = &mut self.clients[client].connection else {
+            return;
+        };
+        let (id, server, life) = (connection.id, connection.server, connection.incarnation);
+        let mut bytes = Vec::new();
+        let mut ends: Vec<(usize, OpId)> = Vec::new();
+        for request in requests {
+            let op = self.history.asks(id, request.sent, request.noreply);
+            self.coverage.commands += 1;
+            self.coverage.noreply += u64::from(request.noreply);
+            if !request.noreply {
+                connection.waits.push_back((op, request.expected));
+            }
+            bytes.extend_from_slice(&request.text);
+            ends.push((bytes.len(), op));
+        }
+        connection.sent_at = now;
+        let mut at = connection.to_server_at.max(now);
+        let mut sent = 0;
+        let mut bytes = Bytes::from(bytes);
+        while bytes.has_remaining() {
+            let whole = self.random.random_range(0..2) == 0;
+            let length = if whole {
+                bytes.len()
+            } else {
+                self.random.random_range(1..=bytes.len())
+            };
+            let piece = bytes.split_to(length);
+            sent += length;
+            at += 10_000 + self.random.random_range(0..=500_000_u64);
+            let complete = ends.iter().filter(|(end, _)| *end <= sent);
+            let complete: Vec<OpId> = complete.map(|(_, op)| *op).collect();
+            ends.retain(|(end, _)| *end > sent);
+            if self.host(server).incarnation == life {
+                let event = Event::ToServer {
+                    server,
+                    connection: id,
+                    bytes: piece,
+                    ends: complete,
+                };
+                self.schedule_at(at, event);
+            }
+        }
+        if let Some(connection) = &mut self.clients[client].connection {
+            connection.to_server_at = at;
+        }
+    }
+
+    pub(crate) fn to_server(
+        &mut self,
+        server: ServerId,
+        connection: u64,
+        bytes: &[u8],
+        ends: &[OpId],
+    ) {
+        let number = self.number;
+        self.note(
+            format_args!("{connection} to {server}: {}", bytes.escape_ascii()),
+            bytes,
+        );
+        let Some(process) = &mut self.host_mut(server).process else {
+            return;
+        };
+        let Some(side) = process.connections.get_mut(&connection) else {
+            return;
+        };
+        side.unread.extend_from_slice(bytes);
+        for op in ends {
+            self.history.received(*op, number);
+        }
+        self.serve(server, connection);
+    }
+
+    /// What the server's task of a connection does whenever something moved: outcomes to replies,
+    /// commands to the evaluator, replies to the socket, and then it reads.
+    pub(crate) fn serve(&mut self, server: ServerId, connection: u64) {
+        let reads_max = self.random.random_range(1..=4096);
+        let mut written = Vec::new();
+        let mut handed = false;
+        let Some(process) = &mut self.host_mut(server).process else {
+            return;
+        };
+        let Some(side) = process.connections.get_mut(&connection) else {
+            return;
+        };
+        loop {
+            let mut moved = false;
+            while let Some(outcomes) = side.outcomes.pop_front() {
+                side.session.outcomes(outcomes, |_| Vec::new());
+                moved = true;
+            }
+            while let Some(run) = side.session.next_run() {
+                side.known = true;
+                handed = true;
+                process.clients.push_back(FromClient::Batch(Batch {
+                    connection: ConnectionId(connection),
+                    epoch: run.epoch,
+                    commands: run.commands,
+                }));
+                moved = true;
+            }
+            while side.session.output().has_remaining() {
+                let chunk = side.session.output().chunk().to_vec();
+                side.session.written(chunk.len(), side.unread.len() as u64);
+                written.push(chunk);
+                moved = true;
+            }
+            if side.session.wants_input() && !side.unread.is_empty() {
+                let length = side.unread.len().min(reads_max);
+                let read = side.unread.split_to(length);
+                side.session.receive_buffer().extend_from_slice(&read);
+                moved = true;
+            }
+            if !moved {
+                break;
+            }
+        }
+        if handed {
+            self.wake_for_client(server);
+        }
+        for bytes in written {
+            self.write_to_client(server, connection, Bytes::from(bytes));
+        }
+    }
+
+    fn write_to_client(&mut self, server: ServerId, connection: u64, bytes: Bytes) {
+        let now = self.now;
+        let written = self.number;
+        let after = 10_000 + self.up_to(500_000);
+        let client = self.clients.iter().position(|client| {
+            let theirs = client.connection.as_ref();
+            theirs.is_some_and(|theirs| theirs.id == connection && theirs.server == server)
+        });
+        let Some(client) = client else {
+            return;
+        };
+        if let Some(theirs) = &mut self.clients[client].connection {
+            let at = (now + after).max(theirs.to_client_at);
+            theirs.to_client_at = at;
+            let event = Event::ToClient {
+                client,
+                connection,
+                bytes,
+                written,
+            };
+            self.schedule_at(at, event);
+        }
+    }
+
+    pub(crate) fn to_client(
+        &mut self,
+        client: usize,
+        connection: u64,
+        bytes: &[u8],
+        written: u64,
+    ) {
+        let theirs = self.clients[client].connection.as_mut();
+        let Some(theirs) = theirs.filter(|theirs| theirs.id == connection) else {
+            return;
+        };
+        let answers = theirs.hears(bytes);
+        self.note(
+            format_args!("{connection} hears: {}", bytes.escape_ascii()),
+            bytes,
+        );
+        let mut redirected = false;
+        for (id, answer) in answers {
+            self.history
+                .answered(id, &answer, written, &self.witness, &mut self.coverage);
+            self.clients[client].learns(&answer);
+            redirected |= self.clients[client].hint.is_some();
+            self.malformed_or_redirect(&answer);
+        }
+        if redirected {
+            self.client_leaves(client);
+        }
+        self.settling_hears(client);
+    }
+
+    fn malformed_or_redirect(&mut self, answer: &protocol::client::Answer) {
+        use command::{Outcome, Refusal};
+        use protocol::client::Answer;
+        match answer {
+            Answer::Error(_) => self.coverage.malformed += 1,
+            Answer::Outcome(Outcome::NotDone(Refusal::Redirect { .. })) => {
+                self.coverage.redirects += 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// A client closes its connection; what it had sent may still get there.
+    pub(crate) fn client_leaves(&mut self, client: usize) {
+        let Some(connection) = self.clients[client].connection.take() else {
+            return;
+        };
+        let (server, id) = (connection.server, connection.id);
+        if self.host(server).incarnation == connection.incarnation {
+            let at = connection.to_server_at + 10_000;
+            self.schedule_at(
+                at,
+                Event::Left {
+                    server,
+                    connection: id,
+                },
+            );
+        }
+    }
+
+    /// The server is gone.
+    pub(crate) fn lose_connection(&mut self, client: usize) {
+        self.clients[client].connection = None;
+    }
+
+    pub(crate) fn left(&mut self, server: ServerId, connection: u64) {
+        let Some(process) = &mut self.host_mut(server).process else {
+            return;
+        };
+        if let Some(side) = process.connections.remove(&connection)
+            && side.known
+        {
+            let gone = FromClient::Disconnected(ConnectionId(connection));
+            process.clients.push_back(gone);
+            self.wake(server);
+        }
+    }
+}

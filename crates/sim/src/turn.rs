@@ -1,0 +1,348 @@
+//! A turn of a server, as the server's own threads take it: inputs in, outputs to the disk, the
+//! peers and the clients.
+
+use bytes::{Buf, Bytes};
+use evaluator::{Input, Now, Output};
+use raft::{Body, Fetch, Fetched, GroupId, Message, ServerId};
+use rand::RngExt;
+use wire::{Frame, LENGTH_BYTES, Outgoing};
+
+use crate::host::FromClient;
+use crate::options::Fault;
+use crate::world::{Event, MS, SECOND, World};
+
+/// The longest usual turn.
+const TURN_NS: u64 = 50_000;
+
+/// Of what a slow machine takes.
+const SLOW_TURN_NS: u64 = 5 * MS;
+
+/// How often a peer is told what the clock shows.
+const CLOCK_INTERVAL: u64 = SECOND;
+
+/// How late a late frame is, at most.
+const LATE_NS: u64 = SECOND;
+
+/// How long clients are not listened to when what they say would wait anyway.
+const CLIENTS_LEFT_NS: u64 = 200_000;
+
+impl World {
+    /// Something came for this server: it takes a turn as soon as it can.
+    pub(crate) fn wake(&mut self, id: ServerId) {
+        let now = self.now;
+        let Some(process) = &self.host(id).process else {
+            return;
+        };
+        self.turn_at(id, now.max(process.busy_until));
+    }
+
+    /// A batch of a client came.
+    pub(crate) fn wake_for_client(&mut self, id: ServerId) {
+        let now = self.now;
+        let Some(process) = &self.host(id).process else {
+            return;
+        };
+        let leaves = process.evaluator.leaves_clients();
+        let after = if leaves { CLIENTS_LEFT_NS } else { 0 };
+        self.turn_at(id, (now + after).max(process.busy_until));
+    }
+
+    fn turn_at(&mut self, id: ServerId, at: u64) {
+        let now = self.now;
+        let Some(process) = &mut self.host_mut(id).process else {
+            return;
+        };
+        let at = at.max(now);
+        if at < process.turn_at {
+            process.turn_at = at;
+            self.schedule_at(at, Event::Turn(id));
+        }
+    }
+
+    pub(crate) fn turn(&mut self, id: ServerId) {
+        let world_now = self.now;
+        let slow = self.options.has(Fault::SlowTurns) && self.random.random_range(0..20) == 0;
+        let most = if slow && !self.healed { SLOW_TURN_NS } else { TURN_NS };
+        let lasts = self.up_to(most);
+        let host = self.host_mut(id);
+        let now = host.now(world_now);
+        let Some(process) = &mut host.process else {
+            return;
+        };
+        if process.turn_at > world_now {
+            return;
+        }
+        process.turn_at = u64::MAX;
+        process.busy_until = world_now + lasts;
+        let graces = process.pauses.begin(now.monotonic);
+        let in_grace = now.monotonic < process.pauses.until;
+        process.take_inputs(now, in_grace);
+        let throttled = !process.evaluator.takes_clients();
+        let output = process.evaluator.take_output(now);
+        self.coverage.graces += u64::from(graces);
+        self.coverage.throttled += u64::from(throttled);
+        self.hand_out(id, output);
+        self.check(id);
+        self.stop_if_done(id);
+        self.plan_turn(id);
+    }
+
+    /// When the next turn is due if nothing comes.
+    fn plan_turn(&mut self, id: ServerId) {
+        let world_now = self.now;
+        let host = self.host_mut(id);
+        let now = host.now(world_now).monotonic;
+        let Some(process) = &mut host.process else {
+            return;
+        };
+        let in_grace = now < process.pauses.until;
+        let mut due = match in_grace {
+            true => process.pauses.until,
+            false => process.evaluator.next_deadline(),
+        };
+        // The server's own loop never waits longer than this.
+        due = due.min(now + crate::host::HEARTBEAT * 2).max(now);
+        if process.has_inputs(in_grace) {
+            due = now;
+        }
+        process.pauses.expected = due;
+        let busy_until = process.busy_until;
+        let at = host.world_time(due).max(busy_until).max(world_now + 1);
+        self.turn_at(id, at);
+    }
+
+    fn hand_out(&mut self, id: ServerId, output: Output) {
+        if let Some(write) = output.write {
+            self.logs.handed(id, &write);
+            if let Some(process) = &mut self.host_mut(id).process {
+                process.writes.push(write);
+            }
+            self.start_sync(id);
+        }
+        for (to, message) in output.messages {
+            self.send(id, to, &message);
+        }
+        for fetch in output.fetches {
+            self.coverage.fetches += 1;
+            let after = self.up_to(2 * MS);
+            self.schedule(after, Event::Fetched(id, fetch));
+        }
+        for outcomes in output.outcomes {
+            let connection = outcomes.connection.0;
+            let Some(process) = &mut self.host_mut(id).process else {
+                return;
+            };
+            if let Some(side) = process.connections.get_mut(&connection) {
+                side.outcomes.push_back(outcomes.outcomes);
+                self.serve(id, connection);
+            }
+        }
+    }
+
+    fn send(&mut self, from: ServerId, to: ServerId, message: &Message) {
+        self.logs.sends(from, to, message);
+        let now = self.now;
+        let host = self.host_mut(from);
+        let wall = host.now(now).wall;
+        let Some(process) = &mut host.process else {
+            return;
+        };
+        let Some(link) = process.links.get_mut(&to) else {
+            return;
+        };
+        let Some(version) = link.version else {
+            return;
+        };
+        let mut outgoing = Outgoing::new();
+        if !matches!(message.body, Body::AppendEntries(_)) && link.tells_clock_at <= now {
+            link.tells_clock_at = now + CLOCK_INTERVAL;
+            outgoing.push_clock(version, wall.0);
+        }
+        outgoing.push_message(version, GroupId(0), message);
+        let mut bytes = outgoing.copy_to_bytes(outgoing.remaining());
+        while bytes.has_remaining() {
+            let length = bytes.get_u32_le() as usize;
+            let frame = bytes.split_to(length);
+            assert!(length + LENGTH_BYTES > LENGTH_BYTES, "an empty frame");
+            self.transmit(from, to, frame);
+        }
+    }
+
+    /// Gives a frame to the network.
+    fn transmit(&mut self, from: ServerId, to: ServerId, bytes: Bytes) {
+        self.coverage.frames += 1;
+        let mut copies = 1;
+        let chance = |world: &mut World, per_mille: u32| {
+            !world.healed && per_mille > 0 && world.random.random_range(0..1000) < per_mille
+        };
+        if chance(self, self.options.loss) {
+            self.coverage.lost_frames += 1;
+            return;
+        }
+        if chance(self, self.options.duplicates) {
+            self.coverage.duplicated_frames += 1;
+            copies = 2;
+        }
+        for _ in 0..copies {
+            let mut after = 20_000 + self.latency();
+            if chance(self, self.options.late) {
+                self.coverage.late_frames += 1;
+                after += self.up_to(LATE_NS);
+            }
+            let bytes = bytes.clone();
+            self.schedule(after, Event::Frame { from, to, bytes });
+        }
+    }
+
+    pub(crate) fn latency(&mut self) -> u64 {
+        let most = self.options.latency_us * 1000;
+        self.up_to(if self.healed { most.min(300_000) } else { most })
+    }
+
+    pub(crate) fn frame(&mut self, from: ServerId, to: ServerId, bytes: Bytes) {
+        if self.cuts.contains(&(from, to)) {
+            self.coverage.lost_frames += 1;
+            return;
+        }
+        let host = self.host(to);
+        if host.process.is_none() {
+            return;
+        }
+        if host.paused {
+            self.set_aside_frame(to, Event::Frame { from, to, bytes });
+            return;
+        }
+        self.note(
+            format_args!("{from} -> {to}: {:?}", wire::decode(bytes.clone())),
+            &bytes,
+        );
+        let input = match wire::decode(bytes) {
+            Ok(Frame::Message(_, message)) => {
+                assert!(message.sender.id == from, "{from} speaks as {}", message.sender.id);
+                Input::Message(message)
+            }
+            Ok(Frame::Clock(wall_ms)) => Input::PeerClock(from, command::LogTime(wall_ms)),
+            other => panic!("our own frame is {other:?}"),
+        };
+        self.peer_input(to, input);
+    }
+
+    pub(crate) fn peer_input(&mut self, id: ServerId, input: Input) {
+        if let Some(process) = &mut self.host_mut(id).process {
+            process.peers.push_back(input);
+        }
+        self.wake(id);
+    }
+
+    /// The log writer takes what waits, if it does not sync.
+    fn start_sync(&mut self, id: ServerId) {
+        let now = self.now;
+        let most = self.options.sync_us * 1000;
+        let usual = 10_000 + self.up_to(if self.healed { most.min(500_000) } else { most });
+        let host = self.host_mut(id);
+        let after = usual.max(host.stalled_until.saturating_sub(now));
+        let Some(process) = &mut host.process else {
+            return;
+        };
+        if process.syncing || process.writes.is_empty() {
+            return;
+        }
+        process.syncing = true;
+        for write in std::mem::take(&mut process.writes) {
+            let appended = process.wal.append(&write);
+            appended.unwrap_or_else(|error| panic!("server {id} can't append: {error}"));
+        }
+        self.schedule(after, Event::Synced(id));
+        self.perhaps_crash_unsynced(id, after);
+    }
+
+    pub(crate) fn synced(&mut self, id: ServerId) {
+        let fails = std::mem::take(&mut self.host_mut(id).fails_sync);
+        let at = self.random.random_range(1..=2);
+        let host = self.host_mut(id);
+        let Some(process) = &mut host.process else {
+            return;
+        };
+        if fails {
+            let operation = host.disk.operations() + at;
+            host.disk.fail_at(operation, wal::Failure::Device);
+        }
+        let synced = process.wal.sync();
+        let synced = match synced {
+            Ok(id) => id,
+            Err(error) => {
+                assert!(fails, "the disk of server {id} fails by itself: {error}");
+                self.coverage.failed_syncs += 1;
+                self.note(format_args!("a sync of server {id} fails"), &[]);
+                self.kill(id);
+                return;
+            }
+        };
+        process.syncing = false;
+        process.persisted = Some(synced);
+        self.logs.synced(id, synced);
+        self.wake(id);
+        self.start_sync(id);
+        self.prepare(id);
+    }
+
+    /// The log gets its next segment ready, while nothing else is to do.
+    fn prepare(&mut self, id: ServerId) {
+        let Some(process) = &mut self.host_mut(id).process else {
+            return;
+        };
+        if process.syncing {
+            return;
+        }
+        for _ in 0..3 {
+            match process.wal.prepare_next() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    // The failure that was meant for the sync.
+                    self.coverage.failed_syncs += 1;
+                    self.note(format_args!("server {id} can't prepare: {error}"), &[]);
+                    self.kill(id);
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn fetched(&mut self, id: ServerId, fetch: Fetch) {
+        if let Some(process) = &mut self.host_mut(id).process {
+            let read = process.reader.read(&fetch);
+            let entries = read.unwrap_or_else(|error| panic!("server {id} can't read: {error}"));
+            process.fetched.push_back(Fetched { fetch, entries });
+        }
+        self.wake(id);
+    }
+}
+
+impl crate::host::Process {
+    /// As the server does: the disk, the peers, the clients, the time.
+    fn take_inputs(&mut self, now: Now, in_grace: bool) {
+        if let Some(id) = self.persisted.take() {
+            self.evaluator.step(now, Input::Persisted(id));
+        }
+        for fetched in std::mem::take(&mut self.fetched) {
+            self.evaluator.step(now, Input::Fetched(fetched));
+        }
+        for input in std::mem::take(&mut self.peers) {
+            self.evaluator.step(now, input);
+        }
+        while !in_grace
+            && self.evaluator.takes_clients()
+            && let Some(from) = self.clients.pop_front()
+        {
+            let input = match from {
+                FromClient::Batch(batch) => Input::Batch(batch),
+                FromClient::Disconnected(connection) => Input::Disconnected(connection),
+            };
+            self.evaluator.step(now, input);
+        }
+        if !in_grace && self.evaluator.next_deadline() <= now.monotonic {
+            self.evaluator.step(now, Input::Tick);
+        }
+    }
+}

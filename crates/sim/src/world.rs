@@ -1,0 +1,373 @@
+//! The simulated world: everything that happens is an event in one queue, and all chance comes from
+//! one seed, so that a run is the same every time.
+
+use std::cmp::Reverse;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::fmt::Arguments;
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use raft::{Fetch, Index, ServerId};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use wal::MemoryDisk;
+
+use crate::check::{History, Logs, OpId, Witness};
+use crate::client::Client;
+use crate::coverage::Coverage;
+use crate::host::Host;
+use crate::options::{Fault, Options};
+
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const SECOND: u64 = 1000 * MS;
+
+/// Something that will happen.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Turn(ServerId),
+    /// The write that is under way at this server's disk is synced.
+    Synced(ServerId),
+    Fetched(ServerId, Fetch),
+    Frame {
+        from: ServerId,
+        to: ServerId,
+        bytes: Bytes,
+    },
+    /// The first server tries to reach the second.
+    Connect(ServerId, ServerId),
+    /// Bytes of a client reach its server, and with them the ends of these operations.
+    ToServer {
+        server: ServerId,
+        connection: u64,
+        bytes: Bytes,
+        ends: Vec<OpId>,
+    },
+    /// Bytes of a server, written at event `written`, reach a client.
+    ToClient {
+        client: usize,
+        connection: u64,
+        bytes: Bytes,
+        written: u64,
+    },
+    /// A client has closed its connection.
+    Left {
+        server: ServerId,
+        connection: u64,
+    },
+    Client(usize),
+    Start(ServerId),
+    Kill(ServerId),
+    PowerCut(ServerId),
+    Resume(ServerId),
+    /// Cuts end.
+    Mend,
+    Chaos,
+    Heal,
+    /// The healed cluster is looked at.
+    Settle,
+}
+
+impl Event {
+    /// The server to which it happens, in one of its lives.
+    fn server(&self) -> Option<ServerId> {
+        match self {
+            Event::Turn(id) | Event::Synced(id) | Event::Fetched(id, _) => Some(*id),
+            Event::Connect(from, _) => Some(*from),
+            Event::ToServer { server, .. } | Event::Left { server, .. } => Some(*server),
+            Event::Kill(id) | Event::PowerCut(id) => Some(*id),
+            Event::Frame { .. }
+            | Event::ToClient { .. }
+            | Event::Client(_)
+            | Event::Start(_)
+            | Event::Resume(_)
+            | Event::Mend
+            | Event::Chaos
+            | Event::Heal
+            | Event::Settle => None,
+        }
+    }
+}
+
+/// When an event happens, its number, and the life of the server that it is meant for.
+type Due = (u64, u64, u64);
+
+/// A whole simulated cluster with its clients.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) options: Options,
+    pub(crate) random: StdRng,
+    /// Nanoseconds since the beginning.
+    pub(crate) now: u64,
+    queue: BinaryHeap<Reverse<Due>>,
+    events: BTreeMap<u64, Event>,
+    /// Events so far, and the number of this one.
+    pub(crate) number: u64,
+    next_number: u64,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) next_connection: u64,
+    /// Whom frames do not reach, from where.
+    pub(crate) cuts: BTreeSet<(ServerId, ServerId)>,
+    /// What waits for servers that are paused.
+    waiting: BTreeMap<ServerId, Vec<(u64, Event)>>,
+    pub(crate) healed: bool,
+    pub(crate) logs: Logs,
+    pub(crate) witness: Witness,
+    pub(crate) history: History,
+    pub(crate) coverage: Coverage,
+    /// Of all that happened.
+    digest: DefaultHasher,
+    traces: bool,
+    /// The world's time, for whoever reports a failure.
+    clock: Arc<AtomicU64>,
+    pub(crate) settling: Option<crate::settle::Settling>,
+    over: bool,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    pub coverage: Coverage,
+    /// Of everything that happened: equal for equal seeds.
+    pub digest: u64,
+}
+
+impl World {
+    pub(crate) fn new(options: Options, traces: bool, clock: Arc<AtomicU64>) -> World {
+        let mut random = StdRng::seed_from_u64(options.seed ^ 0x5157_4f52);
+        let ids = (1..=options.servers).map(ServerId);
+        let hosts = ids.clone().map(|id| Host {
+            id,
+            disk: MemoryDisk::new(),
+            rate: random.random_range(100 - options.drift_percent..=100 + options.drift_percent),
+            wall_offset_ms: if options.has(Fault::Offsets) {
+                random.random_range(-20_000..=20_000)
+            } else {
+                0
+            },
+            process: None,
+            incarnation: 0,
+            paused: false,
+            stalled_until: 0,
+            fails_sync: false,
+            wiped: false,
+        });
+        let hosts = hosts.collect();
+        let clients = (0..options.clients).map(|_| Client::new()).collect();
+        let mut world = World {
+            random,
+            now: 0,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            number: 0,
+            next_number: 1,
+            hosts,
+            clients,
+            next_connection: 1,
+            cuts: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            healed: false,
+            logs: Logs::new(ids.clone()),
+            witness: Witness::new(),
+            history: History::default(),
+            coverage: Coverage::default(),
+            digest: DefaultHasher::new(),
+            traces,
+            clock,
+            settling: None,
+            over: false,
+            options,
+        };
+        for id in ids {
+            let after = world.random.random_range(0..200 * MS);
+            world.schedule(after, Event::Start(id));
+        }
+        for client in 0..world.clients.len() {
+            let after = world.random.random_range(0..SECOND);
+            world.schedule(after, Event::Client(client));
+        }
+        world.schedule(500 * MS, Event::Chaos);
+        let faulty = world.options.faulty_ms * MS;
+        world.schedule(faulty, Event::Heal);
+        world
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run(mut self) -> Finished {
+        while !self.over {
+            let Some(Reverse((at, number, life))) = self.queue.pop() else {
+                panic!("nothing will ever happen again");
+            };
+            self.now = at;
+            self.clock.store(at, Ordering::Relaxed);
+            if let Some(event) = self.events.remove(&number) {
+                self.number = number;
+                self.happens(event, life);
+            }
+        }
+        Finished {
+            coverage: self.coverage,
+            digest: self.digest.finish(),
+        }
+    }
+
+    pub(crate) fn ends(&mut self) {
+        self.over = true;
+    }
+
+    pub(crate) fn schedule(&mut self, after: u64, event: Event) {
+        self.schedule_at(self.now.saturating_add(after), event);
+    }
+
+    pub(crate) fn schedule_at(&mut self, at: u64, event: Event) {
+        let life = event.server().map_or(0, |id| self.host(id).incarnation);
+        let number = self.next_number;
+        self.next_number += 1;
+        self.queue.push(Reverse((at.max(self.now), number, life)));
+        self.events.insert(number, event);
+    }
+
+    pub(crate) fn host(&self, id: ServerId) -> &Host {
+        &self.hosts[id.0 as usize - 1]
+    }
+
+    pub(crate) fn host_mut(&mut self, id: ServerId) -> &mut Host {
+        &mut self.hosts[id.0 as usize - 1]
+    }
+
+    pub(crate) fn ids(&self) -> Vec<ServerId> {
+        self.hosts.iter().map(|host| host.id).collect()
+    }
+
+    /// Up to this long.
+    pub(crate) fn up_to(&mut self, most: u64) -> u64 {
+        self.random.random_range(0..=most)
+    }
+
+    /// Notes down what happens, in the digest always.
+    pub(crate) fn note(&mut self, what: Arguments<'_>, content: &[u8]) {
+        self.digest.write_u64(self.now);
+        self.digest.write(content);
+        if self.traces {
+            println!("{:>12.6} {what}", self.now as f64 / 1e9);
+        }
+    }
+
+    fn happens(&mut self, event: Event, life: u64) {
+        self.coverage.events += 1;
+        if let Some(id) = event.server() {
+            let host = self.host(id);
+            if host.incarnation != life || host.process.is_none() {
+                return;
+            }
+            if host.paused && !matches!(event, Event::Kill(_) | Event::PowerCut(_)) {
+                self.waiting.entry(id).or_default().push((life, event));
+                return;
+            }
+        }
+        match event {
+            Event::Turn(id) => self.turn(id),
+            Event::Synced(id) => self.synced(id),
+            Event::Fetched(id, fetch) => self.fetched(id, fetch),
+            Event::Frame { from, to, bytes } => self.frame(from, to, bytes),
+            Event::Connect(from, to) => self.connect(from, to),
+            Event::ToServer {
+                server,
+                connection,
+                bytes,
+                ends,
+            } => self.to_server(server, connection, &bytes, &ends),
+            Event::ToClient {
+                client,
+                connection,
+                bytes,
+                written,
+            } => self.to_client(client, connection, &bytes, written),
+            Event::Left { server, connection } => self.left(server, connection),
+            Event::Client(client) => self.client_acts(client),
+            Event::Start(id) => self.start(id),
+            Event::Kill(id) => self.kill(id),
+            Event::PowerCut(id) => self.power_cut(id),
+            Event::Resume(id) => self.resume(id),
+            Event::Mend => self.mend(),
+            Event::Chaos => self.chaos(),
+            Event::Heal => self.heal(),
+            Event::Settle => self.settle(),
+        }
+    }
+
+    /// A server that was paused goes on, with all that has waited for it.
+    pub(crate) fn resume(&mut self, id: ServerId) {
+        if !std::mem::take(&mut self.host_mut(id).paused) {
+            return;
+        }
+        self.note(format_args!("server {id} goes on"), &[]);
+        for (life, event) in self.waiting.remove(&id).unwrap_or_default() {
+            self.happens(event, life);
+        }
+    }
+
+    /// What waits for a server that ended while it was paused is gone.
+    pub(crate) fn forget_waiting(&mut self, id: ServerId) {
+        self.waiting.remove(&id);
+        self.host_mut(id).paused = false;
+    }
+
+    /// Delivers a frame that was kept while its receiver was paused, or sets it aside.
+    pub(crate) fn set_aside_frame(&mut self, to: ServerId, event: Event) {
+        let life = self.host(to).incarnation;
+        self.waiting.entry(to).or_default().push((life, event));
+    }
+
+    /// After each turn: what all can see of a server is held against all others.
+    pub(crate) fn check(&mut self, id: ServerId) {
+        let Some(process) = &self.host(id).process else {
+            return;
+        };
+        process.evaluator.raft().check();
+        let status = process.evaluator.status();
+        assert!(
+            status.last_applied <= status.commit_index
+                && status.commit_index <= status.last_log_index,
+            "server {id} has applied {}, committed {}, and its log ends at {}",
+            status.last_applied,
+            status.commit_index,
+            status.last_log_index,
+        );
+        let new = self.logs.commits(id, status.term, status.commit_index);
+        for entry in &new {
+            self.witness
+                .apply(entry, &mut self.history, &mut self.coverage);
+        }
+        if status.role == "Leader" && self.logs.leads(id, status.term) {
+            self.coverage.leaders += 1;
+            self.note(
+                format_args!("server {id} leads term {}", status.term),
+                &status.term.0.to_le_bytes(),
+            );
+        }
+        if self.random.random_range(0..16) == 0 {
+            self.check_state(id, status.last_applied);
+        }
+        if self.random.random_range(0..64) == 0 {
+            let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+            raft::check_cluster(processes.map(|process| process.evaluator.raft()));
+        }
+    }
+
+    /// The state of a server is the one that the committed log says.
+    pub(crate) fn check_state(&self, id: ServerId, applied: Index) {
+        let Some(process) = &self.host(id).process else {
+            return;
+        };
+        let expected = self.witness.hash(applied);
+        let hash = process.evaluator.state_hash();
+        assert!(
+            expected == Some(hash),
+            "server {id} has the state {hash:016x} at index {applied}, the log says {expected:016x?}",
+        );
+    }
+}
