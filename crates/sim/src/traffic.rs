@@ -76,6 +76,7 @@ impl World {
         };
         let (id, server, life) = (connection.id, connection.server, connection.incarnation);
         let mut bytes = Vec::new();
+        let mut begins: Vec<(usize, OpId)> = Vec::new();
         let mut ends: Vec<(usize, OpId)> = Vec::new();
         for request in requests {
             let op = self.history.asks(id, request.sent, request.noreply);
@@ -84,6 +85,7 @@ impl World {
             if !request.noreply {
                 connection.waits.push_back((op, request.expected));
             }
+            begins.push((bytes.len(), op));
             bytes.extend_from_slice(&request.text);
             ends.push((bytes.len(), op));
         }
@@ -101,14 +103,16 @@ impl World {
             let piece = bytes.split_to(length);
             sent += length;
             at += 10_000 + self.random.random_range(0..=500_000_u64);
-            let complete = ends.iter().filter(|(end, _)| *end <= sent);
-            let complete: Vec<OpId> = complete.map(|(_, op)| *op).collect();
-            ends.retain(|(end, _)| *end > sent);
+            let begun = begins.extract_if(.., |(begin, _)| *begin < sent);
+            let begun = begun.map(|(_, op)| op).collect();
+            let complete = ends.extract_if(.., |(end, _)| *end <= sent);
+            let complete = complete.map(|(_, op)| op).collect();
             if self.host(server).incarnation == life {
                 let event = Event::ToServer {
                     server,
                     connection: id,
                     bytes: piece,
+                    begins: begun,
                     ends: complete,
                 };
                 self.schedule_at(at, event);
@@ -124,7 +128,7 @@ impl World {
         server: ServerId,
         connection: u64,
         bytes: &[u8],
-        ends: &[OpId],
+        (begins, ends): (&[OpId], &[OpId]),
     ) {
         let number = self.number;
         self.note(
@@ -138,6 +142,9 @@ impl World {
             return;
         };
         side.unread.extend_from_slice(bytes);
+        for op in begins {
+            self.history.begins(*op, number);
+        }
         for op in ends {
             self.history.received(*op, number);
         }

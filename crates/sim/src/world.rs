@@ -38,11 +38,13 @@ pub(crate) enum Event {
     },
     /// The first server tries to reach the second.
     Connect(ServerId, ServerId),
-    /// Bytes of a client reach its server, and with them the ends of these operations.
+    /// Bytes of a client reach its server, and with them the beginnings and the ends of these
+    /// operations.
     ToServer {
         server: ServerId,
         connection: u64,
         bytes: Bytes,
+        begins: Vec<OpId>,
         ends: Vec<OpId>,
     },
     /// Bytes of a server, written at event `written`, reach a client.
@@ -103,8 +105,9 @@ pub(crate) struct World {
     pub(crate) now: u64,
     queue: BinaryHeap<Reverse<Due>>,
     events: BTreeMap<u64, Event>,
-    /// Events so far, and the number of this one.
+    /// Events that have happened, with this one.
     pub(crate) number: u64,
+    /// Of the next event that is planned.
     next_number: u64,
     pub(crate) hosts: Vec<Host>,
     pub(crate) clients: Vec<Client>,
@@ -204,7 +207,6 @@ impl World {
             self.now = at;
             self.clock.store(at, Ordering::Relaxed);
             if let Some(event) = self.events.remove(&number) {
-                self.number = number;
                 self.happens(event, life);
             }
         }
@@ -258,6 +260,7 @@ impl World {
 
     fn happens(&mut self, event: Event, life: u64) {
         self.coverage.events += 1;
+        self.number += 1;
         if let Some(id) = event.server() {
             let host = self.host(id);
             if host.incarnation != life || host.process.is_none() {
@@ -278,8 +281,9 @@ impl World {
                 server,
                 connection,
                 bytes,
+                begins,
                 ends,
-            } => self.to_server(server, connection, &bytes, &ends),
+            } => self.to_server(server, connection, &bytes, (&begins, &ends)),
             Event::ToClient {
                 client,
                 connection,

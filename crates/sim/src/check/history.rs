@@ -23,8 +23,9 @@ pub(crate) struct Asked {
     pub(crate) noreply: bool,
     /// Everything up to here had been acknowledged when this was sent.
     floor: Place,
-    /// When its last byte lay in the server's socket.
-    pub(crate) received: Option<u64>,
+    /// When its first byte lay in the server's socket, and when its last one did.
+    begun: Option<u64>,
+    received: Option<u64>,
     /// Where the log has it, and what it came to.
     placed: Option<(Place, Reply)>,
     answered: Option<Answered>,
@@ -72,6 +73,7 @@ impl History {
             what,
             noreply,
             floor: self.acknowledged,
+            begun: None,
             received: None,
             placed: None,
             answered: None,
@@ -82,6 +84,11 @@ impl History {
 
     fn op(&mut self, id: OpId) -> &mut Asked {
         &mut self.asked[id as usize]
+    }
+
+    /// The server's socket has some of it, as of this event.
+    pub(crate) fn begins(&mut self, id: OpId, event: u64) {
+        self.op(id).begun = Some(event);
     }
 
     /// The server's socket has all of it, as of this event.
@@ -178,8 +185,11 @@ impl History {
                 let floor = &mut self.orders.entry(connection).or_default().floor;
                 *floor = (*floor).max(*place);
             } else {
+                // Refused, with a refusal that was still to be written.
+                let refused_at = self.orders[&connection].refused_at;
+                let refused = op.begun.is_some_and(|begun| Some(begun) <= refused_at);
                 assert!(
-                    !marked,
+                    !marked || refused,
                     "operation {id} is done, and {earlier}, which came before it without a reply, \
                      is not in the log",
                 );
