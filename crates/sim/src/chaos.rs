@@ -214,7 +214,10 @@ impl World {
         let by = self.random.random_range(-JUMP_MS..=JUMP_MS);
         let by = by / [1, 60, 3600][self.random.random_range(0..3)];
         self.host_mut(id).wall_offset_ms += by;
-        self.note(format_args!("the clock of server {id} jumps by {by} ms"), &[]);
+        self.note(
+            format_args!("the clock of server {id} jumps by {by} ms"),
+            &[],
+        );
     }
 
     /// A write is under way; a crash right now would show whether anyone relies on it.

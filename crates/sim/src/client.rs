@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use command::{
-    Command, Direction, Exptime, Key, Outcome, Read, Refusal, Store, StoreMode, Write,
-};
+use command::{Command, Direction, Exptime, Key, Outcome, Read, Refusal, Store, StoreMode, Write};
 use protocol::client::{Answer, Expected, ReplyParser};
 use raft::ServerId;
 use rand::RngExt;
@@ -279,7 +277,11 @@ fn value(id: OpId, options: &Options, random: &mut StdRng) -> Bytes {
 
 /// The text of a read.
 pub(crate) fn read(keys: Vec<Key>, with_unique: bool) -> Request {
-    let mut text = if with_unique { b"gets".to_vec() } else { b"get".to_vec() };
+    let mut text = if with_unique {
+        b"gets".to_vec()
+    } else {
+        b"get".to_vec()
+    };
     for key in &keys {
         text.push(b' ');
         text.extend_from_slice(key.as_bytes());

@@ -53,8 +53,15 @@ impl World {
         let process = Process::new(id, opened, &self.options, seed, now_host);
         let entries = process.entries();
         let recovered = process.opened.recovered.clone();
-        let last = entries.last().map(raft::Entry::position).unwrap_or_default();
-        assert!(last == recovered.last, "{last:?} is the last entry, not {:?}", recovered.last);
+        let last = entries
+            .last()
+            .map(raft::Entry::position)
+            .unwrap_or_default();
+        assert!(
+            last == recovered.last,
+            "{last:?} is the last entry, not {:?}",
+            recovered.last
+        );
         self.note(
             format_args!(
                 "server {id} starts, its log ends at {:?}, {:?}",
@@ -220,7 +227,11 @@ impl World {
         let Some(process) = &self.host(from).process else {
             return;
         };
-        if process.links.get(&to).is_none_or(|link| link.version.is_some()) {
+        if process
+            .links
+            .get(&to)
+            .is_none_or(|link| link.version.is_some())
+        {
             return;
         }
         let blocked = self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from));

@@ -227,13 +227,7 @@ impl World {
         }
     }
 
-    pub(crate) fn to_client(
-        &mut self,
-        client: usize,
-        connection: u64,
-        bytes: &[u8],
-        written: u64,
-    ) {
+    pub(crate) fn to_client(&mut self, client: usize, connection: u64, bytes: &[u8], written: u64) {
         let theirs = self.clients[client].connection.as_mut();
         let Some(theirs) = theirs.filter(|theirs| theirs.id == connection) else {
             return;

@@ -62,7 +62,11 @@ impl World {
     pub(crate) fn turn(&mut self, id: ServerId) {
         let world_now = self.now;
         let slow = self.options.has(Fault::SlowTurns) && self.random.random_range(0..20) == 0;
-        let most = if slow && !self.healed { SLOW_TURN_NS } else { TURN_NS };
+        let most = if slow && !self.healed {
+            SLOW_TURN_NS
+        } else {
+            TURN_NS
+        };
         let lasts = self.up_to(most);
         let host = self.host_mut(id);
         let now = host.now(world_now);
@@ -218,7 +222,11 @@ impl World {
         );
         let input = match wire::decode(bytes) {
             Ok(Frame::Message(_, message)) => {
-                assert!(message.sender.id == from, "{from} speaks as {}", message.sender.id);
+                assert!(
+                    message.sender.id == from,
+                    "{from} speaks as {}",
+                    message.sender.id
+                );
                 Input::Message(message)
             }
             Ok(Frame::Clock(wall_ms)) => Input::PeerClock(from, command::LogTime(wall_ms)),

@@ -179,8 +179,9 @@ impl<D: Disk> Scan<'_, D> {
         let header = Arc::new(header);
         self.places.segments.push(Arc::clone(&header));
         self.has_ended = false;
-        // Where the last whole batch ends, and where the last record ends.
-        let mut whole = SEGMENT_HEADER_BYTES as u64;
+        // Where the last whole batch begins and ends, and where the last record ends.
+        let mut begin = SEGMENT_HEADER_BYTES as u64;
+        let mut whole = begin;
         let mut end = whole;
         let mut torn = None;
         while !self.has_ended {
@@ -189,6 +190,7 @@ impl<D: Disk> Scan<'_, D> {
                     end = record_end;
                     if last {
                         self.apply(name)?;
+                        begin = whole;
                         whole = end;
                     }
                 }
@@ -199,6 +201,9 @@ impl<D: Disk> Scan<'_, D> {
             }
         }
         self.steps.clear();
+        if is_last {
+            self.write_again(name, &mut window, begin, whole)?;
+        }
         let tail_start = block_start(whole);
         let tail = window.bytes(tail_start, (whole - tail_start) as usize)?;
         let segment = Segment {
@@ -209,6 +214,24 @@ impl<D: Disk> Scan<'_, D> {
             zeroed: whole,
         };
         Ok((segment, torn))
+    }
+
+    /// Writes the last batch again, as it is: if its sync failed, or the process was killed before,
+    /// it may be in the kernel's memory alone, and if the sync failed the kernel takes that for
+    /// written, so that no later sync would write it (rule 7). It is the only one: none is written
+    /// before the one before it is synced.
+    fn write_again(
+        &self,
+        name: &str,
+        window: &mut Window<'_, D>,
+        begin: u64,
+        end: u64,
+    ) -> Result<(), Error> {
+        let start = block_start(begin);
+        let bytes = window.bytes(start, (end - start) as usize)?.to_vec();
+        self.disk
+            .write_at(&window.file, &bytes, start)
+            .map_err(Error::io(self.disk, name, "write"))
     }
 
     /// Reads the segment's header, and checks that it goes on where the segment before ended.

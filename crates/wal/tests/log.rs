@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crc_fast::{CrcAlgorithm, checksum};
 use quorate_wal::record::ENTRY_BYTES_MAX;
-use quorate_wal::{DirectoryDisk, Disk, Error, MemoryDisk, Options, SEGMENT_BYTES, Wal};
+use quorate_wal::{DirectoryDisk, Disk, Error, Failure, MemoryDisk, Options, SEGMENT_BYTES, Wal};
 use raft::{Fetch, HardState, Index, Position, Reader, Restart, ServerId, Term, WriteId};
 use support::hooked_disk::{Act, HookedDisk};
 use support::{Model, Operation, observe, open, operate, options, read_all, script, write};
@@ -31,6 +31,27 @@ fn two_directories_have_two_instance_numbers() {
     let (_, one, _) = open(MemoryDisk::new(), 1);
     let (_, other, _) = open(MemoryDisk::new(), 2);
     assert_ne!(one.instance, other.instance);
+}
+
+#[test]
+fn what_a_start_finds_after_a_failed_sync_is_on_the_disk_from_then_on() {
+    let disk = MemoryDisk::new();
+    let (mut wal, _, _) = open(disk.clone(), 1);
+    let first = write(1, 1, 0, &[&[1; 100]]);
+    wal.append(&first).expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    wal.append(&write(2, 1, 1, &[&[2; 100]]))
+        .expect("the log takes it");
+    disk.fail_at(disk.operations() + 2, Failure::Device);
+    assert!(matches!(wal.sync(), Err(Error::Io { .. })));
+    // The kernel still has it, and takes it for written.
+    let disk = disk.after_kill();
+    let (_, _, found) = open(disk.clone(), 2);
+    assert_eq!(found.last().index, Index(2));
+    for seed in 0..20 {
+        let (_, _, kept) = open(disk.after_power_cut(seed), 3);
+        assert_eq!(kept, found, "seed {seed}");
+    }
 }
 
 #[test]

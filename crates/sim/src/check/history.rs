@@ -103,7 +103,11 @@ impl History {
         };
         let op = self.op(id);
         let sent = matches!(&op.what, Sent::Command(Command::Write(sent)) if sent == write);
-        assert!(sent, "{place}: operation {id} was {:?}, the log has {write:?}", op.what);
+        assert!(
+            sent,
+            "{place}: operation {id} was {:?}, the log has {write:?}",
+            op.what
+        );
         if let Some((first, _)) = &op.placed {
             panic!("operation {id} is in the log at {first} and again at {place}: {write:?}");
         }
@@ -180,7 +184,8 @@ impl History {
         for earlier in before {
             let op = &self.asked[*earlier as usize];
             assert!(op.noreply, "operation {id} is answered before {earlier}");
-            let marked = matches!(&op.what, Sent::Command(Command::Write(write)) if mark(write).is_some());
+            let marked =
+                matches!(&op.what, Sent::Command(Command::Write(write)) if mark(write).is_some());
             if let Some((place, _)) = &op.placed {
                 let floor = &mut self.orders.entry(connection).or_default().floor;
                 *floor = (*floor).max(*place);

@@ -209,7 +209,10 @@ impl Logs {
     /// A server leads this term.
     pub(crate) fn leads(&mut self, id: ServerId, term: Term) -> bool {
         if let Some(leader) = self.leaders.get(&term) {
-            assert!(*leader == id, "servers {leader} and {id} both lead term {term}");
+            assert!(
+                *leader == id,
+                "servers {leader} and {id} both lead term {term}"
+            );
             return false;
         }
         self.leaders.insert(term, id);
@@ -269,12 +272,7 @@ impl Durable {
     }
 
     /// Whether some first records of the write lead to this. Does all of them if not.
-    fn reaches(
-        &mut self,
-        write: &Write,
-        links: &[Link],
-        hard_state: HardState,
-    ) -> bool {
+    fn reaches(&mut self, write: &Write, links: &[Link], hard_state: HardState) -> bool {
         if let Some(from) = write.truncate_from {
             self.links.truncate(from.prev().0 as usize);
             if self.is(links, hard_state) {
