@@ -1,5 +1,8 @@
 //! `quorate-sim`: runs seeds, replays one, shortens a failure.
 
+#[cfg(feature = "mutants")]
+mod hunt;
+
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -34,6 +37,20 @@ enum Command {
         #[arg(long)]
         keep_going: bool,
     },
+    /// Runs seeds with each known mistake in the code, until one of them shows it.
+    #[cfg(feature = "mutants")]
+    Mutants {
+        /// How many seeds are tried for each.
+        #[arg(long, default_value_t = 300)]
+        seeds: u64,
+        /// Simulated milliseconds with faults, in each run.
+        #[arg(long, default_value_t = 10_000)]
+        ms: u64,
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+        /// These alone.
+        only: Vec<mutants::Mutant>,
+    },
     /// Runs one seed.
     Replay {
         seed: u64,
@@ -42,6 +59,10 @@ enum Command {
         /// Leaves a fault out.
         #[arg(long, value_parser = fault)]
         without: Vec<Fault>,
+        /// Puts a known mistake into the code.
+        #[cfg(feature = "mutants")]
+        #[arg(long)]
+        mutant: Option<mutants::Mutant>,
         /// Prints everything that happens.
         #[arg(long)]
         trace: bool,
@@ -75,16 +96,28 @@ fn main() -> ExitCode {
             seed,
             ms,
             without,
+            #[cfg(feature = "mutants")]
+            mutant,
             trace,
             shorten,
         } => {
+            #[cfg(not(feature = "mutants"))]
+            let mutant = None;
             let run = Run {
                 seed,
                 faulty_ms: ms,
                 without: without.into_iter().collect::<BTreeSet<Fault>>(),
+                mutant,
             };
             replay(&run, trace, shorten)
         }
+        #[cfg(feature = "mutants")]
+        Command::Mutants {
+            seeds,
+            ms,
+            threads,
+            only,
+        } => hunt::hunt(seeds, ms, threads, &only),
     }
 }
 

@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
+use mutants::Mutant;
+
 use crate::options::{Fault, Options};
 use crate::world::{Finished, MS, World};
 
@@ -19,6 +21,8 @@ pub struct Run {
     pub faulty_ms: u64,
     /// Faults that are left out though the seed draws them.
     pub without: BTreeSet<Fault>,
+    /// The known mistake that is in the code. Only a build with the feature `mutants` has any.
+    pub mutant: Option<Mutant>,
 }
 
 /// A run that showed a bug.
@@ -41,6 +45,9 @@ impl fmt::Display for Failure {
         )?;
         for fault in &self.run.without {
             write!(f, " --without {}", fault.name())?;
+        }
+        if let Some(mutant) = self.run.mutant {
+            write!(f, " --mutant {mutant}")?;
         }
         Ok(())
     }
@@ -69,6 +76,8 @@ impl Run {
     /// What did not hold.
     pub fn go(&self, traces: bool) -> Result<Finished, Failure> {
         keep_panics();
+        #[cfg(feature = "mutants")]
+        mutants::switch_on(self.mutant);
         let clock = Arc::new(AtomicU64::new(0));
         let options = Options::draw(self.seed, self.faulty_ms, &self.without);
         if traces {
@@ -141,6 +150,7 @@ pub fn run_all(
                         seed,
                         faulty_ms,
                         without: BTreeSet::new(),
+                        mutant: None,
                     };
                     let result = run.go(false);
                     let mut each = each.lock().unwrap_or_else(PoisonError::into_inner);
