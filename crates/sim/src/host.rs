@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use command::{LogTime, Outcome};
 use evaluator::{Batch, Config, ConnectionId, Evaluator, Input, Limits, Member, Now};
 use protocol::Session;
-use raft::{Fetch, Fetched, Index, Reader, Seating, ServerId, Timestamp, WriteId};
+use raft::{Fetch, Fetched, Index, Reader, Restart, Seating, ServerId, Timestamp, WriteId};
 use wal::{MemoryDisk, Opened, Wal};
 use wire::Identity;
 
@@ -41,6 +41,10 @@ pub(crate) struct Host {
     pub(crate) fails_sync: bool,
     /// Its disk was lost once.
     pub(crate) wiped: bool,
+    /// Of the last start from this disk.
+    pub(crate) restart: Restart,
+    /// The largest item that it lets `append` make while it leads.
+    pub(crate) item_bytes_max: usize,
 }
 
 impl Host {
@@ -115,6 +119,16 @@ pub(crate) struct Process {
     /// Told to stop, and when it stops waiting for a successor.
     pub(crate) stops_by: Option<u64>,
     pub(crate) opened: Opened,
+    /// When a peer's last message came.
+    pub(crate) heard: BTreeMap<ServerId, Timestamp>,
+    /// Since when it leads; the beginning if it does not.
+    pub(crate) leads_since: Timestamp,
+    /// Since when it owes answers and has given none.
+    pub(crate) owes_since: Timestamp,
+    /// It has given some in this turn.
+    pub(crate) answered: bool,
+    /// This turn followed a pause.
+    pub(crate) graced: bool,
     members: Vec<ServerId>,
 }
 
@@ -143,7 +157,7 @@ impl Process {
         id: ServerId,
         (wal, opened): (Wal<MemoryDisk>, Opened),
         options: &Options,
-        seed: u64,
+        (seed, item_bytes_max): (u64, usize),
         now: Now,
     ) -> Process {
         let members: Vec<ServerId> = (1..=options.servers).map(ServerId).collect();
@@ -155,7 +169,7 @@ impl Process {
             election_timeout: ELECTION_TIMEOUT,
             heartbeat: HEARTBEAT,
             seed,
-            item_bytes_max: command::ITEM_BYTES_MAX_DEFAULT,
+            item_bytes_max,
             limits: Limits {
                 append_bytes_max: options.append_bytes_max,
                 window_bytes_max: options.window_bytes_max,
@@ -186,6 +200,11 @@ impl Process {
             },
             stops_by: None,
             opened,
+            heard: BTreeMap::new(),
+            leads_since: now.monotonic,
+            owes_since: now.monotonic,
+            answered: false,
+            graced: false,
             members,
         }
     }

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 use evaluator::Input;
-use raft::ServerId;
+use raft::{Restart, ServerId};
 use rand::RngExt;
 use wal::{MemoryDisk, Options as LogOptions, Wal};
 use wire::{Answer, Frame, Hello, Outgoing};
@@ -48,9 +48,18 @@ impl World {
         };
         host.disk.cut_power_at(0);
         let now_host = host.now(now);
-        self.coverage.restarts += u64::from(opened.1.restart.0 > 1);
+        let item_bytes_max = host.item_bytes_max;
+        let restart = opened.1.restart;
+        assert!(
+            restart > host.restart,
+            "server {id} starts with the number {restart} after {}",
+            host.restart,
+        );
+        host.restart = restart;
+        self.coverage.restarts += u64::from(restart > Restart(1));
         self.coverage.torn_ends += u64::from(opened.1.torn.is_some());
-        let process = Process::new(id, opened, &self.options, seed, now_host);
+        let seeds = (seed, item_bytes_max);
+        let process = Process::new(id, opened, &self.options, seeds, now_host);
         let entries = process.entries();
         let recovered = process.opened.recovered.clone();
         let last = entries
@@ -61,6 +70,12 @@ impl World {
             last == recovered.last,
             "{last:?} is the last entry, not {:?}",
             recovered.last
+        );
+        let kept = process.evaluator.raft().status().hard_state;
+        assert!(
+            kept == recovered.hard_state,
+            "server {id} starts with {kept:?}, its disk says {:?}",
+            recovered.hard_state,
         );
         self.note(
             format_args!(
@@ -130,6 +145,7 @@ impl World {
             let host = self.host_mut(id);
             host.disk = MemoryDisk::new();
             host.wiped = true;
+            host.restart = Restart(0);
             self.logs.wiped(id);
             self.start_later(id);
         }

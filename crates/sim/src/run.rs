@@ -84,7 +84,13 @@ impl Run {
             println!("{options}");
         }
         let result = catch_unwind(AssertUnwindSafe(|| {
-            World::new(options, traces, Arc::clone(&clock)).run()
+            #[cfg_attr(not(feature = "mutants"), allow(unused_mut, reason = "it has none"))]
+            let mut world = World::new(options, traces, Arc::clone(&clock));
+            #[cfg(feature = "mutants")]
+            {
+                world.mutant = self.mutant;
+            }
+            world.run()
         }));
         result.map_err(|_| Failure {
             run: self.clone(),

@@ -69,7 +69,7 @@ impl World {
             }
         }
         if wrote && read_all {
-            match self.disagreement() {
+            match self.disagreement().or_else(|| self.overdue()) {
                 None => self.finish(),
                 Some(why) => assert!(now <= by, "the servers do not agree: {why}"),
             }
@@ -145,6 +145,21 @@ impl World {
             }
         }
         None
+    }
+
+    /// Something that should have fallen due by the leader's clock (rule 49).
+    fn overdue(&self) -> Option<String> {
+        let due = self.witness.next_due()?;
+        let leads = |host: &&crate::host::Host| {
+            let process = host.process.as_ref();
+            process.is_some_and(|process| {
+                let status = process.evaluator.status();
+                status.role == "Leader" && status.quorum
+            })
+        };
+        let leader = self.hosts.iter().find(leads)?;
+        let now = leader.now(self.now).wall.seconds();
+        (due + 1 < now).then(|| format!("something is due at {due}, and it is {now}"))
     }
 
     fn finish(&mut self) {

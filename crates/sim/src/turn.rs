@@ -79,6 +79,7 @@ impl World {
         process.turn_at = u64::MAX;
         process.busy_until = world_now + lasts;
         let graces = process.pauses.begin(now.monotonic);
+        process.graced |= graces;
         let in_grace = now.monotonic < process.pauses.until;
         process.take_inputs(now, in_grace);
         let throttled = !process.evaluator.takes_clients();
@@ -131,6 +132,9 @@ impl World {
             let after = self.up_to(2 * MS);
             self.schedule(after, Event::Fetched(id, fetch));
         }
+        if let Some(process) = &mut self.host_mut(id).process {
+            process.answered = !output.outcomes.is_empty();
+        }
         for outcomes in output.outcomes {
             let connection = outcomes.connection.0;
             let Some(process) = &mut self.host_mut(id).process else {
@@ -144,7 +148,8 @@ impl World {
     }
 
     fn send(&mut self, from: ServerId, to: ServerId, message: &Message) {
-        self.logs.sends(from, to, message);
+        self.logs
+            .sends(from, to, message, self.options.append_bytes_max);
         let now = self.now;
         let host = self.host_mut(from);
         let wall = host.now(now).wall;
@@ -236,6 +241,11 @@ impl World {
     }
 
     pub(crate) fn peer_input(&mut self, id: ServerId, input: Input) {
+        let world_now = self.now;
+        let now = self.host(id).now(world_now).monotonic;
+        if let (Input::Message(message), Some(process)) = (&input, &mut self.host_mut(id).process) {
+            process.heard.insert(message.sender.id, now);
+        }
         if let Some(process) = &mut self.host_mut(id).process {
             process.peers.push_back(input);
         }

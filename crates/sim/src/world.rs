@@ -8,9 +8,12 @@ use std::fmt::Arguments;
 use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use raft::{Fetch, Index, ServerId};
+use evaluator::Status;
+use protocol::Limits;
+use raft::{Entry, Fetch, Index, Restart, ServerId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use wal::MemoryDisk;
@@ -23,6 +26,13 @@ use crate::options::{Fault, Options};
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1000 * MS;
+
+/// A server that owes answers gives one within this time (rule 53), give or take a slow turn.
+const ANSWER_WITHIN: Duration = Duration::from_millis(1000);
+
+/// A leader with a majority has heard from it within this time: an election timeout, a heartbeat
+/// that was on its way, and a slow turn.
+const HEARD_WITHIN: Duration = Duration::from_millis(450);
 
 /// Something that will happen.
 #[derive(Clone, Debug)]
@@ -128,6 +138,9 @@ pub(crate) struct World {
     clock: Arc<AtomicU64>,
     pub(crate) settling: Option<crate::settle::Settling>,
     over: bool,
+    /// The known mistake in the servers' code.
+    #[cfg(feature = "mutants")]
+    pub(crate) mutant: Option<mutants::Mutant>,
 }
 
 /// What a run came to.
@@ -157,6 +170,12 @@ impl World {
             stalled_until: 0,
             fails_sync: false,
             wiped: false,
+            restart: Restart(0),
+            item_bytes_max: if options.has(Fault::Small) {
+                random.random_range(200..2000)
+            } else {
+                command::ITEM_BYTES_MAX_DEFAULT
+            },
         });
         let hosts = hosts.collect();
         let clients = (0..options.clients).map(|_| Client::new()).collect();
@@ -182,6 +201,8 @@ impl World {
             clock,
             settling: None,
             over: false,
+            #[cfg(feature = "mutants")]
+            mutant: None,
             options,
         };
         for id in ids {
@@ -341,13 +362,19 @@ impl World {
             status.commit_index,
             status.last_log_index,
         );
-        let new = self.logs.commits(id, status.term, status.commit_index);
-        for entry in &new {
-            self.witness
-                .apply(entry, &mut self.history, &mut self.coverage);
-        }
-        if status.role == "Leader" && self.logs.leads(id, status.term) {
+        let leads = status.role == "Leader";
+        let new = self
+            .logs
+            .commits(id, (status.term, leads), status.commit_index);
+        self.witnesses(&new);
+        self.check_bounds(id, &status);
+        self.check_majority(id, &status);
+        if leads && self.logs.leads(id, status.term) {
             self.coverage.leaders += 1;
+            let now = self.host(id).now(self.now).monotonic;
+            if let Some(process) = &mut self.host_mut(id).process {
+                process.leads_since = now;
+            }
             self.note(
                 format_args!("server {id} leads term {}", status.term),
                 &status.term.0.to_le_bytes(),
@@ -360,6 +387,75 @@ impl World {
             let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
             raft::check_cluster(processes.map(|process| process.evaluator.raft()));
         }
+    }
+
+    /// The witness sees entries that were committed: with the code as it should be, whatever
+    /// mistake the servers have.
+    fn witnesses(&mut self, entries: &[Entry]) {
+        #[cfg(feature = "mutants")]
+        mutants::switch_on(None);
+        for entry in entries {
+            self.witness
+                .apply(entry, self.now, &mut self.history, &mut self.coverage);
+        }
+        #[cfg(feature = "mutants")]
+        mutants::switch_on(self.mutant);
+    }
+
+    /// No more is under way than the limits say, and nobody waits for ever (rules 53 and 59).
+    fn check_bounds(&mut self, id: ServerId, status: &Status) {
+        let commands_max = self.options.owed_commands_max + Limits::default().run_commands_max;
+        if status.role == "Leader" && status.quorum {
+            assert!(
+                status.commands_owed <= commands_max,
+                "server {id} owes {} answers, and {} are the most",
+                status.commands_owed,
+                self.options.owed_commands_max,
+            );
+        }
+        let world_now = self.now;
+        let host = self.host_mut(id);
+        let now = host.now(world_now).monotonic;
+        let Some(process) = &mut host.process else {
+            return;
+        };
+        if status.commands_owed == 0 || process.answered || process.graced {
+            process.owes_since = now;
+        }
+        process.answered = false;
+        process.graced = false;
+        let owes = now.since(process.owes_since);
+        assert!(
+            owes <= ANSWER_WITHIN,
+            "server {id} owes {} answers and has given none for {} ms",
+            status.commands_owed,
+            owes.as_millis(),
+        );
+    }
+
+    /// A leader that says it has its majority has heard from one lately (rule 29).
+    fn check_majority(&self, id: ServerId, status: &Status) {
+        let host = self.host(id);
+        let Some(process) = &host.process else {
+            return;
+        };
+        if !(status.role == "Leader" && status.quorum) {
+            return;
+        }
+        let now = host.now(self.now).monotonic;
+        // After a pause it first takes in what peers have sent (rule 51).
+        if now < process.pauses.until {
+            return;
+        }
+        let heard = process.heard.values();
+        let lately = heard.filter(|at| now.since(**at) <= HEARD_WITHIN).count();
+        let since = now.since(process.leads_since);
+        assert!(
+            since <= HEARD_WITHIN || lately + 1 > self.hosts.len() / 2,
+            "server {id} believes that it leads a majority, and has heard from {lately} of {} \
+             servers lately",
+            self.hosts.len(),
+        );
     }
 
     /// The state of a server is the one that the committed log says.

@@ -154,8 +154,14 @@ impl Logs {
         server.lost.push(lost);
     }
 
-    /// The commit index of a server that is in `term`; the entries that nobody had committed.
-    pub(crate) fn commits(&mut self, id: ServerId, term: Term, index: Index) -> Vec<Entry> {
+    /// The commit index of a server that is in `term`, and whether it leads; the entries that
+    /// nobody had committed.
+    pub(crate) fn commits(
+        &mut self,
+        id: ServerId,
+        (term, leads): (Term, bool),
+        index: Index,
+    ) -> Vec<Entry> {
         let server = &self.servers[&id];
         assert!(
             index >= server.commit_index,
@@ -179,6 +185,12 @@ impl Logs {
         self.server(id).commit_index = index;
         if let Some(last) = new.last() {
             self.on_a_majority(id, last);
+            assert!(
+                !leads || last.link.term == term,
+                "the leader of term {term} commits index {} of term {} by counting (figure 8)",
+                last.entry.index,
+                last.link.term,
+            );
             match self.commit_terms.last_mut() {
                 Some(last) if last.0 >= term => last.1 = last.1.max(index),
                 _ => self.commit_terms.push((term, index)),

@@ -8,7 +8,13 @@ use super::Logs;
 
 impl Logs {
     /// A server sends a message.
-    pub(crate) fn sends(&self, from: ServerId, to: ServerId, message: &Message) {
+    pub(crate) fn sends(
+        &self,
+        from: ServerId,
+        to: ServerId,
+        message: &Message,
+        append_bytes_max: usize,
+    ) {
         let durable = self.durable(from).hard_state;
         let term = message.term;
         let promises_term = |what: &str| {
@@ -39,7 +45,15 @@ impl Logs {
                     );
                 }
             },
-            Body::AppendEntries(_) => promises_term("entries"),
+            Body::AppendEntries(append) => {
+                promises_term("entries");
+                let behind_first = append.entries.iter().skip(1);
+                let bytes: usize = behind_first.map(|entry| entry.payload.len()).sum();
+                assert!(
+                    bytes <= append_bytes_max,
+                    "server {from} sends {bytes} bytes behind the first entry of a message",
+                );
+            }
             Body::Heartbeat(_) => promises_term("a heartbeat"),
             Body::AppendEntriesReply(AppendEntriesReply::Matches { match_index }) => {
                 promises_term("an acknowledgement");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use command::{Command, Hit, Key, Read, Reply, Write, decode};
-use raft::{Entry, EntryKind, Index};
+use raft::{Entry, EntryKind, Index, Term};
 use store::Store;
 
 use super::{History, Place};
@@ -27,6 +27,8 @@ pub(crate) struct Witness {
     versions: BTreeMap<Key, Vec<Version>>,
     /// Of the state after each entry.
     hashes: Vec<u64>,
+    /// The newest leadership: its term, its first stamp in milliseconds, and when that was seen.
+    leadership: (Term, u64, u64),
 }
 
 impl Witness {
@@ -37,6 +39,7 @@ impl Witness {
             store,
             place: Place::default(),
             versions: BTreeMap::new(),
+            leadership: (Term(0), 0, 0),
         }
     }
 
@@ -50,11 +53,18 @@ impl Witness {
     }
 
     /// Applies the next committed entry.
-    pub(crate) fn apply(&mut self, entry: &Entry, history: &mut History, coverage: &mut Coverage) {
+    pub(crate) fn apply(
+        &mut self,
+        entry: &Entry,
+        now: u64,
+        history: &mut History,
+        coverage: &mut Coverage,
+    ) {
         coverage.entries += 1;
         self.place = Place::entered(entry.index.0);
         if entry.kind == EntryKind::Command {
             let (preamble, commands) = decode(entry.payload.clone()).expect("our own encoding");
+            self.check_time(entry.term, preamble.log_time.0, now);
             let expired = self.store.counts().expired_items;
             self.store.enter(entry.index.0, &preamble);
             self.look_at_all();
@@ -71,6 +81,28 @@ impl Witness {
             coverage.expirations += self.store.counts().expired_items - expired;
         }
         self.hashes.push(self.store.state_hash());
+    }
+
+    /// The first second at which something falls due.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.store.next_due()
+    }
+
+    /// In one leadership the time in the log does not run away from the time that passes
+    /// (rule 50), by more than what clocks may differ and 10 s.
+    fn check_time(&mut self, term: Term, stamp_ms: u64, now: u64) {
+        let (last, first_ms, since) = self.leadership;
+        if last != term {
+            self.leadership = (term, stamp_ms, now);
+            return;
+        }
+        let passed_ms = (now - since) / 1_000_000;
+        let most = first_ms + passed_ms * 6 / 5 + 13_000;
+        assert!(
+            stamp_ms <= most,
+            "the time in the log is {stamp_ms} ms in term {term}, and {most} at most could have \
+             come",
+        );
     }
 
     /// The first place from `from` to `to` at which a read of these keys finds these hits.
