@@ -24,6 +24,8 @@ pub(crate) struct Client {
     uniques: BTreeMap<Key, u64>,
     /// Commands answered as done.
     pub(crate) done: u64,
+    /// The last answer was a refusal.
+    pub(crate) refused: bool,
 }
 
 /// Its end of a connection.
@@ -95,11 +97,16 @@ impl Client {
             connection: None,
             uniques: BTreeMap::new(),
             done: 0,
+            refused: false,
         }
     }
 
     /// Learns from an answer.
     pub(crate) fn learns(&mut self, answer: &Answer) {
+        self.refused = matches!(
+            answer,
+            Answer::Outcome(Outcome::NotDone(_) | Outcome::Unknown)
+        );
         match answer {
             Answer::Outcome(Outcome::Done(reply)) => {
                 self.done += 1;

@@ -119,7 +119,7 @@ pub(crate) struct Process {
     /// Told to stop, and when it stops waiting for a successor.
     pub(crate) stops_by: Option<u64>,
     pub(crate) opened: Opened,
-    /// When a peer's last message came.
+    /// When a peer's last message was taken in.
     pub(crate) heard: BTreeMap<ServerId, Timestamp>,
     /// Since when it leads; the beginning if it does not.
     pub(crate) leads_since: Timestamp,

@@ -55,6 +55,9 @@ pub enum Fault {
     Small,
     /// Segments of 8 KiB.
     SmallSegments,
+    /// Clients that lose no time: half of them know at once who leads, the others stay with a leader
+    /// of old.
+    Nimble,
     /// Clients leave amid their commands.
     Leavers,
     /// Clients send what is no command.
@@ -63,7 +66,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 24] = [
+    pub const ALL: [Fault; 25] = [
         Fault::Loss,
         Fault::Duplicates,
         Fault::Late,
@@ -86,6 +89,7 @@ impl Fault {
         Fault::Jumps,
         Fault::Small,
         Fault::SmallSegments,
+        Fault::Nimble,
         Fault::Leavers,
         Fault::Malformed,
     ];
@@ -181,13 +185,18 @@ impl Options {
         let calm = random.random_range(0..4) == 0;
         let mut faults = BTreeSet::new();
         for fault in Fault::ALL {
-            let drawn = random.random_bool(0.4);
+            let often = if fault == Fault::Nimble { 0.1 } else { 0.4 };
+            let drawn = random.random_bool(often);
             let fits = !calm || fault.is_configuration();
             if drawn && fits && !without.contains(&fault) {
                 faults.insert(fault);
             }
         }
         let small = faults.contains(&Fault::Small);
+        let nimble = faults.contains(&Fault::Nimble);
+        if nimble && servers > 2 && !calm && !without.contains(&Fault::IsolatedLeader) {
+            faults.insert(Fault::IsolatedLeader);
+        }
         let of = |fault, value: u32| if faults.contains(&fault) { value } else { 0 };
         let (loss, duplicates, late) = (
             logarithmic(random, 2, 200),
@@ -202,12 +211,12 @@ impl Options {
             seed,
             faulty_ms,
             servers,
-            chaos_ms: u64::from(logarithmic(random, 100, 3000)),
+            chaos_ms: u64::from(logarithmic(random, 100, if nimble { 400 } else { 3000 })),
             loss: of(Fault::Loss, loss),
             duplicates: of(Fault::Duplicates, duplicates),
             late: of(Fault::Late, late),
-            latency_us: u64::from(logarithmic(random, 50, 20_000)),
-            sync_us: u64::from(logarithmic(random, 50, 30_000)),
+            latency_us: u64::from(logarithmic(random, 50, if nimble { 1000 } else { 20_000 })),
+            sync_us: u64::from(logarithmic(random, 50, if nimble { 1000 } else { 30_000 })),
             drift_percent: u64::from(of(Fault::Drift, 10)),
             append_bytes_max: bytes(random, 100, 4000, 1 << 20),
             window_bytes_max: bytes(random, 200, 8000, 8 << 20),
@@ -219,10 +228,18 @@ impl Options {
             } else {
                 64 << 10
             },
-            clients: random.random_range(1..=5),
+            clients: if nimble {
+                6
+            } else {
+                random.random_range(1..=5)
+            },
             keys: u64::from(logarithmic(random, 1, 16)),
-            pipeline_max: u64::from(logarithmic(random, 1, 40)),
-            think_ms: u64::from(logarithmic(random, 20, 400)),
+            pipeline_max: u64::from(logarithmic(random, 1, if nimble { 3 } else { 40 })),
+            think_ms: if nimble {
+                4
+            } else {
+                u64::from(logarithmic(random, 20, 400))
+            },
             noreply: [0, 0, 10, 50][random.random_range(0..4)],
             value_bytes_max: logarithmic(random, 8, 600) as usize,
             mix: Mix::draw(random),

@@ -5,6 +5,7 @@ use raft::ServerId;
 
 use crate::client::{Client, all_keys, read, set_marked};
 use crate::host::HEARTBEAT;
+use crate::options::Fault;
 use crate::world::{Event, MS, SECOND, World};
 
 /// A fresh write and a read of everything succeed within this time.
@@ -149,6 +150,10 @@ impl World {
 
     /// Something that should have fallen due by the leader's clock (rule 49).
     fn overdue(&self) -> Option<String> {
+        if self.options.has(Fault::Jumps) {
+            // A leader whose clock has jumped ahead is held back (rule 50).
+            return None;
+        }
         let due = self.witness.next_due()?;
         let leads = |host: &&crate::host::Host| {
             let process = host.process.as_ref();

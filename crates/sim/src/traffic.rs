@@ -48,7 +48,9 @@ impl World {
     pub(crate) fn client_connects(&mut self, client: usize) {
         let servers = self.options.servers;
         let anywhere = ServerId(self.random.random_range(1..=servers));
-        let server = self.clients[client].hint.take().unwrap_or(anywhere);
+        let known = self.clients[client].hint.take();
+        let known = known.or_else(|| self.leader_for(client));
+        let server = known.unwrap_or(anywhere);
         let host = self.host_mut(server);
         let incarnation = host.incarnation;
         if host.process.is_none() {
@@ -66,6 +68,27 @@ impl World {
             process.connections.insert(id, side);
         }
         self.clients[client].connection = Some(Connection::new(id, server, incarnation));
+    }
+
+    /// A client that stays where it is.
+    fn is_loyal(&self, client: usize) -> bool {
+        self.options.has(Fault::Nimble) && client % 2 == 1
+    }
+
+    /// Whom a nimble client takes for the leader: the newest, or if it is loyal the oldest.
+    fn leader_for(&self, client: usize) -> Option<ServerId> {
+        if !self.options.has(Fault::Nimble) {
+            return None;
+        }
+        let leaders = self.hosts.iter().filter_map(|host| {
+            let status = host.process.as_ref()?.evaluator.status();
+            (status.role == "Leader").then_some((status.term, host.id))
+        });
+        let leader = match self.is_loyal(client) {
+            true => leaders.min(),
+            false => leaders.max(),
+        };
+        leader.map(|(_, id)| id)
     }
 
     /// Sends requests in one or several pieces.
@@ -245,7 +268,8 @@ impl World {
             redirected |= self.clients[client].hint.is_some();
             self.malformed_or_redirect(&answer);
         }
-        if redirected {
+        let refused = self.options.has(Fault::Nimble) && self.clients[client].refused;
+        if (redirected || refused) && !self.is_loyal(client) {
             self.client_leaves(client);
         }
         self.settling_hears(client);

@@ -241,11 +241,6 @@ impl World {
     }
 
     pub(crate) fn peer_input(&mut self, id: ServerId, input: Input) {
-        let world_now = self.now;
-        let now = self.host(id).now(world_now).monotonic;
-        if let (Input::Message(message), Some(process)) = (&input, &mut self.host_mut(id).process) {
-            process.heard.insert(message.sender.id, now);
-        }
         if let Some(process) = &mut self.host_mut(id).process {
             process.peers.push_back(input);
         }
@@ -347,6 +342,9 @@ impl crate::host::Process {
             self.evaluator.step(now, Input::Fetched(fetched));
         }
         for input in std::mem::take(&mut self.peers) {
+            if let Input::Message(message) = &input {
+                self.heard.insert(message.sender.id, now.monotonic);
+            }
             self.evaluator.step(now, input);
         }
         while !in_grace
@@ -355,7 +353,11 @@ impl crate::host::Process {
         {
             let input = match from {
                 FromClient::Batch(batch) => Input::Batch(batch),
-                FromClient::Disconnected(connection) => Input::Disconnected(connection),
+                FromClient::Disconnected(connection) => {
+                    // Perhaps all that was owed was owed to it.
+                    self.owes_since = now.monotonic;
+                    Input::Disconnected(connection)
+                }
             };
             self.evaluator.step(now, input);
         }
