@@ -49,10 +49,13 @@ pub(crate) fn serve(service: Service) -> Result<(), Error> {
     let clients = runtime("quorate-io", service.settings.threads)?;
     // Of their own, so that no work for clients keeps heartbeats waiting.
     let peers = runtime("quorate-rpc", 1)?;
-    let result = clients.block_on(run(service, peers.handle()));
+    // The same for what asks how the server is: it is to be told when clients are the trouble.
+    let http = runtime("quorate-http", 1)?;
+    let result = clients.block_on(run(service, peers.handle(), http.handle()));
     // What is still under way is nobody's any more.
     clients.shutdown_background();
     peers.shutdown_background();
+    http.shutdown_background();
     result
 }
 
@@ -65,20 +68,20 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime, Error> {
         .map_err(Error::system("start threads"))
 }
 
-async fn run(service: Service, rpc: &Handle) -> Result<(), Error> {
+async fn run(service: Service, rpc: &Handle, http: &Handle) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     let connections_max = files::raise_limit(service.settings.connections_max);
     let server = &service.server;
     let host = server.bind();
     let client_port = bind(host, server.client_port, "client_port")?;
     let rpc_port = bind(host, server.rpc_port, "rpc_port")?;
-    let http_port = bind(host, server.http_port, "http_port")?.listen()?;
+    let http_port = listen_within(http, bind(host, server.http_port, "http_port")?)?;
 
     let clock = Clock::new();
     let (publisher, view) = published::channel(clock, server.clone());
     let peers = others(&service);
     let counters = Arc::new(Counters::new());
-    serve_http(http_port, &view, &counters, &peers);
+    serve_http(http, http_port, &view, &counters, &peers);
     info!(
         "server {} starts: clients on {}:{}, process {}",
         server.id,
@@ -132,7 +135,14 @@ fn others(service: &Service) -> Vec<(Callee, Arc<Queue>)> {
         .collect()
 }
 
+/// Listens on behalf of this runtime's tasks.
+fn listen_within(runtime: &Handle, port: Bound) -> Result<TcpListener, Error> {
+    let _within = runtime.enter();
+    port.listen()
+}
+
 fn serve_http(
+    http: &Handle,
     listener: TcpListener,
     view: &View,
     counters: &Arc<Counters>,
@@ -147,7 +157,7 @@ fn serve_http(
             .collect(),
     };
     let listener = LimitedListener::new(Acceptor::new(listener, "an HTTP connection"));
-    tokio::spawn(axum::serve(listener, router(site)).into_future());
+    http.spawn(axum::serve(listener, router(site)).into_future());
 }
 
 type Log = (Wal<DirectoryDisk>, Opened);
@@ -293,11 +303,7 @@ impl Parts {
             fatal: to_fatal,
         });
         let (client_port, rpc_port) = self.ports;
-        let listener = {
-            let _in_rpc = rpc.enter();
-            rpc_port.listen()?
-        };
-        let acceptor = Acceptor::new(listener, "a server's call");
+        let acceptor = Acceptor::new(listen_within(rpc, rpc_port)?, "a server's call");
         rpc.spawn(peer::serve(acceptor, Arc::clone(&shared)));
         for (callee, queue) in self.peers {
             rpc.spawn(peer::call(callee, queue, Arc::clone(&shared)));
