@@ -117,6 +117,7 @@ impl Client {
 
     /// `gets` of several keys, at one point in time: the hits in the order of the keys.
     pub async fn get_many(&self, keys: Vec<Key>) -> Outcome<Vec<Hit>> {
+        let keys = keys.into_iter().collect();
         let reply = self.run_one(&Command::Read(Read::Get { keys })).await;
         answer(reply, hits)
     }

@@ -237,7 +237,7 @@ async fn only_what_was_sent_and_not_answered_is_unknown_when_a_pipeline_breaks()
     })
     .await;
     let get = Command::Read(Read::Get {
-        keys: vec![key("k").unwrap()],
+        keys: [key("k").unwrap()].into_iter().collect(),
     });
     let commands = [set_of("a"), set_of("b"), get.clone(), set_of("c"), get];
     let outcomes = in_time(client(&[&server]).pipeline(&commands)).await;
@@ -279,7 +279,7 @@ async fn a_pipeline_larger_than_all_buffers_does_not_stall() {
     })
     .await;
     let get = Command::Read(Read::Get {
-        keys: vec![key("k").unwrap()],
+        keys: [key("k").unwrap()].into_iter().collect(),
     });
     let Command::Write(Write::Store(mut store)) = set_of("k") else {
         unreachable!("it is a set");

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::{Exptime, Key};
+use crate::{Exptime, Key, Keys};
 
 /// One command of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub enum Direction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
     /// `get gets`: one linearization point for all keys (rule 38).
-    Get { keys: Vec<Key> },
+    Get { keys: Keys },
 }
 
 /// What `stats` is asked for.

@@ -4,6 +4,7 @@ mod codec;
 mod command;
 mod key;
 mod key_value;
+mod keys;
 mod outcome;
 mod time;
 
@@ -11,5 +12,6 @@ pub use codec::*;
 pub use command::*;
 pub use key::*;
 pub use key_value::*;
+pub use keys::*;
 pub use outcome::*;
 pub use time::*;

@@ -357,7 +357,7 @@ fn clients_are_left_alone_while_many_keys_are_still_to_be_looked_up() {
     it.isolate(leader);
     let read = |keys| {
         Command::Read(Read::Get {
-            keys: vec![key("k"); keys],
+            keys: std::iter::repeat_n(key("k"), keys).collect(),
         })
     };
     it.ask(leader, 1, vec![read(6), read(4)]);
@@ -379,7 +379,7 @@ fn a_turn_looks_up_a_bounded_number_of_keys_and_the_next_ones_go_on() {
     let mut it = Cluster::serving(1);
     let leader = it.leader().unwrap();
     it.ask(leader, 1, vec![set("k", "v")]);
-    let keys = vec![key("k"); 10_000];
+    let keys = std::iter::repeat_n(key("k"), 10_000).collect();
     let many = Command::Read(Read::Get { keys });
     it.send_batch(leader, 1, 0, vec![many.clone(), many, get("k")]);
     it.send_batch(leader, 2, 0, vec![get("k")]);

@@ -4,12 +4,13 @@
 
 use bytes::Bytes;
 use command::{
-    Command, Direction, Exptime, ITEM_OVERHEAD_BYTES, Key, Read, Store, StoreMode, Write,
+    Command, Direction, Exptime, ITEM_OVERHEAD_BYTES, Key, Keys, KeysBuilder, Read, Store,
+    StoreMode, Write,
 };
 
 use crate::Limits;
 use crate::request::{Block, Line, Shape};
-use crate::words::{Words, exptime, signed, unsigned};
+use crate::words::{Words, exptime, is_key, signed, unsigned};
 
 pub(crate) const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
 pub(crate) const BAD_DATA_CHUNK: &str = "CLIENT_ERROR bad data chunk\r\n";
@@ -109,7 +110,7 @@ fn item_bytes(key: &Key, value_bytes: usize) -> usize {
 
 /// `<key>+`. One bad key spoils them all.
 fn get(words: Words<'_>, shape: Shape) -> Line {
-    match keys(words) {
+    match many_keys(words) {
         Some(keys) => Line::command(Command::Read(Read::Get { keys }), shape),
         None => Line::answer(BAD_FORMAT),
     }
@@ -130,6 +131,19 @@ fn get_and_touch(mut words: Words<'_>, shape: Shape) -> Line {
         Some(keys) => Line::command(Command::Write(Write::GetAndTouch { keys, exptime }), shape),
         None => Line::answer(BAD_FORMAT),
     }
+}
+
+/// All words as keys in one piece of memory, as `keys` but for their form.
+fn many_keys(words: Words<'_>) -> Option<Keys> {
+    // A word takes a space before it, a key its length.
+    let mut keys = KeysBuilder::with_capacity(words.rest_bytes());
+    for word in words {
+        if !is_key(word) || !keys.push(word) {
+            return None;
+        }
+    }
+    let keys = keys.finish();
+    (!keys.is_empty()).then_some(keys)
 }
 
 /// All words as keys; `None` when there are none or one of them can't be a key.

@@ -92,17 +92,12 @@ pub enum ReplyError {
 ///
 /// Nothing is appended when the command has a key that a line can't hold.
 pub fn write_request(command: &Command, output: &mut Output) -> Result<Expected, RequestError> {
-    for key in keys(command) {
-        let is_sendable = |byte: &u8| !matches!(byte, b' ' | 0 | b'\r' | b'\n');
-        if !key.as_bytes().iter().all(is_sendable) {
-            return Err(RequestError::UnsendableKey { key: key.clone() });
-        }
-    }
+    check_keys(command)?;
     let expected = match command {
         Command::Write(write) => write_write(write, output),
         Command::Read(Read::Get { keys }) => {
             output.append(b"gets");
-            append_keys(keys, output);
+            append_keys(keys.iter(), output);
             Expected::Hits
         }
         Command::Stats(stats) => write_stats(*stats, output),
@@ -119,20 +114,31 @@ pub fn write_line(line: &str, output: &mut Output) -> Expected {
     Expected::Text
 }
 
-/// The keys that a command names.
-fn keys(command: &Command) -> &[Key] {
+/// Whether a line can hold all keys that a command names.
+fn check_keys(command: &Command) -> Result<(), RequestError> {
     match command {
         Command::Write(write) => match write {
             Write::Store(Store { key, .. })
             | Write::Delete { key }
             | Write::Arithmetic { key, .. }
-            | Write::Touch { key, .. } => std::slice::from_ref(key),
-            Write::GetAndTouch { keys, .. } => keys,
-            Write::FlushAll { .. } => &[],
+            | Write::Touch { key, .. } => check_key(key.as_bytes()),
+            Write::GetAndTouch { keys, .. } => {
+                keys.iter().map(Key::as_bytes).try_for_each(check_key)
+            }
+            Write::FlushAll { .. } => Ok(()),
         },
-        Command::Read(Read::Get { keys }) => keys,
-        Command::Stats(_) => &[],
+        Command::Read(Read::Get { keys }) => keys.iter().try_for_each(check_key),
+        Command::Stats(_) => Ok(()),
     }
+}
+
+fn check_key(key: &[u8]) -> Result<(), RequestError> {
+    let is_sendable = |byte: &u8| !matches!(byte, b' ' | 0 | b'\r' | b'\n');
+    if key.iter().all(is_sendable) {
+        return Ok(());
+    }
+    let key = Key::new(Bytes::copy_from_slice(key)).expect("it was a key");
+    Err(RequestError::UnsendableKey { key })
 }
 
 fn write_write(write: &Write, output: &mut Output) -> Expected {
@@ -167,7 +173,7 @@ fn write_write(write: &Write, output: &mut Output) -> Expected {
         Write::GetAndTouch { keys, exptime } => {
             output.append(b"gats");
             append_signed(exptime.0, output);
-            append_keys(keys, output);
+            append_keys(keys.iter().map(Key::as_bytes), output);
             Expected::Hits
         }
         Write::FlushAll { delay } => {
@@ -221,10 +227,10 @@ fn append_words(words: &[&[u8]; 2], output: &mut Output) {
     output.append(key);
 }
 
-fn append_keys(keys: &[Key], output: &mut Output) {
+fn append_keys<'a>(keys: impl Iterator<Item = &'a [u8]>, output: &mut Output) {
     for key in keys {
         output.append(b" ");
-        output.append(key.as_bytes());
+        output.append(key);
     }
 }
 

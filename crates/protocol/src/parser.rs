@@ -34,7 +34,8 @@ pub struct Parser {
 pub struct Parsed {
     /// How many bytes of the connection came before its first one.
     pub start: u64,
-    /// What it takes to hold, in bytes: its line and value, and each key's place in a list.
+    /// What it takes to hold, in bytes: of a `get` its keys; of others their line and value, and
+    /// each key's place in a list.
     pub bytes: usize,
     pub request: Request,
 }
@@ -205,14 +206,14 @@ impl Parser {
     }
 
     fn parsed(&self, request: Request) -> Parsed {
-        let held = (self.consumed - self.start) as usize;
-        let keys = match &request {
-            Request::Command { command, .. } => listed_keys(command),
-            Request::Answer(_) | Request::Close => 0,
+        let received = (self.consumed - self.start) as usize;
+        let bytes = match &request {
+            Request::Command { command, .. } => held_bytes(command, received),
+            Request::Answer(_) | Request::Close => received,
         };
         Parsed {
             start: self.start,
-            bytes: held + keys * size_of::<Key>(),
+            bytes,
             request,
         }
     }
@@ -271,12 +272,12 @@ fn unknown(line: &Bytes) -> Line {
     }
 }
 
-/// How many keys the command has in a list.
-fn listed_keys(command: &Command) -> usize {
+/// What a command of so many bytes takes to hold. Most share what was received; a `get` has a copy
+/// of its keys, and the line is let go.
+fn held_bytes(command: &Command, received: usize) -> usize {
     match command {
-        Command::Read(Read::Get { keys }) | Command::Write(Write::GetAndTouch { keys, .. }) => {
-            keys.len()
-        }
-        _ => 0,
+        Command::Read(Read::Get { keys }) => keys.held_bytes(),
+        Command::Write(Write::GetAndTouch { keys, .. }) => received + keys.len() * size_of::<Key>(),
+        _ => received,
     }
 }

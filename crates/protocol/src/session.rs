@@ -67,7 +67,7 @@ pub struct Run {
     /// Never less than that of an earlier run.
     pub epoch: u64,
     pub commands: Vec<Command>,
-    /// What the commands take to hold, in bytes: lines, values, and each key's place in a list.
+    /// What the commands take to hold, in bytes (see [`Parsed::bytes`]).
     pub bytes: usize,
 }
 

@@ -19,10 +19,15 @@ impl<'a> Words<'a> {
     /// The key that a word of this line names, as a slice of the line; `None` when it is longer
     /// than a key may be or has a NUL or `\r` in it.
     pub(crate) fn key(&self, word: &'a [u8]) -> Option<Key> {
-        if memchr2(0, b'\r', word).is_some() {
+        if !is_key(word) {
             return None;
         }
         Key::new(self.line.slice_ref(word))
+    }
+
+    /// The length of what is still to be read.
+    pub(crate) fn rest_bytes(&self) -> usize {
+        self.rest.len()
     }
 
     /// Whether `noreply` is the last of the words that are still to be read. What stands between
@@ -45,6 +50,11 @@ impl<'a> Iterator for Words<'a> {
         self.rest = rest;
         Some(word)
     }
+}
+
+/// Whether a word that is no longer than a key may be can be one.
+pub(crate) fn is_key(word: &[u8]) -> bool {
+    memchr2(0, b'\r', word).is_none()
 }
 
 /// A decimal u64. As in memcached (that is, C) a sign may stand before it; `-0` is 0.

@@ -122,7 +122,10 @@ fn command() -> impl Strategy<Value = Command> {
     ]);
     prop_oneof![
         6 => write.prop_map(Command::Write),
-        2 => keys().prop_map(|keys| Command::Read(Read::Get { keys })),
+        2 => keys().prop_map(|keys| {
+            let keys = keys.into_iter().collect();
+            Command::Read(Read::Get { keys })
+        }),
         1 => stats.prop_map(Command::Stats),
     ]
 }
@@ -252,7 +255,7 @@ fn requests_are_written_as_memcached_reads_them() {
         ),
         (
             Command::Read(Read::Get {
-                keys: vec![key("a"), key("b")],
+                keys: [key("a"), key("b")].into_iter().collect(),
             }),
             "gets a b\r\n",
         ),

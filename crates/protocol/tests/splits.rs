@@ -1,6 +1,7 @@
 //! The same bytes give the same requests and the same replies, however they are split over
 //! packets.
 
+use bytes::Bytes;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -81,21 +82,23 @@ fn done(command: &Command) -> Outcome {
         Command::Write(Write::Delete { .. }) => Reply::Deleted,
         Command::Write(Write::Arithmetic { delta, .. }) => Reply::Number(*delta),
         Command::Write(Write::Touch { .. }) => Reply::Touched,
-        Command::Write(Write::GetAndTouch { keys, .. }) => Reply::Hits(hits(keys)),
+        Command::Write(Write::GetAndTouch { keys, .. }) => {
+            Reply::Hits(hits(keys.iter().map(Key::as_bytes)))
+        }
         Command::Write(Write::FlushAll { .. }) => Reply::Ok,
-        Command::Read(Read::Get { keys }) => Reply::Hits(hits(keys)),
+        Command::Read(Read::Get { keys }) => Reply::Hits(hits(keys.iter())),
         Command::Stats(command::Stats::Reset) => Reply::Ok,
         Command::Stats(_) => Reply::Stats(Vec::new()),
     })
 }
 
-fn hits(keys: &[Key]) -> Vec<Hit> {
-    let hit = |key: &Key| Hit {
+fn hits<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Vec<Hit> {
+    let hit = |key: &[u8]| Hit {
         flags: 1,
         unique: 2,
-        data: KeyValue::new(key, key.as_bytes()),
+        data: KeyValue::new(&Key::new(Bytes::copy_from_slice(key)).expect("a key"), key),
     };
-    keys.iter().map(hit).collect()
+    keys.map(hit).collect()
 }
 
 fn check(bytes: &[u8], lengths: &[usize]) {

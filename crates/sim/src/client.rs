@@ -294,6 +294,7 @@ pub(crate) fn read(keys: Vec<Key>, with_unique: bool) -> Request {
         text.extend_from_slice(key.as_bytes());
     }
     text.extend_from_slice(b"\r\n");
+    let keys = keys.into_iter().collect();
     Request {
         sent: Sent::Command(Command::Read(Read::Get { keys })),
         noreply: false,

@@ -161,7 +161,8 @@ impl Store {
     pub fn read(&self, read: &Read) -> Reply {
         match read {
             Read::Get { keys } => {
-                let mut hits: Vec<Hit> = keys.iter().filter_map(|key| self.get(key)).collect();
+                let mut hits = Vec::with_capacity(keys.len());
+                hits.extend(keys.iter().filter_map(|key| self.get(key)));
                 if mutants::is_on(Mutant::UnorderedHits) {
                     hits.sort_by_key(|hit| self.map.hash(hit.data.key()));
                 }
@@ -236,13 +237,13 @@ impl Store {
     }
 
     /// The item with this key, unless it is gone.
-    fn find(&self, hash: u64, key: &Key) -> Option<&Item> {
-        let item = self.map.find(hash, key.as_bytes())?;
+    fn find(&self, hash: u64, key: &[u8]) -> Option<&Item> {
+        let item = self.map.find(hash, key)?;
         self.is_alive(item).then_some(item)
     }
 
-    fn get(&self, key: &Key) -> Option<Hit> {
-        let item = self.find(self.map.hash(key.as_bytes()), key)?;
+    fn get(&self, key: &[u8]) -> Option<Hit> {
+        let item = self.find(self.map.hash(key), key)?;
         Some(Hit {
             flags: item.flags,
             unique: item.unique,
@@ -252,7 +253,7 @@ impl Store {
 
     fn store(&mut self, unique: u64, store: &command::Store) -> Reply {
         let hash = self.map.hash(store.key.as_bytes());
-        let found = self.find(hash, &store.key);
+        let found = self.find(hash, store.key.as_bytes());
         match (store.mode, found) {
             (StoreMode::Add, Some(_))
             | (StoreMode::Replace | StoreMode::Append | StoreMode::Prepend, None) => {
@@ -314,7 +315,7 @@ impl Store {
 
     fn delete(&mut self, key: &Key) -> Reply {
         let hash = self.map.hash(key.as_bytes());
-        if self.find(hash, key).is_none() {
+        if self.find(hash, key.as_bytes()).is_none() {
             return Reply::NotFound;
         }
         self.remove(hash, key.as_bytes());
@@ -323,7 +324,7 @@ impl Store {
 
     fn arithmetic(&mut self, unique: u64, key: &Key, direction: Direction, delta: u64) -> Reply {
         let hash = self.map.hash(key.as_bytes());
-        let Some(old) = self.find(hash, key) else {
+        let Some(old) = self.find(hash, key.as_bytes()) else {
             return Reply::NotFound;
         };
         let Some((number, value)) = arithmetic(old.value(), direction, delta) else {
@@ -341,7 +342,7 @@ impl Store {
 
     fn touch(&mut self, key: &Key, exptime: Exptime) -> Reply {
         let hash = self.map.hash(key.as_bytes());
-        if self.find(hash, key).is_none() {
+        if self.find(hash, key.as_bytes()).is_none() {
             return Reply::NotFound;
         }
         self.set_deadline(hash, key, exptime);
@@ -351,7 +352,7 @@ impl Store {
     fn get_and_touch(&mut self, keys: &[Key], exptime: Exptime) -> Reply {
         let mut hits = Vec::new();
         for key in keys {
-            if let Some(hit) = self.get(key) {
+            if let Some(hit) = self.get(key.as_bytes()) {
                 hits.push(hit);
                 self.set_deadline(self.map.hash(key.as_bytes()), key, exptime);
             }

@@ -67,7 +67,7 @@ impl Fixture {
 
     /// Value, flags and unique.
     fn gets(&self, key: &str) -> Option<(String, u32, u64)> {
-        let keys = vec![self::key(key)];
+        let keys = [self::key(key)].into_iter().collect();
         let Reply::Hits(hits) = self.store.read(&Read::Get { keys }) else {
             panic!("a get answers hits");
         };
@@ -328,7 +328,7 @@ fn gat_answers_the_value_even_when_the_time_is_past() {
 fn a_key_asked_for_twice_is_answered_twice() {
     let mut it = Fixture::new();
     it.set("k", "v");
-    let keys = vec![key("k"), key("x"), key("k")];
+    let keys = [key("k"), key("x"), key("k")].into_iter().collect();
     assert_eq!(hits(it.store.read(&Read::Get { keys })), 2);
 }
 

@@ -292,7 +292,8 @@ proptest! {
                 prop_assert_eq!(store.apply(place, write), model.apply(unique, write), "{:?}", write);
             }
             let hits: Vec<Hit> = all_keys().iter().filter_map(|key| model.get(key)).collect();
-            prop_assert_eq!(store.read(&Read::Get { keys: all_keys() }), Reply::Hits(hits));
+            let all = Read::Get { keys: all_keys().into_iter().collect() };
+            prop_assert_eq!(store.read(&all), Reply::Hits(hits));
             prop_assert_eq!(store.log_time(), LogTime(model.now));
         }
         while store.tidy() {}

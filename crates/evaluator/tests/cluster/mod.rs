@@ -509,7 +509,7 @@ pub fn incr(name: &str) -> Command {
 
 pub fn get(name: &str) -> Command {
     Command::Read(Read::Get {
-        keys: vec![key(name)],
+        keys: [key(name)].into_iter().collect(),
     })
 }
 

@@ -33,7 +33,7 @@ fn show_shape(shape: Shape) -> &'static str {
 fn show_command(command: &Command) -> String {
     match command {
         Command::Write(write) => show_write(write),
-        Command::Read(Read::Get { keys }) => format!("get {}", show_keys(keys)),
+        Command::Read(Read::Get { keys }) => format!("get {}", show_keys(keys.iter())),
         Command::Stats(stats) => format!("stats {stats:?}"),
     }
 }
@@ -70,14 +70,18 @@ fn show_write(write: &Write) -> String {
         } => format!("decr {} by {delta}", show_key(key)),
         Write::Touch { key, exptime } => format!("touch {} exptime {}", show_key(key), exptime.0),
         Write::GetAndTouch { keys, exptime } => {
-            format!("gat {} exptime {}", show_keys(keys), exptime.0)
+            format!(
+                "gat {} exptime {}",
+                show_keys(keys.iter().map(Key::as_bytes)),
+                exptime.0
+            )
         }
         Write::FlushAll { delay } => format!("flush_all delay {}", delay.0),
     }
 }
 
-fn show_keys(keys: &[Key]) -> String {
-    let shown: Vec<String> = keys.iter().map(show_key).collect();
+fn show_keys<'a>(keys: impl Iterator<Item = &'a [u8]>) -> String {
+    let shown: Vec<String> = keys.map(|key| key.escape_ascii().to_string()).collect();
     shown.join(" ")
 }
 

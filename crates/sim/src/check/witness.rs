@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use command::{Command, Hit, Key, Read, Reply, Write, decode};
+use command::{Command, Hit, Key, Keys, Read, Reply, Write, decode};
 use raft::{Entry, EntryKind, Index, Term};
 use store::Store;
 
@@ -108,14 +108,18 @@ impl Witness {
     /// The first place from `from` to `to` at which a read of these keys finds these hits.
     pub(crate) fn first_place(
         &self,
-        keys: &[Key],
+        keys: &Keys,
         hits: &[Hit],
         with_unique: bool,
         from: Place,
         to: Place,
     ) -> Option<Place> {
+        let keys: Vec<Key> = keys
+            .iter()
+            .filter_map(|key| Key::new(Bytes::copy_from_slice(key)))
+            .collect();
         let mut candidates = vec![from];
-        for key in keys {
+        for key in &keys {
             let versions = self.versions.get(key).map_or(&[][..], Vec::as_slice);
             let after = versions.partition_point(|version| version.from <= from);
             let within = versions.iter().skip(after).map(|version| version.from);
@@ -163,7 +167,7 @@ impl Witness {
 
     fn look_at(&mut self, key: &Key) {
         let read = Read::Get {
-            keys: vec![key.clone()],
+            keys: [key.clone()].into_iter().collect(),
         };
         let Reply::Hits(hits) = self.store.read(&read) else {
             unreachable!("a get answers with hits");
