@@ -17,8 +17,16 @@ use crossbeam_channel::{Receiver, SendError, TrySendError};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bell {
     shared: Arc<Shared>,
-    /// Rings only when soft rings are heeded.
-    soft: bool,
+    ring: Ring,
+}
+
+/// How a bell rings, which also tells who does: softly what can wait for the thread if need be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ring {
+    #[default]
+    Hard,
+    /// Only when soft rings are heeded.
+    Soft,
 }
 
 #[derive(Default)]
@@ -28,7 +36,7 @@ struct Shared {
     answer: OnceLock<Answer>,
 }
 
-type Answer = Box<dyn Fn() -> bool + Send + Sync>;
+type Answer = Box<dyn Fn(Ring) -> bool + Send + Sync>;
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -41,7 +49,7 @@ impl Bell {
     pub(crate) fn soft(&self) -> Bell {
         Bell {
             shared: Arc::clone(&self.shared),
-            soft: true,
+            ring: Ring::Soft,
         }
     }
 
@@ -62,15 +70,20 @@ impl Bell {
 
     /// From now on whoever rings calls this first. True if that was all, and the thread may sleep
     /// on. Called once.
-    pub(crate) fn answered_by(&self, answer: impl Fn() -> bool + Send + Sync + 'static) {
+    pub(crate) fn answered_by(&self, answer: impl Fn(Ring) -> bool + Send + Sync + 'static) {
         self.shared.answer.get_or_init(|| Box::new(answer));
     }
 
     fn ring(&self) {
-        if self.soft && !self.shared.heeds_soft.load(Ordering::SeqCst) {
+        if self.ring == Ring::Soft && !self.shared.heeds_soft.load(Ordering::SeqCst) {
             return;
         }
-        if self.shared.answer.get().is_some_and(|answer| answer()) {
+        if self
+            .shared
+            .answer
+            .get()
+            .is_some_and(|answer| answer(self.ring))
+        {
             return;
         }
         if let Some(thread) = self.shared.thread.get() {
@@ -187,7 +200,7 @@ mod tests {
         let (sender, receiver) = unbounded::<u64>(&bell);
         let taken = Arc::new((Mutex::new(0), receiver));
         let visited = Arc::clone(&taken);
-        bell.answered_by(move || {
+        bell.answered_by(move |_| {
             let Ok(mut count) = visited.0.try_lock() else {
                 return false;
             };

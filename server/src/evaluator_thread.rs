@@ -133,6 +133,12 @@ impl EvaluatorThread {
         self.stops
     }
 
+    /// Whether a turn, taken now, is short enough for a thread that others wait for: the state has
+    /// little to do for clients, and none of them waits with more.
+    pub(crate) fn is_light(&self) -> bool {
+        self.channels.clients.is_empty() && self.evaluator.is_light()
+    }
+
     /// Takes a turn; when the next one is due if nothing comes until then.
     pub(crate) fn turn(&mut self) -> Timestamp {
         let now = self.clock.now();

@@ -31,8 +31,9 @@ use crate::signals::Signals;
 use crate::turns::Turns;
 use crate::{files, log_writer_thread, room};
 
-/// Room for what clients and peers have said and the evaluator has not taken.
-const CLIENTS_BYTES_MAX: usize = 64 << 20;
+/// Room for what clients and peers have said and the evaluator has not taken. What clients have
+/// there waits behind what is under way: little enough that both are done within a second.
+const CLIENTS_BYTES_MAX: usize = 8 << 20;
 const PEERS_BYTES_MAX: usize = 64 << 20;
 
 /// The parts of a stop, together less than the 5 s that a stop may take: leadership is handed

@@ -1,12 +1,15 @@
 //! Who takes an evaluator's turns: its thread, and while that is asleep whoever brings something.
 //! To wake a thread takes longer than a turn, and for a single client's command that would be paid
 //! at every server on its way.
+//!
+//! A client's thread takes any turn. Those of the peers and the log take light ones only: what
+//! clients ask for in megabytes keeps no heartbeat and no sync waiting.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use raft::Timestamp;
 
-use crate::bell;
+use crate::bell::{self, Ring};
 use crate::evaluator_thread::EvaluatorThread;
 
 /// An evaluator at work.
@@ -40,7 +43,7 @@ impl Turns {
         });
         // The thread alone keeps it alive: when that ends, the channels do.
         let weak = Arc::downgrade(&turns);
-        bell.answered_by(move || weak.upgrade().is_some_and(|turns| turns.visit()));
+        bell.answered_by(move |ring| weak.upgrade().is_some_and(|turns| turns.visit(ring)));
         turns
     }
 
@@ -66,18 +69,23 @@ impl Turns {
     ///
     /// 1. Somebody takes a turn, and may have looked into the channel before the visitor sent. The
     ///    thread, once woken, waits for the end of that turn and takes another.
-    /// 2. After the visitor's turn there is more to do, or something is due before the thread
-    ///    wakes up by itself. That is noted, so that others do not wake it as well.
-    fn visit(&self) -> bool {
+    /// 2. The turn is not light, and the visitor is no client's thread: only these ring softly.
+    /// 3. After the visitor's turn there is more to do, or something is due before the thread
+    ///    wakes up by itself.
+    ///
+    /// The last two are noted, so that others do not wake it as well.
+    fn visit(&self, ring: Ring) -> bool {
         let Ok(mut shared) = self.shared.try_lock() else {
             return false;
         };
         let Thread::Asleep(until) = shared.thread else {
             return true;
         };
-        let due = shared.evaluator.turn();
-        if until <= due && !shared.evaluator.stops() {
-            return true;
+        if ring == Ring::Soft || shared.evaluator.is_light() {
+            let due = shared.evaluator.turn();
+            if until <= due && !shared.evaluator.stops() {
+                return true;
+            }
         }
         shared.thread = Thread::Awake;
         false

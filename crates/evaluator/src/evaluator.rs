@@ -22,6 +22,12 @@ const GATHER_BYTES_MAX: usize = 128 << 10;
 /// From so many commands under way on, clients are not listened to all the time.
 const LEAVES_CLIENTS_MIN: usize = 16;
 
+/// A turn is light while so many commands are owed an answer, so many keys are to be looked up for
+/// them, and so much is on its way to the disks or the peers or waits to be proposed, at most. It
+/// takes about a millisecond then, which is what a follower's heartbeat may be kept waiting.
+const LIGHT_OWED_MAX: usize = 1024;
+const LIGHT_BYTES_MAX: usize = 256 << 10;
+
 /// One server's part of one Raft group.
 #[derive(Debug)]
 pub struct Evaluator {
@@ -150,18 +156,32 @@ impl Evaluator {
     }
 
     /// Whether batches of clients are to be given to `step`: false while this server leads and too
-    /// much is under way to the disks or the peers, or too many answers are owed (rule 59). This is
-    /// the only throttle. A server that does not lead refuses, which takes no room.
+    /// much is under way to the disks or the peers, waits to be proposed, or too many answers are
+    /// owed (rule 59). This is the only throttle. A server that does not lead refuses, which takes
+    /// no room.
     #[must_use]
     pub fn takes_clients(&self) -> bool {
-        let view = &self.answers.view;
-        let unsettled = view.unpersisted_bytes.max(view.uncommitted_bytes);
-        let unsettled = unsettled.max(self.waiting.staged_bytes());
         let owed = self.waiting.owed();
-        let fits = unsettled <= self.limits.unsettled_bytes_max
+        let fits = self.unsettled_bytes() <= self.limits.unsettled_bytes_max
+            && self.waiting.staged_bytes() <= self.limits.staged_bytes_max
             && owed.commands <= self.limits.owed_commands_max
             && owed.keys <= self.limits.owed_keys_max;
         self.leads.is_none() || fits || mutants::is_on(Mutant::NoBackpressure)
+    }
+
+    /// Whether a turn is short now, even for a thread that has other things to do, as long as
+    /// clients ask for nothing more: little is owed, staged or under way.
+    #[must_use]
+    pub fn is_light(&self) -> bool {
+        let owed = self.waiting.owed();
+        let bytes = self.unsettled_bytes().max(self.waiting.staged_bytes());
+        owed.commands.max(owed.keys) <= LIGHT_OWED_MAX && bytes <= LIGHT_BYTES_MAX
+    }
+
+    /// What is not on this server's disk, or not committed.
+    fn unsettled_bytes(&self) -> usize {
+        let view = &self.answers.view;
+        view.unpersisted_bytes.max(view.uncommitted_bytes)
     }
 
     /// Whether what clients send next may just as well be given to `step` together, a fraction of a

@@ -32,9 +32,13 @@ pub struct Limits {
     pub window_bytes_max: usize,
     /// How much of the applied log is kept in memory for followers that are a little behind.
     pub cache_bytes_max: usize,
-    /// No more commands of clients are taken while more than this is not on this server's disk,
-    /// not committed, or waits to be proposed.
+    /// No more commands of clients are taken while more than this is not on this server's disk, or
+    /// not committed. What is under way is to be committed within the time that a command has, or
+    /// nobody knows what became of it; and twice the window keeps every follower busy.
     pub unsettled_bytes_max: usize,
+    /// Nor while more than this waits to be proposed: the next turn encodes all of it, checks its
+    /// sums and starts to send it to every peer. One batch may go beyond it.
+    pub staged_bytes_max: usize,
     /// Nor while more commands than this are owed an answer: what a turn may have to carry out is
     /// bounded in time by it, however small the commands are.
     pub owed_commands_max: usize,
@@ -48,7 +52,8 @@ impl Default for Limits {
             append_bytes_max: 1 << 20,
             window_bytes_max: 8 << 20,
             cache_bytes_max: 64 << 20,
-            unsettled_bytes_max: 64 << 20,
+            unsettled_bytes_max: 16 << 20,
+            staged_bytes_max: 2 << 20,
             owed_commands_max: 16 << 10,
             owed_keys_max: 512 << 10,
         }

@@ -490,7 +490,7 @@ impl Waiting {
                 What::Stats(stats) => Outcome::Done(answers.stats(stats)),
                 What::Write if pending.number < in_log => answers.unknown(),
                 What::Write => {
-                    cancel(&mut self.staged, pending.number);
+                    self.staged_bytes -= cancel(&mut self.staged, pending.number);
                     answers.not_done()
                 }
                 What::Read(..) | What::Refused => answers.not_done(),
@@ -610,9 +610,9 @@ impl What {
     }
 }
 
-/// Takes a write back that is not proposed.
-fn cancel(staged: &mut [Staged], number: u64) {
-    if let Ok(at) = staged.binary_search_by_key(&number, |staged| staged.owner.number) {
-        staged[at].write = None;
-    }
+/// Takes a write back that is not proposed; its length.
+fn cancel(staged: &mut [Staged], number: u64) -> usize {
+    let at = staged.binary_search_by_key(&number, |staged| staged.owner.number);
+    let write = at.ok().and_then(|at| staged[at].write.take());
+    write.map_or(0, |write| encoded_bytes(&write))
 }

@@ -3,7 +3,7 @@
 mod cluster;
 
 use command::{Command, Outcome, Read, Reply, Write};
-use quorate_evaluator::Limits;
+use quorate_evaluator::{Batch, ConnectionId, Input, Limits};
 use raft::EntryKind;
 
 use cluster::*;
@@ -325,6 +325,58 @@ fn writes_are_gathered_while_more_are_under_way_but_not_for_long() {
     it.heal();
     it.settle();
     assert_eq!(entries(&mut it), 5, "nothing is under way any more");
+}
+
+#[test]
+fn clients_are_left_alone_while_much_waits_for_the_turns_proposal() {
+    let mut it = Cluster::serving(3);
+    let leader = it.await_leader();
+    let now = it.now(leader);
+    let megabyte = set("k", &"x".repeat(1 << 20));
+    let stage = |it: &mut Cluster, connection| {
+        let batch = Batch {
+            connection: ConnectionId(connection),
+            epoch: 0,
+            commands: vec![megabyte.clone()],
+        };
+        it.evaluator(leader).step(now, Input::Batch(batch));
+        it.evaluator(leader).takes_clients()
+    };
+    assert!(stage(&mut it, 1));
+    assert!(!stage(&mut it, 2), "the second is beyond 2 MiB by its key");
+    it.settle();
+    for connection in [1, 2] {
+        assert_eq!(it.outcomes(leader, connection), [stored()]);
+    }
+    assert!(it.evaluator(leader).takes_clients());
+}
+
+#[test]
+fn a_turn_is_light_while_little_is_owed_staged_or_under_way() {
+    let mut it = Cluster::serving(3);
+    let leader = it.await_leader();
+    let keys = |count| Read::Get {
+        keys: std::iter::repeat_n(key("k"), count).collect(),
+    };
+    assert!(it.evaluator(leader).is_light());
+    it.isolate(leader);
+    it.ask(leader, 1, vec![Command::Read(keys(1024))]);
+    assert!(it.evaluator(leader).is_light());
+    it.ask(leader, 2, vec![Command::Read(keys(1))]);
+    assert!(!it.evaluator(leader).is_light(), "1025 keys are owed");
+    it.disconnect(leader, 2);
+    it.settle();
+    assert!(it.evaluator(leader).is_light());
+    it.ask(leader, 3, vec![set("k", &"x".repeat(256 << 10))]);
+    assert!(!it.evaluator(leader).is_light(), "256 KiB are uncommitted");
+    it.heal();
+    it.settle();
+    assert!(it.evaluator(leader).is_light());
+    it.isolate(leader);
+    it.ask(leader, 4, vec![incr("n"); 1024]);
+    assert!(it.evaluator(leader).is_light());
+    it.ask(leader, 4, vec![incr("n")]);
+    assert!(!it.evaluator(leader).is_light(), "1025 answers are owed");
 }
 
 #[test]

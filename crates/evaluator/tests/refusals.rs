@@ -302,6 +302,20 @@ fn a_write_that_waited_900_ms_to_be_proposed_is_certainly_not_done() {
 }
 
 #[test]
+fn a_write_that_is_refused_before_it_is_proposed_takes_no_room_any_more() {
+    let mut it = leader_that_does_not_serve();
+    let id = ServerId(1);
+    for connection in 1..=2 {
+        assert!(it.evaluator(id).takes_clients());
+        it.ask(id, connection, vec![set("k", &"x".repeat(1 << 20))]);
+    }
+    assert!(!it.evaluator(id).takes_clients(), "2 MiB and more wait");
+    it.run_ms(900);
+    assert_eq!(it.outcomes(id, 1), [no_leader()]);
+    assert!(it.evaluator(id).takes_clients());
+}
+
+#[test]
 fn a_leader_that_is_told_to_stop_answers_what_it_has_and_hands_over() {
     let mut it = Cluster::serving(3);
     let old = it.leader().unwrap();
