@@ -19,7 +19,7 @@ mod switch;
 
 pub use mutant::{Mutant, UnknownMutant};
 #[cfg(feature = "switch")]
-pub use switch::{is_on, switch_on};
+pub use switch::{VARIABLE, is_on, switch_on};
 
 /// Whether this mutant is switched on: never, in this build.
 #[cfg(not(feature = "switch"))]

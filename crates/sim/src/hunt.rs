@@ -1,7 +1,10 @@
 //! The hunt for mutants: each known mistake must be shown by a seed that the correct code survives.
+//! Those that random runs find too rarely, or that break a promise of which the simulation has
+//! nothing, are each shown by a test that says so; that test is run with the mistake in the code.
 
 use std::collections::BTreeSet;
-use std::process::ExitCode;
+use std::io::Write;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -9,19 +12,152 @@ use std::time::Instant;
 use mutants::Mutant;
 use quorate_sim::{Failure, Run};
 
+/// Where the tests are built that are run with a mutant: apart from all that is without.
+const TESTS_TARGET: &str = "target/mutants";
+
+/// A test of one of our packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Test {
+    package: &'static str,
+    file: &'static str,
+    name: &'static str,
+}
+
+/// The test that kills this mutant, if the simulation is not to.
+fn test_of(mutant: Mutant) -> Option<Test> {
+    let test = |package, file, name| {
+        Some(Test {
+            package,
+            file,
+            name,
+        })
+    };
+    let script = || {
+        let name = "every_script_gives_its_recorded_output";
+        test("quorate-raft", "script", name)
+    };
+    match mutant {
+        // What costs an election, a message or time, and no safety.
+        Mutant::TimerResetByRefusal
+        | Mutant::PreVoteWithLiveLeader
+        | Mutant::PreVoteRaisesTerm
+        | Mutant::LiveLeaderDisturbed
+        | Mutant::StaleLeaderUntold
+        | Mutant::TransferUncommitted
+        | Mutant::TransferTakesProposals
+        | Mutant::EveryConflictProbes
+        | Mutant::NoWindow => script(),
+        // What takes an interleaving that is too rare.
+        Mutant::VoteOfOlderTerm
+        | Mutant::AckOfOlderTerm
+        | Mutant::RestartIgnored
+        | Mutant::DuplicateVotes
+        | Mutant::ReadWithoutRound
+        | Mutant::ReadByEarlierRound
+        | Mutant::ReadByEarlierCommit
+        | Mutant::ReadJoinsRound
+        | Mutant::CampaignUnapplied
+        | Mutant::SeatBeforeCommit
+        | Mutant::ConfigurationKept
+        | Mutant::MetServerVotes
+        | Mutant::SeatedVotesForUnseated
+        | Mutant::MixedVotes
+        | Mutant::WipedDiskAdmitted
+        | Mutant::UnknownSeatCommits => script(),
+        // Disks do not rot in the simulation.
+        Mutant::DamageTruncates | Mutant::LaterBatchIgnored => test(
+            "quorate-wal",
+            "corruption",
+            "a_batch_behind_a_lost_one_proves_that_it_was_synced",
+        ),
+        Mutant::MarkIgnored => test(
+            "quorate-wal",
+            "corruption",
+            "a_lost_sector_below_the_mark_or_with_a_later_batch_behind_it_is_found",
+        ),
+        Mutant::RotReadBack => test(
+            "quorate-wal",
+            "corruption",
+            "one_rotten_bit_of_a_value_is_found_by_the_reader",
+        ),
+        Mutant::RestartReused => test(
+            "quorate-wal",
+            "corruption",
+            "a_rotten_meta_file_never_lets_a_restart_number_be_used_twice",
+        ),
+        Mutant::TornTailKept => test(
+            "quorate-wal",
+            "crash",
+            "a_crash_at_any_moment_loses_nothing_acknowledged_and_invents_nothing",
+        ),
+        // Promises about time and room.
+        Mutant::NoTicks => test(
+            "quorate-evaluator",
+            "time",
+            "an_item_is_gone_a_second_after_its_time_at_the_latest_though_nothing_is_written",
+        ),
+        Mutant::NoDeadline => test(
+            "quorate-evaluator",
+            "refusals",
+            "a_write_that_is_not_committed_within_900_ms_is_unknown_and_may_be_applied_later",
+        ),
+        Mutant::RedirectToSilent => test(
+            "quorate-evaluator",
+            "refusals",
+            "a_follower_cut_off_from_its_leader_ceases_to_redirect",
+        ),
+        Mutant::ReplacedIsAnswered => test(
+            "quorate-evaluator",
+            "refusals",
+            "a_write_in_whose_place_another_entry_is_committed_is_certainly_not_done",
+        ),
+        Mutant::ProposedBeforeApplied => test(
+            "quorate-evaluator",
+            "order",
+            "a_leader_proposes_nothing_before_it_has_applied_what_was_committed_before",
+        ),
+        Mutant::NoBackpressure => test(
+            "quorate-evaluator",
+            "order",
+            "clients_are_left_alone_while_many_commands_are_owed_an_answer",
+        ),
+        Mutant::UnreadIsLater => test(
+            "quorate-protocol",
+            "refusals",
+            "the_tail_of_a_pipeline_that_is_still_in_the_kernel_is_refused_too",
+        ),
+        Mutant::EpochBeginsEarly => test(
+            "quorate-protocol",
+            "refusals",
+            "one_before_the_boundary_holds_back_those_behind_it",
+        ),
+        Mutant::NoReplyBound => test(
+            "quorate-protocol",
+            "limits",
+            "with_8_mebibytes_unwritten_nothing_more_is_parsed_or_wanted",
+        ),
+        _ => None,
+    }
+}
+
 /// What became of one mutant.
 enum Fate {
     Killed(Failure),
-    /// No seed shows it.
+    KilledBy(Test),
+    /// No seed shows it, and no test.
     Survives,
     /// The seed that shows it fails without it as well.
     Wrong(Failure),
 }
 
-/// Tries seeds on each mutant; fails unless each is killed, or is one that a test kills.
+/// Tries seeds on each mutant, or its test; fails unless each is killed.
 pub(crate) fn hunt(seeds: u64, ms: u64, threads: usize, only: &[Mutant]) -> ExitCode {
     let began = Instant::now();
-    let hunted = if only.is_empty() { Mutant::ALL } else { only };
+    let hunted = if only.is_empty() {
+        Mutant::ALL
+    } else {
+        only
+    };
     let next = AtomicUsize::new(0);
     let survivors = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -29,7 +165,10 @@ pub(crate) fn hunt(seeds: u64, ms: u64, threads: usize, only: &[Mutant]) -> Exit
             scope.spawn(|| {
                 while let Some(mutant) = hunted.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let began = Instant::now();
-                    let fate = fate(*mutant, seeds, ms);
+                    let fate = match test_of(*mutant) {
+                        Some(test) => fate_in(*mutant, test),
+                        None => fate(*mutant, seeds, ms),
+                    };
                     let took = began.elapsed().as_secs_f64();
                     if !tell(*mutant, &fate, seeds, took)
                         && let Ok(mut survivors) = survivors.lock()
@@ -72,24 +211,59 @@ fn fate(mutant: Mutant, seeds: u64, ms: u64) -> Fate {
     Fate::Survives
 }
 
+/// The test must pass as it is, and fail with the mutant.
+fn fate_in(mutant: Mutant, test: Test) -> Fate {
+    let passes = |mutant: Option<Mutant>| {
+        let mut cargo = Command::new("cargo");
+        cargo
+            .args(["test", "--quiet", "--locked", "--package", test.package])
+            .args(["--features", "mutants/switch", "--target-dir", TESTS_TARGET])
+            .args(["--test", test.file, "--", "--exact", test.name])
+            .env_remove(mutants::VARIABLE)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(mutant) = mutant {
+            cargo.env(mutants::VARIABLE, mutant.name());
+        }
+        let output = cargo.output();
+        let text = output.map(|output| output.stdout).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        match (text.contains("1 passed"), text.contains("1 failed")) {
+            (true, false) => Some(true),
+            (false, true) => Some(false),
+            _ => None,
+        }
+    };
+    match (passes(None), passes(Some(mutant))) {
+        (Some(true), Some(false)) => Fate::KilledBy(test),
+        _ => Fate::Survives,
+    }
+}
+
 fn tell(mutant: Mutant, fate: &Fate, seeds: u64, took: f64) -> bool {
-    match fate {
+    let name = mutant.name();
+    let (line, killed) = match fate {
         Fate::Killed(failure) => {
             let what = failure.what.lines().nth(1).unwrap_or(&failure.what);
             let what: String = what.chars().take(120).collect();
-            println!(
-                "{mutant:<28} seed {:<4} at {:>6} ms, {took:>5.1} s: {what}",
-                failure.run.seed, failure.at_ms
-            );
-            true
+            let (seed, at_ms) = (failure.run.seed, failure.at_ms);
+            let line = format!("seed {seed:<4} at {at_ms:>6} ms, {took:>5.1} s: {what}");
+            (line, true)
         }
-        Fate::Survives => {
-            println!("{mutant:<28} SURVIVES {seeds} seeds, {took:.1} s");
-            false
+        Fate::KilledBy(test) => {
+            let Test {
+                package,
+                file,
+                name,
+            } = test;
+            (format!("{package}, {file}: {name}"), true)
         }
-        Fate::Wrong(failure) => {
-            println!("{mutant:<28} the correct code fails too: {failure}");
-            false
-        }
-    }
+        Fate::Survives => (format!("SURVIVES {seeds} seeds, {took:.1} s"), false),
+        Fate::Wrong(failure) => (format!("the correct code fails too: {failure}"), false),
+    };
+    let mut out = std::io::stdout().lock();
+    // That nobody reads it is no failure of the hunt.
+    let _ = writeln!(out, "{name:<30} {line}");
+    let _ = out.flush();
+    killed
 }
