@@ -17,7 +17,10 @@ thread_local! {
 /// If the variable names none: a test that passes would prove nothing.
 fn from_environment() -> Option<Mutant> {
     let name = std::env::var(VARIABLE).ok()?;
-    Some(name.parse().unwrap_or_else(|error| panic!("{VARIABLE}: {error}")))
+    Some(
+        name.parse()
+            .unwrap_or_else(|error| panic!("{VARIABLE}: {error}")),
+    )
 }
 
 /// Switches this mutant on in this thread, and all others off.

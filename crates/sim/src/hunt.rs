@@ -153,11 +153,7 @@ enum Fate {
 /// Tries seeds on each mutant, or its test; fails unless each is killed.
 pub(crate) fn hunt(seeds: u64, ms: u64, threads: usize, only: &[Mutant]) -> ExitCode {
     let began = Instant::now();
-    let hunted = if only.is_empty() {
-        Mutant::ALL
-    } else {
-        only
-    };
+    let hunted = if only.is_empty() { Mutant::ALL } else { only };
     let next = AtomicUsize::new(0);
     let survivors = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

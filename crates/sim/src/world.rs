@@ -380,7 +380,7 @@ impl World {
                 &status.term.0.to_le_bytes(),
             );
         }
-        if self.random.random_range(0..16) == 0 {
+        if self.random.random_range(0..8) == 0 {
             self.check_state(id, status.last_applied);
         }
         if self.random.random_range(0..64) == 0 {
@@ -463,11 +463,13 @@ impl World {
         let Some(process) = &self.host(id).process else {
             return;
         };
-        let expected = self.witness.hash(applied);
+        let Some(expected) = self.witness.hash(applied) else {
+            return;
+        };
         let hash = process.evaluator.state_hash();
         assert!(
-            expected == Some(hash),
-            "server {id} has the state {hash:016x} at index {applied}, the log says {expected:016x?}",
+            hash == expected,
+            "server {id} has the state {hash:016x} at index {applied}, the log says {expected:016x}",
         );
     }
 }

@@ -473,18 +473,22 @@ fn apply(names: &mut BTreeMap<String, u64>, change: &Change) {
 
 fn sector_of(content: &[u8], sector: usize) -> Sector {
     let mut copy = [0; SECTOR_BYTES];
-    let rest = content.iter().skip(sector * SECTOR_BYTES);
-    for (to, from) in copy.iter_mut().zip(rest) {
-        *to = *from;
+    let rest = content.get(sector * SECTOR_BYTES..).unwrap_or_default();
+    let (from, _) = rest.split_at(rest.len().min(SECTOR_BYTES));
+    if let Some(to) = copy.get_mut(..from.len()) {
+        to.copy_from_slice(from);
     }
     copy
 }
 
 /// As far as the file reaches.
 fn set_sector(content: &mut [u8], sector: usize, new: &Sector) {
-    let rest = content.iter_mut().skip(sector * SECTOR_BYTES);
-    for (to, from) in rest.zip(new) {
-        *to = *from;
+    let Some(rest) = content.get_mut(sector * SECTOR_BYTES..) else {
+        return;
+    };
+    let length = rest.len().min(SECTOR_BYTES);
+    if let (Some(to), Some(from)) = (rest.get_mut(..length), new.get(..length)) {
+        to.copy_from_slice(from);
     }
 }
 

@@ -11,6 +11,9 @@ use store::Store;
 use super::{History, Place};
 use crate::coverage::Coverage;
 
+/// The state is remembered as a hash after each so many entries: to hash it takes a while.
+const HASH_INTERVAL: u64 = 8;
+
 /// What a key held from a place on.
 #[derive(Clone, Debug)]
 struct Version {
@@ -25,7 +28,7 @@ pub(crate) struct Witness {
     /// After the last command applied.
     place: Place,
     versions: BTreeMap<Key, Vec<Version>>,
-    /// Of the state after each entry.
+    /// Of the state after each entry at a multiple of `HASH_INTERVAL`.
     hashes: Vec<u64>,
     /// The newest leadership: its term, its first stamp in milliseconds, and when that was seen.
     leadership: (Term, u64, u64),
@@ -47,9 +50,15 @@ impl Witness {
         self.place
     }
 
-    /// The hash of the state after this entry.
+    /// The hash of the state after this entry, if it is one of those, or the newest.
     pub(crate) fn hash(&self, index: Index) -> Option<u64> {
-        self.hashes.get(index.0 as usize).copied()
+        if self.place < Place::entered(index.0 + 1) && self.place >= Place::entered(index.0) {
+            return Some(self.store.state_hash());
+        }
+        if !index.0.is_multiple_of(HASH_INTERVAL) {
+            return None;
+        }
+        self.hashes.get((index.0 / HASH_INTERVAL) as usize).copied()
     }
 
     /// Applies the next committed entry.
@@ -80,7 +89,9 @@ impl Witness {
             while self.store.tidy() {}
             coverage.expirations += self.store.counts().expired_items - expired;
         }
-        self.hashes.push(self.store.state_hash());
+        if entry.index.0.is_multiple_of(HASH_INTERVAL) {
+            self.hashes.push(self.store.state_hash());
+        }
     }
 
     /// The first second at which something falls due.
