@@ -13,6 +13,9 @@ use mutants::Mutant;
 use crate::options::{Fault, Options};
 use crate::world::{Finished, MS, World};
 
+/// Of so many seeds one is run twice, to see that it is the same run.
+const TWICE_INTERVAL: u64 = 100;
+
 /// What is asked of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -70,6 +73,26 @@ fn keep_panics() {
 }
 
 impl Run {
+    /// Runs it, and if it holds once more: it must be the same.
+    ///
+    /// # Errors
+    /// What did not hold.
+    pub fn go_twice(&self) -> Result<Finished, Failure> {
+        let first = self.go(false)?;
+        let second = self.go(false)?;
+        if first == second {
+            return Ok(first);
+        }
+        Err(Failure {
+            run: self.clone(),
+            at_ms: 0,
+            what: format!(
+                "the same seed gave two runs, {:016x} and {:016x}",
+                first.digest, second.digest
+            ),
+        })
+    }
+
     /// Runs it.
     ///
     /// # Errors
@@ -124,10 +147,11 @@ impl Failure {
         for fault in Fault::ALL {
             let mut run = best.run.clone();
             let options = Options::draw(run.seed, run.faulty_ms, &run.without);
-            if options.has(fault) && run.without.insert(fault) {
-                if let Err(failure) = run.go(false) {
-                    best = failure;
-                }
+            if options.has(fault)
+                && run.without.insert(fault)
+                && let Err(failure) = run.go(false)
+            {
+                best = failure;
             }
         }
         best
@@ -158,7 +182,10 @@ pub fn run_all(
                         without: BTreeSet::new(),
                         mutant: None,
                     };
-                    let result = run.go(false);
+                    let result = match seed.is_multiple_of(TWICE_INTERVAL) {
+                        true => run.go_twice(),
+                        false => run.go(false),
+                    };
                     let mut each = each.lock().unwrap_or_else(PoisonError::into_inner);
                     if !each(seed, result) {
                         next.store(end, Ordering::Relaxed);

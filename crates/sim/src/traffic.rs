@@ -146,7 +146,7 @@ impl World {
         }
     }
 
-    pub(crate) fn to_server(
+    pub(crate) fn server_receives(
         &mut self,
         server: ServerId,
         connection: u64,
@@ -250,7 +250,13 @@ impl World {
         }
     }
 
-    pub(crate) fn to_client(&mut self, client: usize, connection: u64, bytes: &[u8], written: u64) {
+    pub(crate) fn client_hears(
+        &mut self,
+        client: usize,
+        connection: u64,
+        bytes: &[u8],
+        written: u64,
+    ) {
         let theirs = self.clients[client].connection.as_mut();
         let Some(theirs) = theirs.filter(|theirs| theirs.id == connection) else {
             return;

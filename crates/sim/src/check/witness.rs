@@ -12,7 +12,7 @@ use super::{History, Place};
 use crate::coverage::Coverage;
 
 /// The state is remembered as a hash after each so many entries: to hash it takes a while.
-const HASH_INTERVAL: u64 = 8;
+const HASH_INTERVAL: u64 = 16;
 
 /// What a key held from a place on.
 #[derive(Clone, Debug)]
