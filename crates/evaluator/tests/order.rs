@@ -444,10 +444,10 @@ fn a_turn_looks_up_a_bounded_number_of_keys_and_the_next_ones_go_on() {
     assert_eq!(value(&it.outcomes(leader, 2)[0]), Some("v"));
 }
 
-#[test]
-fn a_leader_proposes_nothing_before_it_has_applied_what_was_committed_before() {
+/// A single server that was started again, and leads before it has applied its 2.5 MiB.
+fn leads_again_with_much_to_apply() -> (Cluster, raft::ServerId) {
     let mut it = Cluster::serving(1);
-    let leader = it.leader().unwrap();
+    let leader = it.leader().expect("it serves");
     for number in 0..40 {
         let large = "v".repeat(64 << 10);
         it.ask(leader, 1, vec![set(&number.to_string(), &large)]);
@@ -458,6 +458,12 @@ fn a_leader_proposes_nothing_before_it_has_applied_what_was_committed_before() {
     while it.leader().is_none() {
         assert!(it.turns(), "it stands for election");
     }
+    (it, leader)
+}
+
+#[test]
+fn a_leader_proposes_nothing_before_it_has_applied_what_was_committed_before() {
+    let (mut it, leader) = leads_again_with_much_to_apply();
     it.send_batch(leader, 1, 0, vec![set("late", "v"), get("39")]);
     let no_op = it.status(leader).last_log_index;
     let mut turns = 0;
@@ -475,18 +481,7 @@ fn a_leader_proposes_nothing_before_it_has_applied_what_was_committed_before() {
 
 #[test]
 fn a_read_waits_until_what_was_committed_before_it_is_applied() {
-    let mut it = Cluster::serving(1);
-    let leader = it.leader().unwrap();
-    for number in 0..40 {
-        let large = "v".repeat(64 << 10);
-        it.ask(leader, 1, vec![set(&number.to_string(), &large)]);
-    }
-    it.crash(leader);
-    it.start(leader);
-    it.now_ms += 1000;
-    while it.leader().is_none() {
-        assert!(it.turns(), "it stands for election");
-    }
+    let (mut it, leader) = leads_again_with_much_to_apply();
     it.send_batch(leader, 1, 0, vec![get("39")]);
     while !it.status(leader).serves {
         assert_eq!(it.outcomes(leader, 1), []);
