@@ -9,7 +9,7 @@ use raft::ServerId;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::check::{MARKED_SECOND, OpId, Sent, key};
+use crate::check::{MARKED_SECOND, OpId, Sent, key, marked_key};
 use crate::options::{Fault, Options};
 
 /// The most that one reply may hold.
@@ -209,7 +209,13 @@ impl Client {
                 delta: id,
             }
         } else if is(mix.delete) {
-            Write::Delete { key }
+            match random.random_range(0..2) {
+                0 => Write::Delete { key },
+                // Nothing is there, and the log says whose command it was.
+                _ => Write::Delete {
+                    key: marked_key(id),
+                },
+            }
         } else if is(mix.touch) {
             match random.random_range(0..2) {
                 0 => Write::Touch {

@@ -77,6 +77,7 @@ coverage! {
     partitions,
     isolated_leaders,
     jumps,
+    /// Segments behind the first of a log.
     segments,
     /// Turns in which a leader left clients alone because too much was under way.
     throttled,

@@ -8,7 +8,7 @@ mod witness;
 
 pub(crate) use history::{History, OpId};
 pub(crate) use logs::Logs;
-pub(crate) use witness::{MARKED_SECOND, Sent, Witness, key};
+pub(crate) use witness::{MARKED_SECOND, Sent, Witness, key, marked_key};
 
 /// A place in the life of the replicated state: after an entry was entered (step 0), or after its
 /// command at place `step - 1`.
