@@ -126,6 +126,11 @@ fn test_of(mutant: Mutant) -> Option<Test> {
             "refusals",
             "the_tail_of_a_pipeline_that_is_still_in_the_kernel_is_refused_too",
         ),
+        Mutant::SilentRefusalForgotten => test(
+            "quorate-protocol",
+            "refusals",
+            "a_noreply_command_refused_after_the_refusal_was_written_asks_for_another",
+        ),
         Mutant::EpochBeginsEarly => test(
             "quorate-protocol",
             "refusals",
