@@ -20,8 +20,11 @@ pub(crate) struct Transfer {
 struct UnderWay {
     /// Given up then, and leadership goes on (rule 33).
     deadline: Timestamp,
-    /// A server was told to stand.
-    told: bool,
+    /// The servers that were told to stand.
+    told: Vec<ServerId>,
+    /// Another may be told from here on: who was told may not have heard it, or may not stand, as
+    /// one that has just come back may not for a moment.
+    next_to_tell: Timestamp,
 }
 
 impl Transfer {
@@ -37,7 +40,8 @@ impl Raft {
 
     /// Begins to hand over; nothing when there is nobody who could take over.
     pub(crate) fn transfer(&mut self) {
-        let deadline = self.now + self.config.election_timeout.start;
+        let now = self.now;
+        let deadline = now + self.config.election_timeout.start;
         let somebody = self.successors().next().is_some();
         if let RoleState::Leader(leadership) = &mut self.role
             && somebody
@@ -45,7 +49,8 @@ impl Raft {
         {
             leadership.transfer.under_way = Some(UnderWay {
                 deadline,
-                told: false,
+                told: Vec::new(),
+                next_to_tell: now,
             });
             self.tell_successor();
         }
@@ -68,26 +73,29 @@ impl Raft {
     }
 
     /// Once everything is committed, and so all that was proposed is answered, the first server
-    /// that has every entry on its disk is told to stand for election.
+    /// that has every entry on its disk is told to stand for election; another one if that has not
+    /// come to anything within a heartbeat interval.
     pub(crate) fn tell_successor(&mut self) {
         let RoleState::Leader(leadership) = &self.role else {
             return;
         };
-        let waits = matches!(
-            leadership.transfer.under_way,
-            Some(UnderWay { told: false, .. })
-        );
+        let Some(under_way) = &leadership.transfer.under_way else {
+            return;
+        };
         let last = self.log.last().index;
         let all_committed =
             self.commit_index >= last || mutants::is_on(Mutant::TransferUncommitted);
-        if !waits || !all_committed {
+        if self.now < under_way.next_to_tell || !all_committed {
             return;
         }
         let level = self.successors().filter(|(_, it)| it.match_index == last);
-        let successor = level.max_by_key(|(_, it)| it.heard).map(|(id, _)| id);
+        let untold = level.filter(|(id, _)| !under_way.told.contains(id));
+        let successor = untold.max_by_key(|(_, it)| it.heard).map(|(id, _)| id);
+        let next_to_tell = self.now + self.config.heartbeat;
         if let (Some(successor), RoleState::Leader(leadership)) = (successor, &mut self.role) {
             if let Some(under_way) = &mut leadership.transfer.under_way {
-                under_way.told = true;
+                under_way.told.push(successor);
+                under_way.next_to_tell = next_to_tell;
             }
             self.send(successor, Body::TimeoutNow);
         }
@@ -95,11 +103,19 @@ impl Raft {
 
     pub(crate) fn transfer_deadline(&self, leadership: &Leadership) -> Option<Timestamp> {
         match &leadership.transfer.under_way {
+            // Once the time to tell another has passed, it waits for one that is level.
+            Some(under_way) if self.now < under_way.next_to_tell => {
+                Some(under_way.deadline.min(under_way.next_to_tell))
+            }
             Some(under_way) => Some(under_way.deadline),
-            None => self
-                .oldest_write_at()
-                .map(|at| (at + STALLED_DISK_AFTER).max(leadership.transfer.next_for_disk)),
+            None => self.disk_deadline(leadership),
         }
+    }
+
+    /// When this server's disk has kept it waiting for too long.
+    fn disk_deadline(&self, leadership: &Leadership) -> Option<Timestamp> {
+        let oldest = self.oldest_write_at();
+        oldest.map(|at| (at + STALLED_DISK_AFTER).max(leadership.transfer.next_for_disk))
     }
 
     pub(crate) fn transfer_tick(&mut self) {
@@ -107,17 +123,15 @@ impl Raft {
         let RoleState::Leader(leadership) = &self.role else {
             return;
         };
-        if self
-            .transfer_deadline(leadership)
-            .is_none_or(|deadline| now < deadline)
-        {
-            return;
-        }
+        let disk_deadline = self.disk_deadline(leadership);
         let RoleState::Leader(leadership) = &mut self.role else {
             return;
         };
-        if leadership.transfer.under_way.take().is_none() {
-            leadership.transfer.next_for_disk = now + STALLED_DISK_AFTER;
+        let transfer = &mut leadership.transfer;
+        if transfer.is_under_way() {
+            transfer.under_way.take_if(|it| it.deadline <= now);
+        } else if disk_deadline.is_some_and(|deadline| deadline <= now) {
+            transfer.next_for_disk = now + STALLED_DISK_AFTER;
             self.transfer();
         }
     }
