@@ -59,6 +59,12 @@ impl View {
         self.receiver.borrow().clone()
     }
 
+    /// Whether this server leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        let newest = self.now();
+        newest.is_some_and(|newest| newest.status.leader == Some(newest.status.id))
+    }
+
     /// Whether the evaluator thread turns, or is not there yet.
     pub(crate) fn is_alive(&self) -> bool {
         let now = self.clock.monotonic();

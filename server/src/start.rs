@@ -343,7 +343,7 @@ impl Running {
     /// Hands leadership over, answers what was taken, and lets the log finish.
     async fn stop(mut self) {
         info!("stops");
-        self.stop_accepting.cancel();
+        let led = self.view.leads();
         // The thread ends only when it is told to.
         let _ = self.control.send(Control::Transfer);
         if tokio::time::timeout(HAND_OVER, self.view.may_stop())
@@ -354,12 +354,17 @@ impl Running {
         }
         self.stop_connections.cancel();
         self.connections.close();
-        if tokio::time::timeout(LAST_REPLIES, self.connections.wait())
-            .await
-            .is_err()
-        {
+        let all_gone = async {
+            if led {
+                // Other servers have sent clients here that are still on their way.
+                tokio::time::sleep(client::QUIET).await;
+            }
+            self.connections.wait().await;
+        };
+        if tokio::time::timeout(LAST_REPLIES, all_gone).await.is_err() {
             info!("closes {} connections in use", self.connections.len());
         }
+        self.stop_accepting.cancel();
         let _ = self.control.send(Control::Stop);
         let (done, ended) = oneshot::channel();
         let threads = self.threads;

@@ -16,7 +16,7 @@ use protocol::{Run, Session};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
 
 use super::{Clients, FromClient, stats};
@@ -29,6 +29,11 @@ const PIECES_MAX: usize = 64;
 /// close while bytes lie unread would take back replies that are still under way.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// A server that stops closes a connection on which nothing has come or gone for this long. What is
+/// said until then is refused, and certainly not done; closed any sooner, the next command of a
+/// busy client would be on its way, and its outcome unknown.
+pub(crate) const QUIET: Duration = Duration::from_millis(500);
 
 pub(super) struct Connection {
     id: ConnectionId,
@@ -48,7 +53,10 @@ pub(super) struct Connection {
     /// Runs while a command is there in part.
     patience: Option<Patience>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    stopping: bool,
+    /// When something was last received or sent.
+    active_at: Instant,
+    /// Ends when it may have been quiet for long enough. There once the server stops.
+    quiet: Option<Pin<Box<Sleep>>>,
 }
 
 /// Why a connection is over.
@@ -91,7 +99,8 @@ impl Connection {
             patience: None,
             // Of its own, so that connections do not wait for each other to look at it.
             stop: Box::pin(stop.child_token().cancelled_owned()),
-            stopping: false,
+            active_at: Instant::now(),
+            quiet: None,
         }
     }
 
@@ -110,8 +119,8 @@ impl Connection {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        if !self.stopping {
-            self.stopping = self.stop.as_mut().poll(context).is_ready();
+        if self.quiet.is_none() && self.stop.as_mut().poll(context).is_ready() {
+            self.quiet = Some(Box::pin(sleep_until(self.active_at + QUIET)));
         }
         loop {
             let moved = self.take_outcomes(context)
@@ -120,7 +129,7 @@ impl Connection {
                     Ok(moved) => moved,
                     Err(_) => return Poll::Ready(End::Broken),
                 };
-            if self.is_over() {
+            if self.is_over(context) {
                 return Poll::Ready(End::Said);
             }
             let received = match self.read(context) {
@@ -202,6 +211,7 @@ impl Connection {
                 Poll::Pending => break,
             }
             moved = true;
+            self.active_at = Instant::now();
         }
         Ok(moved)
     }
@@ -217,19 +227,37 @@ impl Connection {
                 self.ended = true;
                 Ok(true)
             }
-            Poll::Ready(result) => result.map(|_| true),
+            Poll::Ready(result) => {
+                self.active_at = Instant::now();
+                result.map(|_| true)
+            }
             Poll::Pending => Ok(false),
         }
     }
 
     /// Whether nothing is owed to the client, and nothing is expected of it.
-    fn is_over(&self) -> bool {
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
         if self.session.should_close() {
             return true;
         }
-        let settled = self.run.is_none() && self.session.is_settled();
-        let unread = || rustix::io::ioctl_fionread(&self.stream).unwrap_or(0);
-        settled && (self.ended || self.stopping && unread() == 0)
+        if self.run.is_some() || !self.session.is_settled() {
+            return false;
+        }
+        self.ended
+            || self.is_quiet(context) && rustix::io::ioctl_fionread(&self.stream).unwrap_or(0) == 0
+    }
+
+    /// Whether the server stops, and the client has been quiet for so long that nothing of it is
+    /// on its way.
+    fn is_quiet(&mut self, context: &mut Context<'_>) -> bool {
+        let end = self.active_at + QUIET;
+        let Some(quiet) = &mut self.quiet else {
+            return false;
+        };
+        if quiet.deadline() < end {
+            quiet.as_mut().reset(end);
+        }
+        quiet.as_mut().poll(context).is_ready()
     }
 
     /// Whether a command has been in coming for too long.

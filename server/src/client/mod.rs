@@ -4,6 +4,7 @@ mod connection;
 mod listener;
 mod stats;
 
+pub(crate) use connection::QUIET;
 pub(crate) use listener::serve;
 pub(crate) use stats::Counters;
 
