@@ -220,11 +220,9 @@ impl World {
             self.set_aside_frame(to, Event::Frame { from, to, bytes });
             return;
         }
-        self.note(
-            format_args!("{from} -> {to}: {:?}", wire::decode(bytes.clone())),
-            &bytes,
-        );
-        let input = match wire::decode(bytes) {
+        let decoded = wire::decode(bytes.clone());
+        self.note(format_args!("{from} -> {to}: {decoded:?}"), &bytes);
+        let input = match decoded {
             Ok(Frame::Message(_, message)) => {
                 assert!(
                     message.sender.id == from,

@@ -363,13 +363,18 @@ impl World {
             status.last_log_index,
         );
         let leads = status.role == "Leader";
+        let begins = leads && self.logs.leads(id, status.term);
+        if begins {
+            let wall = self.host(id).now(self.now).wall;
+            self.witness.leads(status.term, wall.0, self.now);
+        }
         let new = self
             .logs
             .commits(id, (status.term, leads), status.commit_index);
         self.witnesses(&new);
         self.check_bounds(id, &status);
         self.check_majority(id, &status);
-        if leads && self.logs.leads(id, status.term) {
+        if begins {
             self.coverage.leaders += 1;
             let now = self.host(id).now(self.now).monotonic;
             if let Some(process) = &mut self.host_mut(id).process {
@@ -381,7 +386,7 @@ impl World {
             );
         }
         // To walk over all shards of a store takes longer than a turn.
-        if self.random.random_range(0..48) == 0 {
+        if self.random.random_range(0..128) == 0 {
             self.check_state(id, status.last_applied);
         }
         if self.random.random_range(0..64) == 0 {
