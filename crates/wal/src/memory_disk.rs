@@ -89,6 +89,10 @@ struct State {
     operations: u64,
     fault: Option<(u64, Fault)>,
     is_off: bool,
+    /// Nothing grows.
+    is_full: bool,
+    /// How many reads go well before one does not, and where and how that one goes wrong.
+    misread: Option<(u64, usize, u8)>,
 }
 
 impl fmt::Debug for MemoryDisk {
@@ -137,6 +141,19 @@ impl MemoryDisk {
     /// Makes the operation with this number fail, and those after it succeed.
     pub fn fail_at(&self, operation: u64, failure: Failure) {
         self.state().fault = Some((operation, Fault::Failure(failure)));
+    }
+
+    /// Whether there is no space left from now on: what needs more of it fails, and what has its
+    /// space goes on.
+    pub fn set_full(&self, is_full: bool) {
+        self.state().is_full = is_full;
+    }
+
+    /// Lets one read that fills a buffer, after `reads` others, find one byte with the bits of
+    /// `mask` turned over; the byte on the disk stays as it is. Its place is `offset` modulo the
+    /// length of the buffer. With a mask of 0 all reads go well, whatever was said before.
+    pub fn misread(&self, reads: u64, offset: usize, mask: u8) {
+        self.state().misread = Some((reads, offset, mask));
     }
 
     /// What a power cut at this moment would leave, as a disk of its own that has no fault. This
@@ -273,6 +290,7 @@ impl Disk for MemoryDisk {
     fn create(&self, name: &str) -> io::Result<MemoryFile> {
         let mut created = 0;
         self.operate(|state, course| {
+            state.needs_space(!state.names.contains_key(name))?;
             if !matches!(course, Course::Fails(_)) {
                 created = state.add_inode();
                 state.change(Change::Set(name.to_owned(), created));
@@ -326,9 +344,10 @@ impl Disk for MemoryDisk {
     fn allocate(&self, file: &MemoryFile, bytes: u64) -> io::Result<()> {
         self.operate(|state, course| {
             if !matches!(course, Course::Fails(_)) {
-                let inode = state.inode(file)?;
-                let length = inode.current.len().max(to_usize(bytes)?);
-                inode.current.resize(length, 0);
+                let bytes = to_usize(bytes)?;
+                let length = state.inode(file)?.current.len();
+                state.needs_space(bytes > length)?;
+                state.inode(file)?.current.resize(length.max(bytes), 0);
             }
             Ok(())
         })
@@ -341,12 +360,27 @@ impl Disk for MemoryDisk {
         let content = inode.current.get(start..start + buffer.len());
         let content = content.ok_or(ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(content);
+        state.misread = match state.misread {
+            Some((0, offset, mask)) if !buffer.is_empty() => {
+                let offset = offset % buffer.len();
+                buffer
+                    .iter_mut()
+                    .skip(offset)
+                    .take(1)
+                    .for_each(|byte| *byte ^= mask);
+                None
+            }
+            Some((reads, offset, mask)) => Some((reads.saturating_sub(1), offset, mask)),
+            None => None,
+        };
         Ok(())
     }
 
     fn write_at(&self, file: &MemoryFile, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.operate(|state, course| {
             let start = to_usize(offset)?;
+            let length = state.inode(file)?.current.len();
+            state.needs_space(start + bytes.len() > length)?;
             let done = match course {
                 Course::Normal | Course::Interrupted => bytes,
                 Course::Fails(_) => {
@@ -388,6 +422,13 @@ impl State {
     fn inode(&mut self, file: &MemoryFile) -> io::Result<&mut Inode> {
         let inode = self.inodes.get_mut(&file.inode);
         Ok(inode.ok_or(ErrorKind::NotFound)?)
+    }
+
+    fn needs_space(&self, needs: bool) -> io::Result<()> {
+        if needs && self.is_full {
+            return Err(Error::new(ErrorKind::StorageFull, "no space left"));
+        }
+        Ok(())
     }
 
     fn change(&mut self, change: Change) {

@@ -169,6 +169,11 @@ impl<D: Disk> Wal<D> {
         }
         if !mutants::is_on(Mutant::RestartNotDurable) {
             wal.write_meta()?;
+            if doubtful {
+                // Both files, so that neither is behind by more than the one start that the next
+                // doubtful one allows for.
+                wal.write_meta()?;
+            }
         }
         Ok((wal, opened))
     }

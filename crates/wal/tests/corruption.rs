@@ -98,6 +98,25 @@ fn every_flipped_bit_below_the_end_is_found_in_its_file() {
 }
 
 #[test]
+fn a_read_that_goes_wrong_once_costs_a_start_and_nothing_else() {
+    let sound = sound(7, 120, false);
+    let mut complaints = 0;
+    for attempt in 0..200 {
+        let disk = sound.disk.copy();
+        let (read, bit) = (attempt % 10, mix(8, attempt) % 8);
+        disk.misread(read, mix(7, attempt) as usize, 1 << bit);
+        match Wal::open(disk.clone(), options(1)) {
+            Ok(_) => {}
+            Err(Error::Corrupt { .. }) => complaints += 1,
+            Err(error) => panic!("{error}"),
+        }
+        disk.misread(0, 0, 0);
+        assert_eq!(complaint(&disk.after_kill(), &sound), None, "read {read}");
+    }
+    assert!(complaints > 50, "{complaints} of 200 starts failed");
+}
+
+#[test]
 fn a_flipped_bit_behind_the_end_changes_nothing_or_is_found() {
     let sound = sound(1, 60, true);
     for (name, end) in &sound.segments {
@@ -227,6 +246,27 @@ fn a_rotten_meta_file_never_lets_a_restart_number_be_used_twice() {
         disk.rot(name, 100, 1);
         let (_, opened, _) = open(disk, 2);
         assert_grown(opened.restart, newest.restart);
+    }
+}
+
+#[test]
+fn meta_files_that_are_misread_one_start_after_the_other_repeat_no_restart_number() {
+    let disk = MemoryDisk::new();
+    for _ in 0..3 {
+        open(disk.after_kill(), 1);
+    }
+    let (_, newest, _) = open(disk.after_kill(), 1);
+    // The first reads of a start are those of the two files.
+    for reads in [[0, 0], [0, 1], [1, 0], [1, 1]] {
+        let disk = disk.copy();
+        let mut last = newest.restart;
+        for read in reads.into_iter().cycle().take(6) {
+            let disk = disk.after_kill();
+            disk.misread(read, 100, 1);
+            let (_, opened) = Wal::open(disk, options(1)).expect("one file can be read");
+            assert_grown(opened.restart, last);
+            last = opened.restart;
+        }
     }
 }
 

@@ -164,6 +164,48 @@ fn a_failed_operation_is_reported_and_nothing_is_written_after_it() {
     }
 }
 
+#[test]
+fn a_disk_without_space_ends_the_log_when_it_needs_more_and_loses_nothing() {
+    for full_from in [0, 3, 20, 60] {
+        let disk = MemoryDisk::new();
+        let script = script(9, 400);
+        let (sound, rest) = script.split_at(full_from);
+        let (mut wal, _, mut model) = open(disk.clone(), 9);
+        let mut acknowledged = model.clone();
+        let mut error = None;
+        for (at, operation) in sound
+            .iter()
+            .chain(rest)
+            .chain([&Operation::Sync])
+            .enumerate()
+        {
+            disk.set_full(at >= full_from);
+            if let Operation::Append(write) = operation {
+                model.apply(write);
+            }
+            match operate(&mut wal, operation) {
+                Ok(Some(_)) => acknowledged = model.clone(),
+                Ok(None) => {}
+                Err(found) => {
+                    error = Some(found);
+                    break;
+                }
+            }
+        }
+        let full = matches!(&error, Some(Error::Io { source, .. })
+            if source.kind() == std::io::ErrorKind::StorageFull);
+        assert!(full, "400 operations found room on a full disk: {error:?}");
+        disk.set_full(false);
+        let (_, _, found) = open(disk.after_power_cut(9), 9);
+        assert!(
+            found == acknowledged || found == model,
+            "acknowledged up to {:?}, found up to {:?}",
+            acknowledged.last(),
+            found.last(),
+        );
+    }
+}
+
 /// Runs a script until the disk fails, and then everything that must be refused. Returns what
 /// was acknowledged at the end; or if it failed, that and what was appended.
 fn run(disk: &MemoryDisk, script: &[Operation]) -> Result<Model, Box<(Model, Model)>> {
