@@ -3,20 +3,22 @@
 use raft::ServerId;
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
+use wal::Disk;
 
 use crate::options::Fault;
 use crate::world::{Event, MS, SECOND, World};
 
-/// The longest pause, partition and stall.
+/// The longest pause, partition, stall and lack of space.
 const PAUSE_NS: u64 = 2 * SECOND;
 const CUT_NS: u64 = 3 * SECOND;
 const STALL_NS: u64 = 2 * SECOND;
+const FULL_NS: u64 = 3 * SECOND;
 
 /// Wall clocks jump by up to this many milliseconds.
 const JUMP_MS: i64 = 3_600_000;
 
 /// The faults that strike by themselves.
-const STRIKES: [Fault; 13] = [
+const STRIKES: [Fault; 16] = [
     Fault::Resets,
     Fault::OneWay,
     Fault::Partitions,
@@ -29,6 +31,9 @@ const STRIKES: [Fault; 13] = [
     Fault::Wipes,
     Fault::Stalls,
     Fault::FailedSyncs,
+    Fault::FullDisks,
+    Fault::Rot,
+    Fault::Misreads,
     Fault::Jumps,
 ];
 
@@ -62,6 +67,9 @@ impl World {
             Fault::Wipes => self.wipe_if_allowed(id),
             Fault::Stalls => self.stall(id),
             Fault::FailedSyncs => self.host_mut(id).fails_sync = true,
+            Fault::FullDisks => self.fill(id),
+            Fault::Rot => self.rot_if_allowed(id),
+            Fault::Misreads => self.misread(id),
             Fault::Jumps => self.jump(id),
             _ => {}
         }
@@ -83,7 +91,13 @@ impl World {
 
     fn reset(&mut self, id: ServerId) {
         self.coverage.resets += 1;
+        let cuts = self.random.random_bool(0.5);
         for peer in self.ids() {
+            if cuts {
+                let now = self.now;
+                self.links.entry((id, peer)).or_default().lost_until = now;
+                self.links.entry((peer, id)).or_default().lost_until = now;
+            }
             self.disconnect(id, peer);
             self.disconnect(peer, id);
         }
@@ -188,6 +202,12 @@ impl World {
     /// One server in a world, once all are up and know of its seat: what is on one disk alone may
     /// be lost with it.
     fn wipe_if_allowed(&mut self, id: ServerId) {
+        if self.may_lose_a_disk() {
+            self.wipe(id);
+        }
+    }
+
+    fn may_lose_a_disk(&self) -> bool {
         let seated = |host: &crate::host::Host| {
             let process = host.process.as_ref();
             process.is_some_and(|process| {
@@ -196,10 +216,74 @@ impl World {
                     && known.is_some_and(|it| it.members.iter().all(|it| it.seat.is_some()))
             })
         };
-        let first = !self.hosts.iter().any(|host| host.wiped);
-        if self.options.servers >= 3 && first && self.hosts.iter().all(seated) {
-            self.wipe(id);
+        let first = !self.hosts.iter().any(|host| host.wiped || host.rotten);
+        self.options.servers >= 3 && first && self.hosts.iter().all(seated)
+    }
+
+    /// Some bytes of one disk in a world become others; half of the time the server is started
+    /// again at once, and finds them.
+    fn rot_if_allowed(&mut self, id: ServerId) {
+        if !self.may_lose_a_disk() {
+            return;
         }
+        self.coverage.rotten_disks += 1;
+        let names = self.host(id).disk.list().unwrap_or_default();
+        for _ in 0..self.random.random_range(1..=3) {
+            let Some(name) = names.choose(&mut self.random) else {
+                return;
+            };
+            let content = self.host(id).disk.content(name).unwrap_or_default();
+            // Where there is something, for the most part.
+            let used = content.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+            let most = if self.random.random_bool(0.9) {
+                used
+            } else {
+                content.len()
+            };
+            let at = self.random.random_range(0..=most);
+            // Sectors that become zeros look as if they had never been written.
+            let mask = self.random.random_range(1..=u8::MAX);
+            if content.get(at).is_some_and(|byte| byte ^ mask != 0) {
+                self.note(
+                    format_args!("byte {at} of {name} of server {id} rots by {mask:02x}"),
+                    &[mask],
+                );
+                let host = self.host_mut(id);
+                host.disk.rot(name, at, mask);
+                host.rotten = true;
+            }
+        }
+        if self.random.random_bool(0.5) {
+            self.kill(id);
+        }
+    }
+
+    /// One of the next reads is wrong; half of the time it is one of the many at a start.
+    fn misread(&mut self, id: ServerId) {
+        self.coverage.misreads += 1;
+        let reads = self.random.random_range(0..40);
+        let offset = self.random.random_range(0..1 << 20);
+        let mask = self.random.random_range(1..=u8::MAX);
+        let host = self.host_mut(id);
+        host.disk.misread(reads, offset, mask);
+        host.misreads = true;
+        self.note(format_args!("the disk of server {id} misreads"), &[]);
+        if self.random.random_bool(0.5) {
+            self.kill(id);
+        }
+    }
+
+    fn fill(&mut self, id: ServerId) {
+        self.coverage.full_disks += 1;
+        self.host_mut(id).disk.set_full(true);
+        self.note(format_args!("the disk of server {id} is full"), &[]);
+        let after = self.up_to(FULL_NS);
+        self.schedule(after, Event::Space(id));
+    }
+
+    pub(crate) fn space(&mut self, id: ServerId) {
+        self.host_mut(id).disk.set_full(false);
+        self.note(format_args!("the disk of server {id} has space"), &[]);
     }
 
     fn stall(&mut self, id: ServerId) {

@@ -68,10 +68,21 @@ coverage! {
     refused_handshakes,
     stalls,
     failed_syncs,
+    full_disks,
+    /// Starts and ends of servers that a full disk has made.
+    out_of_space,
+    rotten_disks,
+    misreads,
+    /// Wrong bytes that a server found, and did not go on with.
+    corruptions,
     frames,
     lost_frames,
     duplicated_frames,
     late_frames,
+    /// Frames that were under way when their connection broke, and those that waited for others on
+    /// a slow link.
+    cut_frames,
+    slow_frames,
     resets,
     one_way_cuts,
     partitions,

@@ -41,6 +41,10 @@ pub(crate) struct Host {
     pub(crate) fails_sync: bool,
     /// Its disk was lost once.
     pub(crate) wiped: bool,
+    /// Bytes on its disk have become others.
+    pub(crate) rotten: bool,
+    /// Its disk may give back other bytes than it holds.
+    pub(crate) misreads: bool,
     /// Of the last start from this disk.
     pub(crate) restart: Restart,
     /// The largest item that it lets `append` make while it leads.
@@ -67,6 +71,16 @@ impl Host {
         let world = (passed * 100).div_ceil(u128::from(self.rate));
         u64::try_from(world).unwrap_or(u64::MAX)
     }
+}
+
+/// The way of frames from one server to another.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Way {
+    /// What was sent up to then was lost with a connection.
+    pub(crate) lost_until: u64,
+    /// A slow one is busy until then, with what is urgent and with all.
+    pub(crate) urgent_until: u64,
+    pub(crate) busy_until: u64,
 }
 
 /// What a client's connection gives the evaluator.

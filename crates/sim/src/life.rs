@@ -9,6 +9,7 @@ use wire::{Answer, Frame, Hello, Outgoing};
 
 use crate::host::Process;
 use crate::options::Fault;
+use crate::turn::is_full;
 use crate::world::{Event, MS, SECOND, World};
 
 /// How long a server that is told to stop waits for a successor.
@@ -38,6 +39,32 @@ impl World {
         }
         let opened = match Wal::open(host.disk.clone(), options) {
             Ok(opened) => opened,
+            Err(error) if is_full(&error) => {
+                host.disk.cut_power_at(0);
+                host.disk = host.disk.after_kill();
+                self.coverage.out_of_space += 1;
+                self.note(format_args!("server {id} does not start: {error}"), &[]);
+                self.start_later(id);
+                return;
+            }
+            Err(error @ wal::Error::Corrupt { .. }) if host.misreads => {
+                // It may be the next time that finds what has rotted as well.
+                host.misreads = false;
+                host.disk.cut_power_at(0);
+                host.disk = host.disk.after_kill();
+                self.coverage.corruptions += 1;
+                self.note(format_args!("server {id} does not start: {error}"), &[]);
+                self.start_later(id);
+                return;
+            }
+            Err(error @ (wal::Error::Corrupt { .. } | wal::Error::Missing { .. }))
+                if host.rotten =>
+            {
+                self.coverage.corruptions += 1;
+                self.note(format_args!("server {id} does not start: {error}"), &[]);
+                self.replace_disk(id);
+                return;
+            }
             Err(error) => {
                 assert!(cuts, "server {id} does not start: {error}");
                 self.note(format_args!("the power goes while server {id} starts"), &[]);
@@ -47,6 +74,7 @@ impl World {
             }
         };
         host.disk.cut_power_at(0);
+        host.disk.misread(0, 0, 0);
         let now_host = host.now(now);
         let item_bytes_max = host.item_bytes_max;
         let restart = opened.1.restart;
@@ -142,13 +170,18 @@ impl World {
         if self.ended(id) {
             self.note(format_args!("server {id} loses its disk"), &[]);
             self.coverage.wipes += 1;
-            let host = self.host_mut(id);
-            host.disk = MemoryDisk::new();
-            host.wiped = true;
-            host.restart = Restart(0);
-            self.logs.wiped(id);
-            self.start_later(id);
+            self.replace_disk(id);
         }
+    }
+
+    /// An empty disk in place of what it had.
+    fn replace_disk(&mut self, id: ServerId) {
+        let host = self.host_mut(id);
+        host.disk = MemoryDisk::new();
+        host.wiped = true;
+        host.restart = Restart(0);
+        self.logs.wiped(id);
+        self.start_later(id);
     }
 
     /// The process is gone, with all its connections. False if there was none.
@@ -228,13 +261,13 @@ impl World {
         let Some(process) = &mut self.host_mut(id).process else {
             return;
         };
-        for write in std::mem::take(&mut process.writes) {
-            let appended = process.wal.append(&write);
-            appended.unwrap_or_else(|error| panic!("server {id} can't append: {error}"));
+        let writes = std::mem::take(&mut process.writes);
+        let wal = &mut process.wal;
+        let appended = writes.iter().try_for_each(|write| wal.append(write));
+        match appended.and_then(|()| wal.sync()) {
+            Ok(synced) => self.logs.synced(id, synced),
+            Err(error) => self.ends_without_space(id, &error),
         }
-        let synced = process.wal.sync();
-        let synced = synced.unwrap_or_else(|error| panic!("server {id} can't sync: {error}"));
-        self.logs.synced(id, synced);
     }
 
     /// `from` calls `to`, with the handshake of both.

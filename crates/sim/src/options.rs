@@ -17,8 +17,10 @@ pub enum Fault {
     Duplicates,
     /// Frames arrive up to a second late: old ones find what new ones do not.
     Late,
-    /// Connections between servers break.
+    /// Connections between servers break, often with all that is under way.
     Resets,
+    /// Links carry a few bytes in a millisecond.
+    SlowLinks,
     /// Frames get through one way only.
     OneWay,
     /// Servers are split into groups.
@@ -43,6 +45,12 @@ pub enum Fault {
     Stalls,
     /// Syncs fail.
     FailedSyncs,
+    /// Disks are full for a while.
+    FullDisks,
+    /// Bytes on a disk turn into others.
+    Rot,
+    /// Disks give back other bytes than they hold.
+    Misreads,
     /// Turns take up to five milliseconds.
     SlowTurns,
     /// Clocks go at other rates.
@@ -66,11 +74,12 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 25] = [
+    pub const ALL: [Fault; 29] = [
         Fault::Loss,
         Fault::Duplicates,
         Fault::Late,
         Fault::Resets,
+        Fault::SlowLinks,
         Fault::OneWay,
         Fault::Partitions,
         Fault::IsolatedLeader,
@@ -83,6 +92,9 @@ impl Fault {
         Fault::Wipes,
         Fault::Stalls,
         Fault::FailedSyncs,
+        Fault::FullDisks,
+        Fault::Rot,
+        Fault::Misreads,
         Fault::SlowTurns,
         Fault::Drift,
         Fault::Offsets,
@@ -154,6 +166,8 @@ pub struct Options {
     pub late: u32,
     /// The longest time that a frame takes if it is not late, in microseconds.
     pub latency_us: u64,
+    /// What a link carries in a millisecond, if links are slow.
+    pub link_bytes: u64,
     /// The longest time of a usual sync, in microseconds.
     pub sync_us: u64,
     pub drift_percent: u64,
@@ -216,6 +230,7 @@ impl Options {
             duplicates: of(Fault::Duplicates, duplicates),
             late: of(Fault::Late, late),
             latency_us: u64::from(logarithmic(random, 50, if nimble { 1000 } else { 20_000 })),
+            link_bytes: u64::from(logarithmic(random, 10, 2000)),
             sync_us: u64::from(logarithmic(random, 50, if nimble { 1000 } else { 30_000 })),
             drift_percent: u64::from(of(Fault::Drift, 10)),
             append_bytes_max: bytes(random, 100, 4000, 1 << 20),

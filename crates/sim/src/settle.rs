@@ -41,6 +41,7 @@ impl World {
             let host = self.host_mut(id);
             host.stalled_until = 0;
             host.fails_sync = false;
+            host.disk.set_full(false);
             self.schedule(0, Event::Start(id));
         }
         self.clients.push(Client::new());

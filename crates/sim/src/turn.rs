@@ -1,6 +1,8 @@
 //! A turn of a server, as the server's own threads take it: inputs in, outputs to the disk, the
 //! peers and the clients.
 
+use std::io::ErrorKind;
+
 use bytes::{Buf, Bytes};
 use evaluator::{Input, Now, Output};
 use raft::{Body, Fetch, Fetched, GroupId, Message, ServerId};
@@ -163,7 +165,8 @@ impl World {
             return;
         };
         let mut outgoing = Outgoing::new();
-        if !matches!(message.body, Body::AppendEntries(_)) && link.tells_clock_at <= now {
+        let urgent = !matches!(message.body, Body::AppendEntries(_));
+        if urgent && link.tells_clock_at <= now {
             link.tells_clock_at = now + CLOCK_INTERVAL;
             outgoing.push_clock(version, wall.0);
         }
@@ -172,12 +175,12 @@ impl World {
         while bytes.has_remaining() {
             let length = bytes.get_u32_le() as usize;
             let frame = bytes.split_to(length);
-            self.transmit(from, to, frame);
+            self.transmit(from, to, &frame, urgent);
         }
     }
 
     /// Gives a frame to the network.
-    fn transmit(&mut self, from: ServerId, to: ServerId, bytes: Bytes) {
+    fn transmit(&mut self, from: ServerId, to: ServerId, bytes: &Bytes, urgent: bool) {
         self.coverage.frames += 1;
         let mut copies = 1;
         let chance = |world: &mut World, per_mille: u32| {
@@ -197,9 +200,42 @@ impl World {
                 self.coverage.late_frames += 1;
                 after += self.up_to(LATE_NS);
             }
+            after += self.waits_for_others((from, to), bytes.len() as u64, urgent);
             let bytes = bytes.clone();
-            self.schedule(after, Event::Frame { from, to, bytes });
+            let sent_at = self.now;
+            let frame = Event::Frame {
+                from,
+                to,
+                bytes,
+                sent_at,
+            };
+            self.schedule(after, frame);
         }
+    }
+
+    /// How long a slow link takes for a frame and for those before it. As with the server's own
+    /// queues, what is urgent does not wait for entries.
+    fn waits_for_others(&mut self, way: (ServerId, ServerId), bytes: u64, urgent: bool) -> u64 {
+        if self.healed || !self.options.has(Fault::SlowLinks) {
+            return 0;
+        }
+        let now = self.now;
+        let takes = bytes * MS / self.options.link_bytes;
+        let way = self.links.entry(way).or_default();
+        let begins = if urgent {
+            way.urgent_until
+        } else {
+            way.busy_until
+        };
+        let ends = begins.max(now) + takes;
+        if urgent {
+            way.urgent_until = ends;
+            way.busy_until = way.busy_until.max(now) + takes;
+        } else {
+            way.busy_until = ends;
+        }
+        self.coverage.slow_frames += u64::from(ends - now > takes);
+        ends - now
     }
 
     pub(crate) fn latency(&mut self) -> u64 {
@@ -207,9 +243,14 @@ impl World {
         self.up_to(if self.healed { most.min(300_000) } else { most })
     }
 
-    pub(crate) fn frame(&mut self, from: ServerId, to: ServerId, bytes: Bytes) {
+    pub(crate) fn frame(&mut self, from: ServerId, to: ServerId, bytes: Bytes, sent_at: u64) {
         if self.cuts.contains(&(from, to)) {
             self.coverage.lost_frames += 1;
+            return;
+        }
+        let way = self.links.get(&(from, to));
+        if way.is_some_and(|way| sent_at <= way.lost_until) {
+            self.coverage.cut_frames += 1;
             return;
         }
         let host = self.host(to);
@@ -217,7 +258,13 @@ impl World {
             return;
         }
         if host.paused {
-            self.set_aside_frame(to, Event::Frame { from, to, bytes });
+            let frame = Event::Frame {
+                from,
+                to,
+                bytes,
+                sent_at,
+            };
+            self.set_aside_frame(to, frame);
             return;
         }
         let decoded = wire::decode(bytes.clone());
@@ -259,8 +306,10 @@ impl World {
         }
         process.syncing = true;
         for write in std::mem::take(&mut process.writes) {
-            let appended = process.wal.append(&write);
-            appended.unwrap_or_else(|error| panic!("server {id} can't append: {error}"));
+            if let Err(error) = process.wal.append(&write) {
+                self.ends_without_space(id, &error);
+                return;
+            }
         }
         self.schedule(after, Event::Synced(id));
         self.perhaps_crash_unsynced(id, after);
@@ -280,6 +329,10 @@ impl World {
         let synced = process.wal.sync();
         let synced = match synced {
             Ok(id) => id,
+            Err(error) if is_full(&error) => {
+                self.ends_without_space(id, &error);
+                return;
+            }
             Err(error) => {
                 assert!(fails, "the disk of server {id} fails by itself: {error}");
                 self.coverage.failed_syncs += 1;
@@ -294,6 +347,14 @@ impl World {
         self.wake(id);
         self.start_sync(id);
         self.prepare(id);
+    }
+
+    /// A full disk ends a server that needs more of it.
+    pub(crate) fn ends_without_space(&mut self, id: ServerId, error: &wal::Error) {
+        assert!(is_full(error), "the log of server {id} fails: {error}");
+        self.coverage.out_of_space += 1;
+        self.note(format_args!("server {id} ends: {error}"), &[]);
+        self.kill(id);
     }
 
     /// The log gets its next segment ready, while nothing else is to do.
@@ -321,9 +382,18 @@ impl World {
 
     pub(crate) fn fetched(&mut self, id: ServerId, fetch: Fetch) {
         if let Some(process) = &mut self.host_mut(id).process {
-            let read = process.reader.read(&fetch);
-            let entries = read.unwrap_or_else(|error| panic!("server {id} can't read: {error}"));
-            process.fetched.push_back(Fetched { fetch, entries });
+            match process.reader.read(&fetch) {
+                Ok(entries) => process.fetched.push_back(Fetched { fetch, entries }),
+                Err(error) => {
+                    let host = self.host(id);
+                    let wrong = host.rotten || host.misreads;
+                    assert!(wrong, "server {id} can't read: {error}");
+                    self.coverage.corruptions += 1;
+                    self.note(format_args!("server {id} ends: {error}"), &[]);
+                    self.kill(id);
+                    return;
+                }
+            }
         }
         self.wake(id);
     }
@@ -362,4 +432,8 @@ impl crate::host::Process {
             self.evaluator.step(now, Input::Tick);
         }
     }
+}
+
+pub(crate) fn is_full(error: &wal::Error) -> bool {
+    matches!(error, wal::Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull)
 }

@@ -21,7 +21,7 @@ use wal::MemoryDisk;
 use crate::check::{History, Logs, OpId, Witness};
 use crate::client::Client;
 use crate::coverage::Coverage;
-use crate::host::Host;
+use crate::host::{Host, Way};
 use crate::options::{Fault, Options};
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -45,6 +45,7 @@ pub(crate) enum Event {
         from: ServerId,
         to: ServerId,
         bytes: Bytes,
+        sent_at: u64,
     },
     /// The first server tries to reach the second.
     Connect(ServerId, ServerId),
@@ -76,6 +77,8 @@ pub(crate) enum Event {
     Resume(ServerId),
     /// Cuts end.
     Mend,
+    /// A full disk has space again.
+    Space(ServerId),
     Chaos,
     Heal,
     /// The healed cluster is looked at.
@@ -96,6 +99,7 @@ impl Event {
             | Event::Start(_)
             | Event::Resume(_)
             | Event::Mend
+            | Event::Space(_)
             | Event::Chaos
             | Event::Heal
             | Event::Settle => None,
@@ -124,6 +128,8 @@ pub(crate) struct World {
     pub(crate) next_connection: u64,
     /// Whom frames do not reach, from where.
     pub(crate) cuts: BTreeSet<(ServerId, ServerId)>,
+    /// The ways of frames that are slow, or have lost any.
+    pub(crate) links: BTreeMap<(ServerId, ServerId), Way>,
     /// What waits for servers that are paused.
     waiting: BTreeMap<ServerId, Vec<(u64, Event)>>,
     pub(crate) healed: bool,
@@ -170,6 +176,8 @@ impl World {
             stalled_until: 0,
             fails_sync: false,
             wiped: false,
+            rotten: false,
+            misreads: false,
             restart: Restart(0),
             item_bytes_max: if options.has(Fault::Small) {
                 random.random_range(200..2000)
@@ -190,6 +198,7 @@ impl World {
             clients,
             next_connection: 1,
             cuts: BTreeSet::new(),
+            links: BTreeMap::new(),
             waiting: BTreeMap::new(),
             healed: false,
             logs: Logs::new(ids.clone()),
@@ -296,7 +305,12 @@ impl World {
             Event::Turn(id) => self.turn(id),
             Event::Synced(id) => self.synced(id),
             Event::Fetched(id, fetch) => self.fetched(id, fetch),
-            Event::Frame { from, to, bytes } => self.frame(from, to, bytes),
+            Event::Frame {
+                from,
+                to,
+                bytes,
+                sent_at,
+            } => self.frame(from, to, bytes, sent_at),
             Event::Connect(from, to) => self.connect(from, to),
             Event::ToServer {
                 server,
@@ -318,6 +332,7 @@ impl World {
             Event::PowerCut(id) => self.power_cut(id),
             Event::Resume(id) => self.resume(id),
             Event::Mend => self.mend(),
+            Event::Space(id) => self.space(id),
             Event::Chaos => self.chaos(),
             Event::Heal => self.heal(),
             Event::Settle => self.settle(),
