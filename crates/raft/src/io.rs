@@ -178,6 +178,8 @@ pub struct Counters {
     pub truncations: u64,
     /// Entries asked back from the log for a follower.
     pub fetches: u64,
+    /// Turns in which a follower's window did not take all entries that there were for it.
+    pub full_windows: u64,
     /// Messages from ids that are no members.
     pub from_strangers: u64,
     /// Messages from another cluster, or from a data directory that does not have the seat.

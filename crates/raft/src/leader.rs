@@ -273,11 +273,13 @@ impl Raft {
         };
         let has_room = progress.has_room(self.config.window_bytes_max)
             || (mutants::is_on(Mutant::NoWindow) && progress.flow == Flow::Replicate);
-        if progress.fetching || !has_room {
-            return false;
-        }
         let (from, last) = (progress.next_index, self.log.last().index);
         let probes = matches!(progress.flow, Flow::Probe { .. });
+        if progress.fetching || !has_room {
+            let is_full = !has_room && !probes && from <= last;
+            self.counters.full_windows += u64::from(is_full);
+            return false;
+        }
         if from > last && !probes {
             return false;
         }
