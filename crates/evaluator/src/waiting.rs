@@ -486,6 +486,10 @@ impl Waiting {
         }
         while let Some(pending) = connection.queue.pop_front() {
             self.owed.remove(&pending.what);
+            let is_read = matches!(pending.what, What::Read(..));
+            if is_read && mutants::is_on(Mutant::ReadForgotten) {
+                continue;
+            }
             let outcome = match pending.what {
                 What::Stats(stats) => Outcome::Done(answers.stats(stats)),
                 What::Write if pending.number < in_log => answers.unknown(),

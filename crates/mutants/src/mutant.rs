@@ -210,6 +210,8 @@ mutants! {
     ReplacedIsAnswered = "replaced-is-answered",
     /// What was accepted waits without an end (rule 53).
     NoDeadline = "no-deadline",
+    /// A read that waits when leadership is lost is never answered (rule 53).
+    ReadForgotten = "read-forgotten",
     /// A follower points to its leader however long that has been silent (rule 53).
     RedirectToSilent = "redirect-to-silent",
     /// A read sees a later write of its connection (rule 54).

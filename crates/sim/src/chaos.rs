@@ -161,9 +161,10 @@ impl World {
     }
 
     fn cut_some_power(&mut self, id: ServerId) {
-        let count = match self.random.random_range(0..4) {
+        let count = match self.random.random_range(0..6) {
             0 => self.options.servers,
-            1 => self.options.servers / 2,
+            1 => self.options.servers / 2 + 1,
+            2 => self.options.servers / 2,
             _ => 1,
         };
         for at in 0..count {

@@ -49,6 +49,8 @@ coverage! {
     leaders,
     suspensions,
     truncations,
+    /// Turns of a leader with more entries for a follower than its window took.
+    full_windows,
     /// Entries that a follower, or the store, needed back from the log.
     fetches,
     /// Messages of older terms or of an older start.
@@ -60,6 +62,10 @@ coverage! {
     /// Starts that found an end of the log that was never synced.
     torn_ends,
     restarts,
+    /// Ends of servers that had only just started.
+    crashes_young,
+    /// Disks that were looked at as if the power had gone.
+    disks_checked,
     storms,
     pauses,
     stops,
@@ -92,6 +98,8 @@ coverage! {
     segments,
     /// Turns in which a leader left clients alone because too much was under way.
     throttled,
+    /// Replies that a client's socket took only in part.
+    partial_writes,
     leavers,
     malformed,
     /// Turns after a gap longer than an election timeout.

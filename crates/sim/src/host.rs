@@ -108,6 +108,8 @@ pub(crate) struct ServerSide {
     pub(crate) outcomes: VecDeque<Vec<Outcome>>,
     /// The evaluator knows of it.
     pub(crate) known: bool,
+    /// The kernel takes no more replies for the moment.
+    pub(crate) is_full: bool,
 }
 
 /// A server that runs.
@@ -130,6 +132,7 @@ pub(crate) struct Process {
     /// Its turns end by then.
     pub(crate) busy_until: u64,
     pub(crate) pauses: Pauses,
+    pub(crate) started_at: u64,
     /// Told to stop, and when it stops waiting for a successor.
     pub(crate) stops_by: Option<u64>,
     pub(crate) opened: Opened,
@@ -137,10 +140,8 @@ pub(crate) struct Process {
     pub(crate) heard: BTreeMap<ServerId, Timestamp>,
     /// Since when it leads; the beginning if it does not.
     pub(crate) leads_since: Timestamp,
-    /// Since when it owes answers and has given none.
-    pub(crate) owes_since: Timestamp,
-    /// It has given some in this turn.
-    pub(crate) answered: bool,
+    /// How many answers the evaluator owes to a connection, and since when it has given it none.
+    pub(crate) owed: BTreeMap<u64, (usize, Timestamp)>,
     /// This turn followed a pause.
     pub(crate) graced: bool,
     members: Vec<ServerId>,
@@ -172,7 +173,7 @@ impl Process {
         (wal, opened): (Wal<MemoryDisk>, Opened),
         options: &Options,
         (seed, item_bytes_max): (u64, usize),
-        now: Now,
+        (started_at, now): (u64, Now),
     ) -> Process {
         let members: Vec<ServerId> = (1..=options.servers).map(ServerId).collect();
         let config = Config {
@@ -212,12 +213,12 @@ impl Process {
                 expected: now.monotonic,
                 until: Timestamp(0),
             },
+            started_at,
             stops_by: None,
             opened,
             heard: BTreeMap::new(),
             leads_since: now.monotonic,
-            owes_since: now.monotonic,
-            answered: false,
+            owed: BTreeMap::new(),
             graced: false,
             members,
         }
@@ -225,24 +226,7 @@ impl Process {
 
     /// All entries of its log.
     pub(crate) fn entries(&self) -> Vec<raft::Entry> {
-        let mut entries: Vec<raft::Entry> = Vec::new();
-        let to = self.opened.recovered.last.index;
-        loop {
-            let from = Index(entries.len() as u64 + 1);
-            if from > to {
-                return entries;
-            }
-            let fetch = Fetch {
-                reader: Reader::Apply,
-                from,
-                to,
-                bytes_max: 1 << 20,
-            };
-            let read = self.reader.read(&fetch);
-            let read = read.unwrap_or_else(|error| panic!("what was recovered is there: {error}"));
-            assert!(!read.is_empty(), "entry {from} of {to} can't be read back");
-            entries.extend(read);
-        }
+        read_all(&self.reader, self.opened.recovered.last.index)
     }
 
     /// What it presents to others.
@@ -271,6 +255,27 @@ impl Process {
             || !self.fetched.is_empty()
             || !self.peers.is_empty()
             || (!in_grace && !self.clients.is_empty() && self.evaluator.takes_clients())
+    }
+}
+
+/// The entries up to `to`, which must be there.
+pub(crate) fn read_all(reader: &wal::Reader<MemoryDisk>, to: Index) -> Vec<raft::Entry> {
+    let mut entries: Vec<raft::Entry> = Vec::new();
+    loop {
+        let from = Index(entries.len() as u64 + 1);
+        if from > to {
+            return entries;
+        }
+        let fetch = Fetch {
+            reader: Reader::Apply,
+            from,
+            to,
+            bytes_max: 1 << 20,
+        };
+        let read = reader.read(&fetch);
+        let read = read.unwrap_or_else(|error| panic!("what was recovered is there: {error}"));
+        assert!(!read.is_empty(), "entry {from} of {to} can't be read back");
+        entries.extend(read);
     }
 }
 

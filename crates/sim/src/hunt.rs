@@ -64,7 +64,7 @@ fn test_of(mutant: Mutant) -> Option<Test> {
         | Mutant::MixedVotes
         | Mutant::WipedDiskAdmitted
         | Mutant::UnknownSeatCommits => script(),
-        // Disks do not rot in the simulation.
+        // What takes damage at one place of a log.
         Mutant::DamageTruncates | Mutant::LaterBatchIgnored => test(
             "quorate-wal",
             "corruption",

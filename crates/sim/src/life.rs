@@ -15,6 +15,9 @@ use crate::world::{Event, MS, SECOND, World};
 /// How long a server that is told to stop waits for a successor.
 const STOP_NS: u64 = 2 * SECOND;
 
+/// A server that has started so lately has not settled in.
+const YOUNG_NS: u64 = 200 * MS;
+
 impl World {
     pub(crate) fn start(&mut self, id: ServerId) {
         let now = self.now;
@@ -87,7 +90,7 @@ impl World {
         self.coverage.restarts += u64::from(restart > Restart(1));
         self.coverage.torn_ends += u64::from(opened.1.torn.is_some());
         let seeds = (seed, item_bytes_max);
-        let process = Process::new(id, opened, &self.options, seeds, now_host);
+        let process = Process::new(id, opened, &self.options, seeds, (now, now_host));
         let entries = process.entries();
         let recovered = process.opened.recovered.clone();
         let last = entries
@@ -112,7 +115,7 @@ impl World {
             ),
             &recovered.last.index.0.to_le_bytes(),
         );
-        self.logs.recovered(id, entries, recovered.hard_state);
+        self.logs.recovered(id, &entries, recovered.hard_state);
         self.host_mut(id).process = Some(process);
         for peer in self.ids().into_iter().filter(|peer| *peer != id) {
             let after = self.up_to(20 * MS);
@@ -186,14 +189,17 @@ impl World {
 
     /// The process is gone, with all its connections. False if there was none.
     fn ended(&mut self, id: ServerId) -> bool {
+        let now = self.now;
         let host = self.host_mut(id);
         host.fails_sync = false;
         let Some(process) = host.process.take() else {
             return false;
         };
         host.incarnation += 1;
+        let young = now - process.started_at < YOUNG_NS;
         let counters = process.evaluator.status().raft;
         self.count(counters);
+        self.coverage.crashes_young += u64::from(young);
         self.forget_waiting(id);
         for peer in self.ids() {
             self.disconnect(peer, id);
@@ -211,6 +217,7 @@ impl World {
         self.coverage.elections += counters.elections;
         self.coverage.suspensions += counters.suspensions;
         self.coverage.truncations += counters.truncations;
+        self.coverage.full_windows += counters.full_windows;
         self.coverage.stale_messages += counters.stale;
         assert!(
             counters.malformed == 0,

@@ -63,6 +63,7 @@ impl World {
             unread: BytesMut::new(),
             outcomes: std::collections::VecDeque::new(),
             known: false,
+            is_full: false,
         };
         if let Some(process) = &mut self.host_mut(server).process {
             process.connections.insert(id, side);
@@ -178,8 +179,13 @@ impl World {
     /// commands to the evaluator, replies to the socket, and then it reads.
     pub(crate) fn serve(&mut self, server: ServerId, connection: u64) {
         let reads_max = self.random.random_range(1..=4096);
+        // Replies are short: most sockets take them whole.
+        let mut writes_max = match self.random.random_range(0..16) {
+            0 => self.random.random_range(0..64),
+            _ => usize::MAX,
+        };
         let mut written = Vec::new();
-        let mut handed = false;
+        let (mut handed, mut filled) = (false, false);
         let Some(process) = &mut self.host_mut(server).process else {
             return;
         };
@@ -202,11 +208,18 @@ impl World {
                 }));
                 moved = true;
             }
-            while side.session.output().has_remaining() {
-                let chunk = side.session.output().chunk().to_vec();
-                side.session.written(chunk.len(), side.unread.len() as u64);
-                written.push(chunk);
-                moved = true;
+            while side.session.output().has_remaining() && !side.is_full {
+                let chunk = side.session.output().chunk();
+                let length = chunk.len().min(writes_max);
+                side.is_full = length < chunk.len();
+                writes_max -= length;
+                if length > 0 {
+                    let taken = chunk.get(..length).unwrap_or_default().to_vec();
+                    side.session.written(length, side.unread.len() as u64);
+                    written.push(taken);
+                    moved = true;
+                }
+                filled |= side.is_full;
             }
             if side.session.wants_input() && !side.unread.is_empty() {
                 let length = side.unread.len().min(reads_max);
@@ -221,8 +234,23 @@ impl World {
         if handed {
             self.wake_for_client(server);
         }
+        if filled {
+            self.coverage.partial_writes += 1;
+            let after = self.up_to(2 * MS);
+            self.schedule(after, Event::Writable { server, connection });
+        }
         for bytes in written {
             self.write_to_client(server, connection, Bytes::from(bytes));
+        }
+    }
+
+    /// The kernel takes more replies again.
+    pub(crate) fn writable(&mut self, server: ServerId, connection: u64) {
+        if let Some(process) = &mut self.host_mut(server).process
+            && let Some(side) = process.connections.get_mut(&connection)
+        {
+            side.is_full = false;
+            self.serve(server, connection);
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use bytes::{Buf, Bytes};
 use evaluator::{Input, Now, Output};
-use raft::{Body, Fetch, Fetched, GroupId, Message, ServerId};
+use raft::{Body, Fetch, Fetched, GroupId, Message, ServerId, Timestamp};
 use rand::RngExt;
 use wire::{Frame, Outgoing};
 
@@ -134,14 +134,15 @@ impl World {
             let after = self.up_to(2 * MS);
             self.schedule(after, Event::Fetched(id, fetch));
         }
-        if let Some(process) = &mut self.host_mut(id).process {
-            process.answered = !output.outcomes.is_empty();
-        }
         for outcomes in output.outcomes {
             let connection = outcomes.connection.0;
-            let Some(process) = &mut self.host_mut(id).process else {
+            let world_now = self.now;
+            let host = self.host_mut(id);
+            let now = host.now(world_now).monotonic;
+            let Some(process) = &mut host.process else {
                 return;
             };
+            process.answers(connection, outcomes.outcomes.len(), now);
             if let Some(side) = process.connections.get_mut(&connection) {
                 side.outcomes.push_back(outcomes.outcomes);
                 self.serve(id, connection);
@@ -400,6 +401,22 @@ impl World {
 }
 
 impl crate::host::Process {
+    /// The evaluator gives a connection so many answers.
+    fn answers(&mut self, connection: u64, count: usize, now: Timestamp) {
+        let Some((owed, since)) = self.owed.get_mut(&connection) else {
+            return;
+        };
+        assert!(
+            count <= *owed,
+            "connection {connection} is given {count} answers, and {owed} are owed"
+        );
+        *owed -= count;
+        *since = now;
+        if *owed == 0 {
+            self.owed.remove(&connection);
+        }
+    }
+
     /// As the server does: the disk, the peers, the clients, the time.
     fn take_inputs(&mut self, now: Now, in_grace: bool) {
         if let Some(id) = self.persisted.take() {
@@ -419,10 +436,14 @@ impl crate::host::Process {
             && let Some(from) = self.clients.pop_front()
         {
             let input = match from {
-                FromClient::Batch(batch) => Input::Batch(batch),
+                FromClient::Batch(batch) => {
+                    let none = (0, now.monotonic);
+                    let owed = self.owed.entry(batch.connection.0).or_insert(none);
+                    owed.0 += batch.commands.len();
+                    Input::Batch(batch)
+                }
                 FromClient::Disconnected(connection) => {
-                    // Perhaps all that was owed was owed to it.
-                    self.owes_since = now.monotonic;
+                    self.owed.remove(&connection.0);
                     Input::Disconnected(connection)
                 }
             };

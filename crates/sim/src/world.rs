@@ -16,12 +16,12 @@ use protocol::Limits;
 use raft::{Entry, Fetch, Index, Restart, ServerId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use wal::MemoryDisk;
+use wal::{MemoryDisk, Wal};
 
 use crate::check::{History, Logs, OpId, Witness};
 use crate::client::Client;
 use crate::coverage::Coverage;
-use crate::host::{Host, Way};
+use crate::host::{Host, Way, read_all};
 use crate::options::{Fault, Options};
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -33,6 +33,10 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(1000);
 /// A leader with a majority has heard from it within this time: an election timeout, a heartbeat
 /// that was on its way, and a slow turn.
 const HEARD_WITHIN: Duration = Duration::from_millis(450);
+
+/// No more happens in a simulated second, about twenty times as much as in the busiest one seen:
+/// messages that give rise to ever more messages end in this and not in an endless run.
+const EVENTS_PER_SECOND_MAX: u64 = 2_000_000;
 
 /// Something that will happen.
 #[derive(Clone, Debug)]
@@ -65,6 +69,11 @@ pub(crate) enum Event {
         bytes: Bytes,
         written: u64,
     },
+    /// A client's socket takes more replies.
+    Writable {
+        server: ServerId,
+        connection: u64,
+    },
     /// A client has closed its connection.
     Left {
         server: ServerId,
@@ -91,12 +100,16 @@ impl Event {
         match self {
             Event::Turn(id) | Event::Synced(id) | Event::Fetched(id, _) => Some(*id),
             Event::Connect(from, _) => Some(*from),
-            Event::ToServer { server, .. } | Event::Left { server, .. } => Some(*server),
-            Event::Kill(id) | Event::PowerCut(id) => Some(*id),
+            Event::ToServer { server, .. }
+            | Event::Writable { server, .. }
+            | Event::Left { server, .. } => Some(*server),
             Event::Frame { .. }
             | Event::ToClient { .. }
             | Event::Client(_)
             | Event::Start(_)
+            // Whichever life it is in.
+            | Event::Kill(_)
+            | Event::PowerCut(_)
             | Event::Resume(_)
             | Event::Mend
             | Event::Space(_)
@@ -123,6 +136,8 @@ pub(crate) struct World {
     pub(crate) number: u64,
     /// Of the next event that is planned.
     next_number: u64,
+    /// The present second, and the events before it.
+    second: (u64, u64),
     pub(crate) hosts: Vec<Host>,
     pub(crate) clients: Vec<Client>,
     pub(crate) next_connection: u64,
@@ -194,6 +209,7 @@ impl World {
             events: BTreeMap::new(),
             number: 0,
             next_number: 1,
+            second: (0, 0),
             hosts,
             clients,
             next_connection: 1,
@@ -291,12 +307,13 @@ impl World {
     fn happens(&mut self, event: Event, life: u64) {
         self.coverage.events += 1;
         self.number += 1;
+        self.check_busyness();
         if let Some(id) = event.server() {
             let host = self.host(id);
             if host.incarnation != life || host.process.is_none() {
                 return;
             }
-            if host.paused && !matches!(event, Event::Kill(_) | Event::PowerCut(_)) {
+            if host.paused {
                 self.waiting.entry(id).or_default().push((life, event));
                 return;
             }
@@ -325,6 +342,7 @@ impl World {
                 bytes,
                 written,
             } => self.client_hears(client, connection, &bytes, written),
+            Event::Writable { server, connection } => self.writable(server, connection),
             Event::Left { server, connection } => self.left(server, connection),
             Event::Client(client) => self.client_acts(client),
             Event::Start(id) => self.start(id),
@@ -337,6 +355,18 @@ impl World {
             Event::Heal => self.heal(),
             Event::Settle => self.settle(),
         }
+    }
+
+    fn check_busyness(&mut self) {
+        let second = self.now / SECOND;
+        if self.second.0 < second {
+            self.second = (second, self.number);
+        }
+        let events = self.number - self.second.1;
+        assert!(
+            events <= EVENTS_PER_SECOND_MAX,
+            "{events} events in one second"
+        );
     }
 
     /// A server that was paused goes on, with all that has waited for it.
@@ -404,10 +434,36 @@ impl World {
         if self.random.random_range(0..128) == 0 {
             self.check_state(id, status.last_applied);
         }
+        if self.random.random_range(0..2000) == 0 {
+            self.check_disk(id);
+        }
         if self.random.random_range(0..64) == 0 {
             let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
             raft::check_cluster(processes.map(|process| process.evaluator.raft()));
         }
+    }
+
+    /// A server could lose its power at this moment, and start again with all that it has promised.
+    fn check_disk(&mut self, id: ServerId) {
+        let seed = self.random.random();
+        let segment_bytes = self.options.segment_bytes;
+        let host = self.host(id);
+        // They may rightly be told that their disk is not to be trusted.
+        if host.rotten || host.misreads {
+            return;
+        }
+        let options = wal::Options {
+            server_id: id,
+            segment_bytes,
+            seed,
+        };
+        let opened = Wal::open(host.disk.after_power_cut(seed), options);
+        let (wal, opened) =
+            opened.unwrap_or_else(|error| panic!("server {id} would not start again: {error}"));
+        let recovered = &opened.recovered;
+        let entries = read_all(&wal.reader(), recovered.last.index);
+        self.logs.would_recover(id, &entries, recovered.hard_state);
+        self.coverage.disks_checked += 1;
     }
 
     /// The witness sees entries that were committed: with the code as it should be, whatever
@@ -440,18 +496,19 @@ impl World {
         let Some(process) = &mut host.process else {
             return;
         };
-        if status.commands_owed == 0 || process.answered || process.graced {
-            process.owes_since = now;
+        let graced = std::mem::take(&mut process.graced);
+        for (connection, (owed, since)) in &mut process.owed {
+            if graced {
+                *since = now;
+            }
+            let waits = now.since(*since);
+            assert!(
+                waits <= ANSWER_WITHIN,
+                "server {id} owes connection {connection} {owed} answers and has given none for {} \
+                 ms",
+                waits.as_millis(),
+            );
         }
-        process.answered = false;
-        process.graced = false;
-        let owes = now.since(process.owes_since);
-        assert!(
-            owes <= ANSWER_WITHIN,
-            "server {id} owes {} answers and has given none for {} ms",
-            status.commands_owed,
-            owes.as_millis(),
-        );
     }
 
     /// A leader that says it has its majority has heard from one lately (rule 29).

@@ -188,7 +188,12 @@ impl History {
                 matches!(&op.what, Sent::Command(Command::Write(write)) if mark(write).is_some());
             if let Some((place, _)) = &op.placed {
                 let floor = &mut self.orders.entry(connection).or_default().floor;
-                *floor = (*floor).max(*place);
+                assert!(
+                    *place > *floor,
+                    "{earlier} takes effect at {place}, and what came before it in its connection \
+                     at {floor}",
+                );
+                *floor = *place;
             } else {
                 // Refused, with a refusal that was still to be written.
                 let refused_at = self.orders[&connection].refused_at;

@@ -115,33 +115,15 @@ impl Logs {
     }
 
     /// A server has started, and its log says that this is durable.
-    pub(crate) fn recovered(&mut self, id: ServerId, entries: Vec<Entry>, hard_state: HardState) {
-        let mut found: Vec<Linked> = Vec::with_capacity(entries.len());
-        for entry in &entries {
-            found.push(linked(found.last(), entry));
-        }
-        let links: Vec<Link> = found.iter().map(|it| it.link).collect();
+    pub(crate) fn recovered(&mut self, id: ServerId, entries: &[Entry], hard_state: HardState) {
         let server = self.server(id);
-        let mut expected = server.durable.clone();
-        let mut matches = expected.is(&links, hard_state);
-        for write in std::mem::take(&mut server.unsynced) {
-            if matches {
-                break;
-            }
-            matches = expected.reaches(&write, &links, hard_state);
-        }
-        assert!(
-            matches,
-            "server {id} starts with {} entries, the last of term {:?}, and {hard_state:?}; synced \
-             were {} entries, the last of term {:?}, and {:?}",
-            links.len(),
-            links.last().map(|link| link.term),
-            server.durable.links.len(),
-            server.durable.links.last().map(|link| link.term),
-            server.durable.hard_state,
-        );
+        let unsynced = std::mem::take(&mut server.unsynced);
+        let found = server.durable.recovered(id, &unsynced, entries, hard_state);
+        server.durable = Durable {
+            links: found.iter().map(|it| it.link).collect(),
+            hard_state,
+        };
         server.current = found;
-        server.durable = Durable { links, hard_state };
         server.commit_index = Index(0);
     }
 
@@ -241,14 +223,29 @@ impl Logs {
         true
     }
 
-    /// Whether the synced part of a server's log is its log up to here.
-    pub(crate) fn has_synced(&self, id: ServerId, index: Index) -> bool {
+    /// Whether the synced part of a server's log is, up to here, the log that it had in this term.
+    pub(crate) fn has_synced(&self, id: ServerId, term: Term, index: Index) -> bool {
         let server = &self.servers[&id];
         let Some(at) = (index.0 as usize).checked_sub(1) else {
             return true;
         };
         let durable = server.durable.links.get(at);
-        durable.is_some() && durable == server.current.get(at).map(|it| &it.link)
+        let handed = server.unsynced.iter().rev();
+        let newest = handed.filter_map(|write| write.hard_state).next();
+        let newest = newest.unwrap_or(server.durable.hard_state);
+        // What was said in an older term and waited for the disk says nothing of what a leader of
+        // a later one has superseded since, and what is not synced yet.
+        let is_old = term < newest.term;
+        durable.is_some() && (is_old || durable == server.current.get(at).map(|it| &it.link))
+    }
+
+    /// What a power cut would leave of a server's disk now is what was synced, or that and the
+    /// first part of what was not.
+    pub(crate) fn would_recover(&self, id: ServerId, entries: &[Entry], hard_state: HardState) {
+        let server = &self.servers[&id];
+        server
+            .durable
+            .recovered(id, &server.unsynced, entries, hard_state);
     }
 }
 
@@ -271,6 +268,38 @@ impl Durable {
             "a second vote in a term: {new:?} is synced after {old:?}",
         );
         self.hard_state = new;
+    }
+
+    /// The log with these entries, which a disk gives back that has synced this, and not these
+    /// writes.
+    fn recovered(
+        &self,
+        id: ServerId,
+        unsynced: &VecDeque<Write>,
+        entries: &[Entry],
+        hard_state: HardState,
+    ) -> Vec<Linked> {
+        let mut found: Vec<Linked> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            found.push(linked(found.last(), entry));
+        }
+        let links: Vec<Link> = found.iter().map(|it| it.link).collect();
+        let mut expected = self.clone();
+        let matches = expected.is(&links, hard_state)
+            || unsynced
+                .iter()
+                .any(|write| expected.reaches(write, &links, hard_state));
+        assert!(
+            matches,
+            "server {id} starts with {} entries, the last of term {:?}, and {hard_state:?}; synced \
+             were {} entries, the last of term {:?}, and {:?}",
+            links.len(),
+            links.last().map(|link| link.term),
+            self.links.len(),
+            self.links.last().map(|link| link.term),
+            self.hard_state,
+        );
+        found
     }
 
     fn next(&self, entry: &Entry) -> Link {

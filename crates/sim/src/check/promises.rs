@@ -2,7 +2,7 @@
 //! term, whatever happened in between (§5.2). The simulated disk knows what is synced, so this is
 //! judged at every message and not left to an unlucky crash.
 
-use raft::{AppendEntriesReply, Body, Campaign, Index, Message, ServerId};
+use raft::{AppendEntriesReply, Body, Campaign, Index, Message, ServerId, Term};
 
 use super::Logs;
 
@@ -57,20 +57,20 @@ impl Logs {
             Body::Heartbeat(_) => promises_term("a heartbeat"),
             Body::AppendEntriesReply(AppendEntriesReply::Matches { match_index }) => {
                 promises_term("an acknowledgement");
-                self.acknowledges(from, *match_index);
+                self.acknowledges(from, term, *match_index);
             }
             Body::AppendEntriesReply(_) => promises_term("a conflict"),
             Body::HeartbeatReply(reply) => {
                 promises_term("a heartbeat's reply");
-                self.acknowledges(from, reply.match_index);
+                self.acknowledges(from, term, reply.match_index);
             }
             Body::TimeoutNow => promises_term("a call to campaign"),
         }
     }
 
-    fn acknowledges(&self, from: ServerId, index: Index) {
+    fn acknowledges(&self, from: ServerId, term: Term, index: Index) {
         assert!(
-            self.has_synced(from, index),
+            self.has_synced(from, term, index),
             "server {from} acknowledges index {index}, which its disk has not synced",
         );
     }
