@@ -11,6 +11,15 @@ pub(crate) struct Expiry {
     deadlines: BTreeSet<(u32, u64)>,
 }
 
+impl FromIterator<(u32, u64)> for Expiry {
+    /// The deadlines of these items, each with the hash of its key; none is 0.
+    fn from_iter<I: IntoIterator<Item = (u32, u64)>>(deadlines: I) -> Expiry {
+        Expiry {
+            deadlines: deadlines.into_iter().collect(),
+        }
+    }
+}
+
 impl Expiry {
     /// An item with this hash is over at this second; nothing if that is never.
     pub(crate) fn insert(&mut self, over_at: u32, hash: u64) {

@@ -5,6 +5,9 @@
 mod expiry;
 mod item;
 mod map;
+mod moment;
+mod snapshot;
 mod store;
 
+pub use snapshot::{Frozen, LoadError, Loader};
 pub use store::{Counts, Store};

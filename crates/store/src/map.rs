@@ -23,7 +23,18 @@ pub(crate) type Shard = HashTable<Item>;
 #[derive(Debug)]
 pub(crate) struct Map {
     hasher: KeyHasher,
-    shards: Vec<Arc<Shard>>,
+    shards: Shards,
+}
+
+/// The items of a map; a copy shares its shards, and no later change of the map shows in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Shards(Vec<Arc<Shard>>);
+
+impl Shards {
+    /// All items, in no order.
+    pub(crate) fn items(&self) -> impl Iterator<Item = &Item> {
+        self.0.iter().flat_map(|shard| shard.iter())
+    }
 }
 
 /// Differs in each process, so that nobody can choose keys that collide.
@@ -50,7 +61,7 @@ impl Map {
                 seed,
                 shared_seed: SharedSeed::from_u64(seed),
             },
-            shards: (0..SHARDS).map(|_| Arc::default()).collect(),
+            shards: Shards((0..SHARDS).map(|_| Arc::default()).collect()),
         }
     }
 
@@ -59,16 +70,16 @@ impl Map {
     }
 
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<&Item> {
-        self.shards[shard_of(hash)].find(hash, |item| item.key() == key)
+        self.shards.0[shard_of(hash)].find(hash, |item| item.key() == key)
     }
 
     pub(crate) fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Item> {
-        Arc::make_mut(&mut self.shards[shard_of(hash)]).find_mut(hash, |item| item.key() == key)
+        Arc::make_mut(&mut self.shards.0[shard_of(hash)]).find_mut(hash, |item| item.key() == key)
     }
 
     /// True if an item with this hash is over at this second.
     pub(crate) fn has_over_at(&self, hash: u64, over_at: u32) -> bool {
-        let found = self.shards[shard_of(hash)].find(hash, |item| {
+        let found = self.shards.0[shard_of(hash)].find(hash, |item| {
             item.over_at == over_at && self.hasher.hash(item.key()) == hash
         });
         found.is_some()
@@ -77,7 +88,7 @@ impl Map {
     /// Puts `item` in, and gives the one that had its key.
     pub(crate) fn insert(&mut self, hash: u64, item: Item) -> Option<Item> {
         let hasher = &self.hasher;
-        let shard = Arc::make_mut(&mut self.shards[shard_of(hash)]);
+        let shard = Arc::make_mut(&mut self.shards.0[shard_of(hash)]);
         if let Some(old) = shard.find_mut(hash, |old| old.key() == item.key()) {
             return Some(std::mem::replace(old, item));
         }
@@ -85,8 +96,15 @@ impl Map {
         None
     }
 
+    /// Puts in an item whose key no item has.
+    pub(crate) fn insert_unique(&mut self, hash: u64, item: Item) {
+        let hasher = &self.hasher;
+        let shard = Arc::make_mut(&mut self.shards.0[shard_of(hash)]);
+        shard.insert_unique(hash, item, |item| hasher.hash(item.key()));
+    }
+
     pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Item> {
-        let shard = Arc::make_mut(&mut self.shards[shard_of(hash)]);
+        let shard = Arc::make_mut(&mut self.shards.0[shard_of(hash)]);
         let entry = shard.find_entry(hash, |item| item.key() == key).ok()?;
         Some(entry.remove().0)
     }
@@ -94,7 +112,7 @@ impl Map {
     /// Takes out one item with this hash that is over at this second.
     pub(crate) fn remove_over_at(&mut self, hash: u64, over_at: u32) -> Option<Item> {
         let hasher = &self.hasher;
-        let shard = Arc::make_mut(&mut self.shards[shard_of(hash)]);
+        let shard = Arc::make_mut(&mut self.shards.0[shard_of(hash)]);
         let entry = shard.find_entry(hash, |item| {
             item.over_at == over_at && hasher.hash(item.key()) == hash
         });
@@ -104,7 +122,7 @@ impl Map {
     /// Leaves an empty map, and gives the shards that held something, so that they can be dropped
     /// piece by piece.
     pub(crate) fn take_shards(&mut self) -> Vec<Arc<Shard>> {
-        let held = self.shards.iter_mut().filter(|shard| !shard.is_empty());
+        let held = self.shards.0.iter_mut().filter(|shard| !shard.is_empty());
         held.map(std::mem::take).collect()
     }
 
@@ -116,7 +134,7 @@ impl Map {
         mut is_it: impl FnMut(&Item) -> bool,
     ) -> Option<Vec<(u64, Item)>> {
         let hasher = &self.hasher;
-        let shard = Arc::make_mut(self.shards.get_mut(shard)?);
+        let shard = Arc::make_mut(self.shards.0.get_mut(shard)?);
         let drained = shard.extract_if(|item| is_it(item));
         Some(
             drained
@@ -125,9 +143,9 @@ impl Map {
         )
     }
 
-    /// All items, in no order.
-    pub(crate) fn items(&self) -> impl Iterator<Item = &Item> {
-        self.shards.iter().flat_map(|shard| shard.iter())
+    /// The items as they are.
+    pub(crate) fn shards(&self) -> &Shards {
+        &self.shards
     }
 }
 

@@ -2,19 +2,18 @@
 //! may stand between two commands of an entry (rule 54). What clients see is exact at every place
 //! in the log; the memory of what is gone may be freed a little later, piece by piece (`tidy`).
 
-use std::hash::Hasher;
 use std::sync::Arc;
 
 use command::{
     Deadline, Direction, Exptime, Hit, Key, LogTime, Preamble, Read, Reply, StoreMode, Write,
 };
-use foldhash::SharedSeed;
-use foldhash::quality::FoldHasher;
 use mutants::Mutant;
 
 use crate::expiry::Expiry;
 use crate::item::{About, Item, arithmetic, over_at};
 use crate::map::{Map, Shard};
+use crate::moment::{Flush, Moment, unique};
+use crate::snapshot::Frozen;
 
 /// The most items that are taken out at once because they are over.
 const EXPIRE_ITEMS_MAX: usize = 1024;
@@ -28,28 +27,12 @@ pub struct Store {
     map: Map,
     /// Every item of `map` that has a deadline, whether it has come or not.
     expiry: Expiry,
-    /// The entry that is being applied, or was last.
-    index: u64,
-    item_bytes_max: usize,
-    log_time: LogTime,
-    /// A `flush_all` whose time has not come.
-    flush: Option<Flush>,
-    /// Items whose unique is lower are gone: a delayed flush has taken them.
-    flushed_below: u64,
-    /// The next shard to take such items out of.
+    moment: Moment,
+    /// The next shard to take items out of that a delayed flush has taken.
     sweep: Option<usize>,
     garbage: Garbage,
     counts: Counts,
     scratch: Vec<u8>,
-}
-
-/// A delayed `flush_all`.
-#[derive(Debug)]
-struct Flush {
-    /// Since 1970: what existed a second earlier vanishes.
-    second: u64,
-    /// Items whose unique is lower existed then; `None` until that second has come.
-    below: Option<u64>,
 }
 
 /// What was flushed at once and is to be dropped piece by piece.
@@ -104,15 +87,22 @@ impl Store {
         Store {
             map: Map::new(seed),
             expiry: Expiry::default(),
-            index: 0,
-            item_bytes_max: 0,
-            log_time: LogTime(0),
-            flush: None,
-            flushed_below: 0,
+            moment: Moment::default(),
             sweep: None,
             garbage: Garbage::default(),
             counts: Counts::default(),
             scratch: Vec::new(),
+        }
+    }
+
+    /// The store at this moment, with these items, which are all alive.
+    pub(crate) fn loaded(moment: Moment, map: Map, expiry: Expiry, counts: Counts) -> Store {
+        Store {
+            map,
+            expiry,
+            moment,
+            counts,
+            ..Store::new(0)
         }
     }
 
@@ -123,14 +113,14 @@ impl Store {
     /// If `index` is not larger than that of the entry before, or 2^48 or more.
     pub fn enter(&mut self, index: u64, preamble: &Preamble) {
         assert!(
-            self.index < index && index < 1 << 48,
+            self.moment.index < index && index < 1 << 48,
             "entry {index} after {}",
-            self.index
+            self.moment.index
         );
-        self.index = index;
-        self.item_bytes_max = preamble.item_bytes_max as usize;
-        if preamble.log_time > self.log_time || mutants::is_on(Mutant::TimeGoesBack) {
-            self.log_time = preamble.log_time;
+        self.moment.index = index;
+        self.moment.item_bytes_max = preamble.item_bytes_max;
+        if preamble.log_time > self.moment.log_time || mutants::is_on(Mutant::TimeGoesBack) {
+            self.moment.log_time = preamble.log_time;
             self.flush_if_due(unique(index, 0));
             self.expire();
         }
@@ -138,7 +128,7 @@ impl Store {
 
     /// Carries out the command at `place` of the entry begun last.
     pub fn apply(&mut self, place: u16, write: &Write) -> Reply {
-        let mut unique = unique(self.index, place);
+        let mut unique = unique(self.moment.index, place);
         if mutants::is_on(Mutant::LocalUnique) {
             unique ^= self.map.hash(&[]) & 0xff;
         }
@@ -174,18 +164,18 @@ impl Store {
     /// The time in the log.
     #[must_use]
     pub fn log_time(&self) -> LogTime {
-        self.log_time
+        self.moment.log_time
     }
 
     /// The first second after the time in the log at which something falls due: an entry stamped
     /// then or later makes it happen.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        let flush = self.flush.as_ref().map(|flush| match flush.below {
+        let flush = self.moment.flush.as_ref().map(|flush| match flush.below {
             None => flush.second - 1,
             Some(_) => flush.second,
         });
-        let item = self.expiry.next_after(self.log_time.seconds());
+        let item = self.expiry.next_after(self.moment.log_time.seconds());
         flush.into_iter().chain(item).min()
     }
 
@@ -202,44 +192,30 @@ impl Store {
         self.garbage.shrink();
         self.sweep.is_some()
             || !self.garbage.is_empty()
-            || self.expiry.first_due(self.log_time.seconds()).is_some()
+            || self
+                .expiry
+                .first_due(self.moment.log_time.seconds())
+                .is_some()
     }
 
     /// A number that is the same on all servers that have applied the same entries, and very likely
     /// not on others. Walks over all items.
     #[must_use]
     pub fn state_hash(&self) -> u64 {
-        let mut sum: u64 = 0;
-        for item in self.map.items().filter(|item| self.is_alive(item)) {
-            let mut hasher = FoldHasher::with_seed(0, SharedSeed::global_fixed());
-            hasher.write_usize(item.key().len());
-            hasher.write(item.key());
-            hasher.write_usize(item.value().len());
-            hasher.write(item.value());
-            hasher.write_u64(item.unique);
-            hasher.write_u32(item.flags);
-            hasher.write_u32(item.over_at);
-            sum = sum.wrapping_add(hasher.finish());
-        }
-        let mut hasher = FoldHasher::with_seed(0, SharedSeed::global_fixed());
-        hasher.write_u64(sum);
-        hasher.write_u64(self.log_time.0);
-        if let Some(flush) = &self.flush {
-            hasher.write_u64(flush.second);
-            hasher.write_u64(flush.below.unwrap_or(0));
-        }
-        hasher.finish()
+        self.moment.state_hash(self.map.shards().items())
     }
 
-    fn is_alive(&self, item: &Item) -> bool {
-        item.unique >= self.flushed_below
-            && (item.over_at == 0 || u64::from(item.over_at) > self.log_time.seconds())
+    /// The state at this place in the log, which no later change of the store shows in. Items are
+    /// shared until they change.
+    #[must_use]
+    pub fn freeze(&self) -> Frozen {
+        Frozen::new(self.map.shards().clone(), self.moment.clone())
     }
 
     /// The item with this key, unless it is gone.
     fn find(&self, hash: u64, key: &[u8]) -> Option<&Item> {
         let item = self.map.find(hash, key)?;
-        self.is_alive(item).then_some(item)
+        self.moment.is_alive(item).then_some(item)
     }
 
     fn get(&self, key: &[u8]) -> Option<Hit> {
@@ -273,7 +249,7 @@ impl Store {
     fn put(&mut self, unique: u64, hash: u64, store: &command::Store) -> Reply {
         let key = store.key.as_bytes();
         self.counts.total_items += 1;
-        match over_at(store.exptime.deadline(self.log_time)) {
+        match over_at(store.exptime.deadline(self.moment.log_time)) {
             // It was stored and is over: what remains of that is that the old item is gone.
             None => self.remove(hash, key),
             Some(over_at) => {
@@ -295,7 +271,7 @@ impl Store {
         let Some(old) = self.map.find(hash, key) else {
             return Reply::NotStored;
         };
-        if old.bytes() + store.value.len() > self.item_bytes_max {
+        if old.bytes() + store.value.len() > self.moment.item_bytes_max as usize {
             return Reply::NotStored;
         }
         let (head, tail) = match store.mode {
@@ -362,7 +338,7 @@ impl Store {
 
     /// Gives an item that exists another deadline. Its unique stays (docs/memcached.md, cas).
     fn set_deadline(&mut self, hash: u64, key: &Key, exptime: Exptime) {
-        let Some(over_at) = over_at(exptime.deadline(self.log_time)) else {
+        let Some(over_at) = over_at(exptime.deadline(self.moment.log_time)) else {
             self.remove(hash, key.as_bytes());
             return;
         };
@@ -374,12 +350,12 @@ impl Store {
     }
 
     fn flush_all(&mut self, unique: u64, delay: Exptime) -> Reply {
-        self.flush = None;
-        match delay.deadline(self.log_time) {
+        self.moment.flush = None;
+        match delay.deadline(self.moment.log_time) {
             Deadline::Never | Deadline::Past => self.flush_now(),
             Deadline::At(second) => {
-                let begun = self.log_time.seconds() + 1 >= second;
-                self.flush = Some(Flush {
+                let begun = self.moment.log_time.seconds() + 1 >= second;
+                self.moment.flush = Some(Flush {
                     second,
                     below: begun.then_some(unique),
                 });
@@ -403,15 +379,15 @@ impl Store {
     /// Takes a delayed flush as far as the time in the log goes: first what exists is marked, a
     /// second later it vanishes. `unique` is that of the first command after this.
     fn flush_if_due(&mut self, unique: u64) {
-        let second = self.log_time.seconds();
-        let Some(flush) = &mut self.flush else {
+        let second = self.moment.log_time.seconds();
+        let Some(flush) = &mut self.moment.flush else {
             return;
         };
         if second + 1 >= flush.second {
             let below = *flush.below.get_or_insert(unique);
             if second >= flush.second {
-                self.flush = None;
-                self.flushed_below = below;
+                self.moment.flush = None;
+                self.moment.flushed_below = below;
                 self.sweep = Some(0);
             }
         }
@@ -419,7 +395,7 @@ impl Store {
 
     /// Takes out items that are over, some at once, which is all but for a crowd.
     fn expire(&mut self) {
-        let second = self.log_time.seconds();
+        let second = self.moment.log_time.seconds();
         for _ in 0..EXPIRE_ITEMS_MAX {
             let Some((over_at, hash)) = self.expiry.first_due(second) else {
                 return;
@@ -434,7 +410,7 @@ impl Store {
 
     /// Takes flushed items out of one more shard.
     fn sweep_shard(&mut self) {
-        let (Some(shard), below) = (self.sweep, self.flushed_below) else {
+        let (Some(shard), below) = (self.sweep, self.moment.flushed_below) else {
             return;
         };
         let drained = self.map.drain_shard(shard, |item| item.unique < below);
@@ -474,9 +450,4 @@ impl Store {
             self.expiry.remove(over_at, hash);
         }
     }
-}
-
-/// What identifies a change of an item: growing, and the same on all servers (rule 57).
-fn unique(index: u64, place: u16) -> u64 {
-    index << 16 | u64::from(place)
 }

@@ -1,0 +1,181 @@
+//! What a snapshot costs: run by hand, `cargo run --release -p quorate-store --example snapshot`,
+//! with the number of items (1,000,000 unless said). All times are this thread's on the processor,
+//! so that whatever else runs on the machine shows little.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::hint::black_box;
+use std::time::Duration;
+
+use bytes::Bytes;
+use command::{Exptime, Key, LogTime, Preamble, StoreMode, Write};
+use quorate_store::{Loader, Store};
+use rustix::time::{ClockId, clock_gettime};
+
+const PIECE_BYTES: usize = 128 * 1024;
+
+/// Commands of one entry right after a freeze.
+const ENTRIES: [u64; 4] = [1, 100, 1000, 8000];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let items = match std::env::args().nth(1) {
+        Some(items) => items.parse()?,
+        None => 1_000_000,
+    };
+    for exptime in [0, 1_000_000] {
+        println!("{items} items of 16 + 100 bytes, exptime {exptime}");
+        measure(items, exptime)?;
+    }
+    Ok(())
+}
+
+fn measure(items: u64, exptime: i32) -> Result<(), Box<dyn Error>> {
+    let mut store = Store::new(7);
+    let mut index = 0;
+    let took = timed(|| {
+        for number in 0..items {
+            if number % 1000 == 0 {
+                enter(&mut store, &mut index);
+            }
+            let key = scattered(number, items);
+            store.apply((number % 1000) as u16, &set(key, exptime));
+        }
+    });
+    println!("  set                    {:8.1} ns each", each(took, items));
+
+    writes_after_freeze(&mut store, &mut index, items, exptime);
+
+    let mut bytes = Vec::new();
+    let frozen = store.freeze();
+    for _ in 0..3 {
+        bytes.clear();
+        let took = timed(|| {
+            let mut pieces = 0;
+            let Ok(()) = frozen.write_out(PIECE_BYTES, &mut |piece| {
+                pieces += black_box(piece.len());
+                Ok::<(), Infallible>(())
+            });
+        });
+        println!("  write out              {:8.1} ms", ms(took));
+    }
+    let Ok(()) = frozen.write_out(PIECE_BYTES, &mut |piece| {
+        bytes.extend_from_slice(piece);
+        Ok::<(), Infallible>(())
+    });
+    println!(
+        "  bytes                  {:8.1} MB",
+        bytes.len() as f64 / 1e6
+    );
+    let took = timed(|| drop(frozen));
+    println!("  drop of the frozen     {:8.3} ms", ms(took));
+    let took = timed(|| {
+        black_box(store.state_hash());
+    });
+    println!("  state hash             {:8.1} ms", ms(took));
+    let took = timed(|| drop(store));
+    println!("  drop of the store      {:8.1} ms", ms(took));
+
+    for seed in 0..3 {
+        let mut loader = Loader::new(seed);
+        let begun = spent();
+        for piece in bytes.chunks(PIECE_BYTES) {
+            loader.push(piece)?;
+        }
+        let pushed = spent() - begun;
+        let loaded = loader.finish()?;
+        println!(
+            "  load                   {:8.1} ms, of which finish {:.1} ms",
+            ms(spent() - begun),
+            ms(spent() - begun - pushed)
+        );
+        drop(loaded);
+    }
+    Ok(())
+}
+
+/// Worst of a few, each right after a freeze.
+fn writes_after_freeze(store: &mut Store, index: &mut u64, items: u64, exptime: i32) {
+    for commands in ENTRIES {
+        let (mut freeze, mut worst, mut all) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        let mut without = Duration::MAX;
+        for round in 0..5 {
+            let writes: Vec<Write> = (0..commands)
+                .map(|number| set(scattered(number * 7919 + round * 104_729, items), exptime))
+                .collect();
+            let mut frozen = None;
+            freeze = freeze.max(timed(|| frozen = Some(store.freeze())));
+            enter(store, index);
+            let begun = spent();
+            for (place, write) in (0..).zip(&writes) {
+                worst = worst.max(timed(|| {
+                    black_box(store.apply(place, write));
+                }));
+            }
+            all = all.max(spent() - begun);
+            drop(frozen);
+            enter(store, index);
+            without = without.min(timed(|| {
+                for (place, write) in (0..).zip(&writes) {
+                    black_box(store.apply(place, write));
+                }
+            }));
+        }
+        println!(
+            "  {commands:4} sets after a freeze  {:8.3} ms, worst {:.3} ms; without {:.3} ms; \
+             freeze {:.3} ms",
+            ms(all),
+            ms(worst),
+            ms(without),
+            ms(freeze)
+        );
+    }
+}
+
+fn enter(store: &mut Store, index: &mut u64) {
+    *index += 1;
+    let preamble = Preamble {
+        log_time: LogTime(1_700_000_000_000),
+        item_bytes_max: 1 << 20,
+    };
+    store.enter(*index, &preamble);
+}
+
+/// A key in no order of memory.
+fn scattered(number: u64, items: u64) -> u64 {
+    number.wrapping_mul(618_033_989) % items
+}
+
+fn set(number: u64, exptime: i32) -> Write {
+    let key = Bytes::from(format!("key:{number:012}"));
+    let exptime = match exptime {
+        0 => 0,
+        most => 1 + (number % most as u64) as i32,
+    };
+    Write::Store(command::Store {
+        mode: StoreMode::Set,
+        key: Key::new(key).expect("a key of 16 bytes"),
+        flags: 0,
+        exptime: Exptime(exptime),
+        value: Bytes::from_static(&[b'v'; 100]),
+    })
+}
+
+/// The time on the processor.
+fn spent() -> Duration {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let begun = spent();
+    work();
+    spent() - begun
+}
+
+fn ms(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e3
+}
+
+fn each(took: Duration, count: u64) -> f64 {
+    took.as_secs_f64() * 1e9 / count as f64
+}
