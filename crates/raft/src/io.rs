@@ -10,8 +10,8 @@ use bytes::Bytes;
 use crate::members::Configuration;
 use crate::message::Message;
 use crate::types::{
-    Entry, HardState, Index, Instance, Position, ReadId, Restart, ServerId, Term, Timestamp,
-    WriteId,
+    Entry, HardState, Index, Instance, Position, ReadId, Restart, ServerId, Snapshot, Term,
+    Timestamp, WriteId,
 };
 
 /// What is fixed while a server runs.
@@ -41,11 +41,15 @@ pub struct Config {
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
     pub hard_state: HardState,
+    /// The entry before the first that the log holds; 0, 0 while it holds all of them.
+    pub before: Position,
+    /// The newest snapshot; at or behind `before`, and not behind `last`.
+    pub snapshot: Option<Snapshot>,
     /// Every change of term in the log: the first entry of each, in order.
     pub term_starts: Vec<Position>,
-    /// The last entry; 0, 0 in an empty log.
+    /// The last entry; `before` in an empty log.
     pub last: Position,
-    /// All configuration entries that were not superseded, in order.
+    /// All configuration entries of the log that were not superseded, in order.
     pub configurations: Vec<Entry>,
 }
 
@@ -67,6 +71,12 @@ pub enum Input {
     Connected(ServerId),
     /// Hand leadership to the most caught-up server (diss. 3.10). Nothing on a follower.
     Transfer,
+    /// A snapshot of this server's own state is durable.
+    Snapshot(Snapshot),
+    /// The log begins behind this entry now; what is before it is in a snapshot alone.
+    Dropped(Position),
+    /// The transfer of a snapshot to this follower ended, well or not.
+    InstallEnded(ServerId),
 }
 
 /// All of it may be acted on at once, one part not waiting for another. A message that vouches
@@ -75,7 +85,10 @@ pub enum Input {
 pub struct Output {
     pub write: Option<Write>,
     pub messages: Vec<(ServerId, Message)>,
-    /// In order, without gaps; each entry once in the life of this `Raft`.
+    /// The state is that of this snapshot from now on: before `committed` is applied.
+    pub installed: Option<Snapshot>,
+    /// In order, without gaps but where a snapshot is installed; each entry once in the life of
+    /// this `Raft`.
     pub committed: Vec<Entry>,
     /// Reads whose leadership is confirmed: to be answered from a state at or after the index.
     pub reads: Vec<(ReadId, Index)>,
@@ -83,14 +96,19 @@ pub struct Output {
     pub refused_reads: Vec<ReadId>,
     /// Entries wanted back from the log.
     pub fetches: Vec<Fetch>,
+    /// Followers that need the newest snapshot; each once until its `Input::InstallEnded`.
+    pub installs: Vec<ServerId>,
 }
 
-/// One write for the log: all of it, then one sync. In this order: truncate, entries, hard state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One write for the log: all of it, then one sync. In this order: begin anew, truncate, entries,
+/// hard state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Write {
     /// One more than that of the write before.
     pub id: WriteId,
     pub hard_state: Option<HardState>,
+    /// The log is given up and begins behind this entry, which is in a snapshot.
+    pub begin_behind: Option<Position>,
     /// Entries from here on were superseded, and are gone once this is written.
     pub truncate_from: Option<Index>,
     /// Consecutive; the first is one behind what the log then holds.
@@ -119,7 +137,7 @@ pub struct Fetch {
 }
 
 /// What the log held there: consecutive entries from `fetch.from`; at least one, unless `from`
-/// was superseded meanwhile.
+/// was superseded or dropped meanwhile.
 #[derive(Clone, Debug)]
 pub struct Fetched {
     pub fetch: Fetch,

@@ -240,6 +240,7 @@ impl Log {
         Some(Write {
             id,
             hard_state,
+            begin_behind: None,
             truncate_from,
             entries,
         })

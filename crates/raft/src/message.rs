@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{ClusterId, Entry, Index, Instance, Position, Restart, ServerId, Term};
+use crate::types::{
+    ClusterId, Entry, Index, Instance, Position, Restart, ServerId, Snapshot, Term,
+};
 
 /// One message. `sender` and `term` are in every one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,7 @@ pub enum Body {
     Heartbeat(Heartbeat),
     HeartbeatReply(HeartbeatReply),
     TimeoutNow,
+    InstallSnapshot(InstallSnapshot),
 }
 
 /// Why a candidate asks for a vote.
@@ -116,4 +119,12 @@ pub struct HeartbeatReply {
     pub round: u64,
     /// As in `AppendEntriesReply::Matches`; 0 when nothing was matched in this term yet.
     pub match_index: Index,
+}
+
+/// A snapshot of the leader's to take in place of entries that it no longer has (§7). It is given
+/// to the core once the snapshot is whole and durable at the receiver, and is answered like
+/// `AppendEntries`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstallSnapshot {
+    pub snapshot: Snapshot,
 }

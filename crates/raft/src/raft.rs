@@ -186,6 +186,7 @@ impl Raft {
             Input::Fetched(fetched) => self.fetched(fetched),
             Input::Connected(peer) => self.connected(peer),
             Input::Transfer => self.transfer(),
+            Input::Snapshot(_) | Input::Dropped(_) | Input::InstallEnded(_) => {}
         }
         None
     }
@@ -203,10 +204,12 @@ impl Raft {
         Output {
             write: self.take_write(),
             messages: std::mem::take(&mut self.ready),
+            installed: None,
             committed,
             reads: std::mem::take(&mut self.reads),
             refused_reads: std::mem::take(&mut self.refused_reads),
             fetches: std::mem::take(&mut self.fetches),
+            installs: Vec::new(),
         }
     }
 
@@ -281,6 +284,7 @@ impl Raft {
             Body::Heartbeat(request) => self.heartbeat(from.id, request),
             Body::HeartbeatReply(reply) => self.heartbeat_reply(from, reply),
             Body::TimeoutNow => self.timeout_now(from.id),
+            Body::InstallSnapshot(_) => {}
         }
     }
 

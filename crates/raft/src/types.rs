@@ -202,6 +202,14 @@ impl EntryKind {
     }
 }
 
+/// A snapshot that is durable here: the state after the entry at `position` and all before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    pub position: Position,
+    /// The newest configuration entry at or below `position` (rule 40).
+    pub configuration: Option<Entry>,
+}
+
 /// What a server has promised apart from its entries: durable before any message that reveals it
 /// (rule 1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

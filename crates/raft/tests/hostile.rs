@@ -58,6 +58,7 @@ fn recovered(log: &[Entry]) -> Recovered {
         term_starts: log.iter().step_by(3).map(Entry::position).collect(),
         last: last.position(),
         configurations: vec![log[0].clone()],
+        ..Recovered::default()
     }
 }
 

@@ -137,6 +137,8 @@ impl<D: Disk> Wal<D> {
             restart: meta.restart,
             recovered: Recovered {
                 hard_state: log.contents.hard_state,
+                before: Position::default(),
+                snapshot: None,
                 term_starts: log.contents.term_starts.clone(),
                 last: log.contents.last,
                 configurations: log.configurations,

@@ -7,6 +7,12 @@
 //! each entry: term (u64) | kind (u8) | payload length (u32)
 //! the payloads, one behind the other
 //! ```
+//! InstallSnapshot as well, since a configuration has no fixed length:
+//!
+//! ```text
+//! sender and term as above | position: term, index (u64 each)
+//! configuration entry: term (u64) | index, 0 for none (u64) | payload length (u32) | payload
+//! ```
 //! All numbers are little-endian; the entries' indices follow from `prev`. All other messages are
 //! bincode with fixed integers, limited, and without bytes behind them.
 
@@ -14,8 +20,8 @@ use bincode::Options;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft::{
     AppendEntries, AppendEntriesReply, Body, ClusterId, Entry, EntryKind, Heartbeat,
-    HeartbeatReply, Index, Instance, Message, Position, RequestVote, RequestVoteReply, Restart,
-    Sender, ServerId, Term,
+    HeartbeatReply, Index, InstallSnapshot, Instance, Message, Position, RequestVote,
+    RequestVoteReply, Restart, Sender, ServerId, Snapshot, Term,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +29,9 @@ use crate::frame::Error;
 
 /// AppendEntries up to its entries.
 const HEAD_BYTES: usize = 8 * 8 + 4;
+
+/// InstallSnapshot up to the configuration's payload.
+const INSTALL_HEAD_BYTES: usize = 9 * 8 + 4;
 
 /// An entry without its payload.
 const ENTRY_BYTES: usize = 8 + 1 + 4;
@@ -66,7 +75,15 @@ pub(crate) fn append_entries(message: &Message) -> Option<&AppendEntries> {
     }
 }
 
-/// The encoding of any message but AppendEntries.
+/// The snapshot, if the message is one that carries some.
+pub(crate) fn install_snapshot(message: &Message) -> Option<&Snapshot> {
+    match &message.body {
+        Body::InstallSnapshot(install) => Some(&install.snapshot),
+        _ => None,
+    }
+}
+
+/// The encoding of any message but AppendEntries and InstallSnapshot.
 pub(crate) fn encode_message(message: &Message) -> Vec<u8> {
     let body = match &message.body {
         Body::RequestVote(request) => PlainBody::RequestVote(*request),
@@ -75,7 +92,9 @@ pub(crate) fn encode_message(message: &Message) -> Vec<u8> {
         Body::Heartbeat(heartbeat) => PlainBody::Heartbeat(*heartbeat),
         Body::HeartbeatReply(reply) => PlainBody::HeartbeatReply(*reply),
         Body::TimeoutNow => PlainBody::TimeoutNow,
-        Body::AppendEntries(_) => unreachable!("AppendEntries has an encoding of its own"),
+        Body::AppendEntries(_) | Body::InstallSnapshot(_) => {
+            unreachable!("it has an encoding of its own")
+        }
     };
     let plain = Plain {
         sender: message.sender,
@@ -87,7 +106,7 @@ pub(crate) fn encode_message(message: &Message) -> Vec<u8> {
         .expect("a fixed number of integers is within the limit")
 }
 
-/// Any message but AppendEntries.
+/// Any message but AppendEntries and InstallSnapshot.
 pub(crate) fn decode_message(bytes: &[u8]) -> Result<Message, Error> {
     let plain: Plain = options().deserialize(bytes).map_err(|_| Error::Field)?;
     let body = match plain.body {
@@ -136,12 +155,7 @@ pub(crate) fn encode_append_entries(
     append: &AppendEntries,
     bytes: &mut BytesMut,
 ) {
-    let sender = &message.sender;
-    bytes.put_u64_le(sender.id.0);
-    bytes.put_u64_le(sender.cluster.map_or(0, |cluster| cluster.0));
-    bytes.put_u64_le(sender.instance.0);
-    bytes.put_u64_le(sender.restart.0);
-    bytes.put_u64_le(message.term.0);
+    encode_head(message, bytes);
     bytes.put_u64_le(append.prev.term.0);
     bytes.put_u64_le(append.prev.index.0);
     bytes.put_u64_le(append.leader_commit.0);
@@ -161,22 +175,9 @@ pub(crate) fn decode_append_entries(mut bytes: Bytes) -> Result<Message, Error> 
     if bytes.len() < HEAD_BYTES {
         return Err(Error::Short);
     }
-    let sender = Sender {
-        id: ServerId(bytes.get_u64_le()),
-        cluster: Some(bytes.get_u64_le())
-            .filter(|id| *id != 0)
-            .map(ClusterId),
-        instance: Instance(bytes.get_u64_le()),
-        restart: Restart(bytes.get_u64_le()),
-    };
-    let term = Term(bytes.get_u64_le());
-    let prev = Position {
-        term: Term(bytes.get_u64_le()),
-        index: Index(bytes.get_u64_le()),
-    };
+    let (sender, term) = decode_head(&mut bytes)?;
+    let prev = decode_position(&mut bytes)?;
     let leader_commit = Index(bytes.get_u64_le());
-    check_number(term.0)?;
-    check_position(prev)?;
     check_number(leader_commit.0)?;
     let entries = decode_entries(bytes, prev)?;
     Ok(Message {
@@ -188,6 +189,111 @@ pub(crate) fn decode_append_entries(mut bytes: Bytes) -> Result<Message, Error> 
             leader_commit,
         }),
     })
+}
+
+/// The length of the whole encoding.
+pub(crate) fn install_snapshot_bytes(snapshot: &Snapshot) -> usize {
+    let payload = snapshot.configuration.as_ref().map(|it| it.payload.len());
+    INSTALL_HEAD_BYTES + payload.unwrap_or(0)
+}
+
+/// Encodes a message that carries this snapshot.
+///
+/// # Panics
+/// If what stands for the configuration is another kind of entry.
+pub(crate) fn encode_install_snapshot(
+    message: &Message,
+    snapshot: &Snapshot,
+    bytes: &mut BytesMut,
+) {
+    encode_head(message, bytes);
+    bytes.put_u64_le(snapshot.position.term.0);
+    bytes.put_u64_le(snapshot.position.index.0);
+    match &snapshot.configuration {
+        Some(entry) => {
+            assert!(
+                entry.kind == EntryKind::Configuration && entry.index > Index(0),
+                "entry {} is no configuration",
+                entry.index,
+            );
+            bytes.put_u64_le(entry.term.0);
+            bytes.put_u64_le(entry.index.0);
+            bytes.put_u32_le(length(entry.payload.len()));
+            bytes.put_slice(&entry.payload);
+        }
+        None => bytes.put_bytes(0, 8 + 8 + 4),
+    }
+}
+
+/// InstallSnapshot, with a configuration that is a slice of `bytes`.
+pub(crate) fn decode_install_snapshot(mut bytes: Bytes) -> Result<Message, Error> {
+    if bytes.len() < INSTALL_HEAD_BYTES {
+        return Err(Error::Short);
+    }
+    let (sender, term) = decode_head(&mut bytes)?;
+    let position = decode_position(&mut bytes)?;
+    let found = decode_position(&mut bytes)?;
+    let length = usize::try_from(bytes.get_u32_le()).map_err(|_| Error::Field)?;
+    if bytes.len() < length {
+        return Err(Error::Short);
+    }
+    let payload = bytes.split_to(length);
+    if bytes.has_remaining() {
+        return Err(Error::Trailing { found: bytes.len() });
+    }
+    let configuration = match found.index {
+        Index(0) if found.term > Term(0) || length > 0 => return Err(Error::Field),
+        Index(0) => None,
+        index => Some(Entry {
+            term: found.term,
+            index,
+            kind: EntryKind::Configuration,
+            payload,
+        }),
+    };
+    let snapshot = Snapshot {
+        position,
+        configuration,
+    };
+    Ok(Message {
+        sender,
+        term,
+        body: Body::InstallSnapshot(InstallSnapshot { snapshot }),
+    })
+}
+
+/// What every message laid out by hand begins with.
+fn encode_head(message: &Message, bytes: &mut BytesMut) {
+    let sender = &message.sender;
+    bytes.put_u64_le(sender.id.0);
+    bytes.put_u64_le(sender.cluster.map_or(0, |cluster| cluster.0));
+    bytes.put_u64_le(sender.instance.0);
+    bytes.put_u64_le(sender.restart.0);
+    bytes.put_u64_le(message.term.0);
+}
+
+/// The sender and the term, of which the caller knows that they are there.
+fn decode_head(bytes: &mut Bytes) -> Result<(Sender, Term), Error> {
+    let sender = Sender {
+        id: ServerId(bytes.get_u64_le()),
+        cluster: Some(bytes.get_u64_le())
+            .filter(|id| *id != 0)
+            .map(ClusterId),
+        instance: Instance(bytes.get_u64_le()),
+        restart: Restart(bytes.get_u64_le()),
+    };
+    let term = Term(bytes.get_u64_le());
+    check_number(term.0)?;
+    Ok((sender, term))
+}
+
+fn decode_position(bytes: &mut Bytes) -> Result<Position, Error> {
+    let position = Position {
+        term: Term(bytes.get_u64_le()),
+        index: Index(bytes.get_u64_le()),
+    };
+    check_position(position)?;
+    Ok(position)
 }
 
 /// The entries behind `prev`, from their number on to the end of `bytes`.

@@ -39,6 +39,7 @@ const ANSWER: u8 = 1;
 const APPEND_ENTRIES: u8 = 2;
 const MESSAGE: u8 = 3;
 const CLOCK: u8 = 4;
+const INSTALL_SNAPSHOT: u8 = 5;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +88,10 @@ pub fn decode(mut bytes: Bytes) -> Result<Frame, Error> {
         ANSWER => Answer::decode(&mut bytes).map(Frame::Answer),
         APPEND_ENTRIES => Ok(Frame::Message(group, codec::decode_append_entries(bytes)?)),
         MESSAGE => Ok(Frame::Message(group, codec::decode_message(&bytes)?)),
+        INSTALL_SNAPSHOT => {
+            let message = codec::decode_install_snapshot(bytes)?;
+            Ok(Frame::Message(group, message))
+        }
         CLOCK => match bytes.try_get_u64_le() {
             Err(_) => Err(Error::Short),
             Ok(_) if bytes.has_remaining() => Err(Error::Trailing { found: bytes.len() }),
@@ -124,20 +129,21 @@ impl Outgoing {
             VERSIONS.contains(&version),
             "version {version} was agreed upon"
         );
-        match codec::append_entries(message) {
-            Some(append) => {
-                let length = codec::append_entries_bytes(append);
-                self.header(version, APPEND_ENTRIES, group, length);
-                codec::encode_append_entries(message, append, &mut self.tail);
-                for entry in &append.entries {
-                    self.payload(&entry.payload);
-                }
+        if let Some(append) = codec::append_entries(message) {
+            let length = codec::append_entries_bytes(append);
+            self.header(version, APPEND_ENTRIES, group, length);
+            codec::encode_append_entries(message, append, &mut self.tail);
+            for entry in &append.entries {
+                self.payload(&entry.payload);
             }
-            None => {
-                let body = codec::encode_message(message);
-                self.header(version, MESSAGE, group, body.len());
-                self.tail.put_slice(&body);
-            }
+        } else if let Some(snapshot) = codec::install_snapshot(message) {
+            let length = codec::install_snapshot_bytes(snapshot);
+            self.header(version, INSTALL_SNAPSHOT, group, length);
+            codec::encode_install_snapshot(message, snapshot, &mut self.tail);
+        } else {
+            let body = codec::encode_message(message);
+            self.header(version, MESSAGE, group, body.len());
+            self.tail.put_slice(&body);
         }
     }
 

@@ -11,8 +11,8 @@ use quorate_wire::{
 };
 use raft::{
     AppendEntries, AppendEntriesReply, Body, Campaign, ClusterId, Entry, EntryKind, GroupId,
-    Heartbeat, HeartbeatReply, Index, Instance, Message, Position, RequestVote, RequestVoteReply,
-    Restart, Sender, ServerId, Term,
+    Heartbeat, HeartbeatReply, Index, InstallSnapshot, Instance, Message, Position, RequestVote,
+    RequestVoteReply, Restart, Sender, ServerId, Snapshot, Term,
 };
 
 const VERSION: u8 = 1;
@@ -56,6 +56,20 @@ fn append(payloads: Vec<Bytes>) -> Body {
         entries: entries.collect(),
         leader_commit: Index(8),
     })
+}
+
+fn install(position: Position, configuration: Option<(Position, Bytes)>) -> Body {
+    let configuration = configuration.map(|(at, payload)| Entry {
+        term: at.term,
+        index: at.index,
+        kind: EntryKind::Configuration,
+        payload,
+    });
+    let snapshot = Snapshot {
+        position,
+        configuration,
+    };
+    Body::InstallSnapshot(InstallSnapshot { snapshot })
 }
 
 fn hello() -> Hello {
@@ -119,6 +133,17 @@ fn samples() -> Vec<(&'static str, Frame)> {
         ("heartbeat", Body::Heartbeat(heartbeat)),
         ("heartbeat_reply", Body::HeartbeatReply(heartbeat_reply)),
         ("timeout_now", Body::TimeoutNow),
+        (
+            "install_snapshot",
+            install(
+                position(4, 9),
+                Some((position(1, 2), Bytes::from_static(b"members"))),
+            ),
+        ),
+        (
+            "install_snapshot_without_configuration",
+            install(position(4, 9), None),
+        ),
     ];
     let cluster = ClusterId(0xabcd);
     let seated = Instance(0x4321);
@@ -347,6 +372,13 @@ fn any_append() -> impl Strategy<Value = Body> {
     })
 }
 
+fn any_install() -> impl Strategy<Value = Body> {
+    let payload = prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
+    let at = (number(), 1u64..1 << 62).prop_map(|(term, index)| position(term, index));
+    (any_position(), prop::option::of((at, payload)))
+        .prop_map(|(position, configuration)| install(position, configuration))
+}
+
 fn any_body() -> impl Strategy<Value = Body> {
     let campaign = || {
         prop_oneof![
@@ -382,6 +414,7 @@ fn any_body() -> impl Strategy<Value = Body> {
         }),
         Just(Body::TimeoutNow),
         any_append(),
+        any_install(),
     ]
 }
 

@@ -458,6 +458,7 @@ impl Server {
             term_starts,
             last: self.log.last().map(Entry::position).unwrap_or_default(),
             configurations: configurations.cloned().collect(),
+            ..Recovered::default()
         }
     }
 

@@ -3,7 +3,7 @@
 
 use quorate_raft::{
     AppendEntriesReply, Body, Campaign, Entry, EntryKind, HardState, Position, Seating, ServerId,
-    Write,
+    Snapshot, Write,
 };
 
 pub(crate) fn position(at: Position) -> String {
@@ -113,8 +113,22 @@ pub(crate) fn message(from: ServerId, to: ServerId, message: &quorate_raft::Mess
             reply.round, reply.match_index,
         ),
         Body::TimeoutNow => format!("TimeoutNow term={term}"),
+        Body::InstallSnapshot(request) => {
+            format!(
+                "InstallSnapshot term={term} {}",
+                snapshot(&request.snapshot)
+            )
+        }
     };
     format!("s{from} -> s{to} {body}")
+}
+
+pub(crate) fn snapshot(snapshot: &Snapshot) -> String {
+    let at = position(snapshot.position);
+    match &snapshot.configuration {
+        Some(configuration) => format!("snapshot={at} ({})", entry(configuration)),
+        None => format!("snapshot={at}"),
+    }
 }
 
 fn campaign(message: &str, campaign: Campaign) -> String {

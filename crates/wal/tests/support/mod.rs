@@ -83,9 +83,7 @@ pub(crate) fn script(seed: u64, operations: usize) -> Vec<Operation> {
 fn random_write(random: &mut StdRng, model: &Model, id: WriteId) -> Write {
     let mut write = Write {
         id,
-        hard_state: None,
-        truncate_from: None,
-        entries: Vec::new(),
+        ..Write::default()
     };
     let mut last = model.last();
     let mut term = model.hard_state.term.max(Term(1));
@@ -221,9 +219,8 @@ pub(crate) fn write(id: u64, term: u64, last: u64, payloads: &[&[u8]]) -> Write 
     });
     Write {
         id: WriteId(id),
-        hard_state: None,
-        truncate_from: None,
         entries: entries.collect(),
+        ..Write::default()
     }
 }
 
