@@ -56,6 +56,19 @@ pub enum Error {
         found: u32,
         newest: u32,
     },
+    /// There is no space for a snapshot: it is given up, and everything else goes on (rule 7).
+    #[error("{}: no space left for a snapshot", file.display())]
+    NoSpace { file: PathBuf },
+    /// A peer sent other bytes of a snapshot than the next ones.
+    #[error(
+        "{}: received the bytes at {found} of a snapshot where those at {expected} were next",
+        file.display()
+    )]
+    Misplaced {
+        file: PathBuf,
+        expected: u64,
+        found: u64,
+    },
     /// An earlier call failed, and what is on disk since is not known.
     #[error("the log can't be used after a failed write")]
     Failed,
@@ -115,6 +128,16 @@ impl Error {
             file: file.clone(),
             operation,
             source,
+        }
+    }
+
+    /// Says of a full disk what it means for the file of a snapshot (rule 7).
+    pub(crate) fn without_space(self) -> Error {
+        match self {
+            Error::Io { file, source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Error::NoSpace { file }
+            }
+            other => other,
         }
     }
 }

@@ -13,26 +13,38 @@
 //! wal-<sequence>-<first index>.log
 //!                          the segments of the log, both numbers in 16 hex digits (segment.rs)
 //! wal.next, meta.tmp       a segment or a meta file that is still being prepared
+//! snap-<index>-<term>.snap the newest snapshot and the one before, both numbers in 16 hex digits
+//!                          (snapshot_file.rs)
+//! snap-….tmp, snap-….part  a snapshot that is still being written or received
 //! ```
 
 #![deny(clippy::indexing_slicing)]
 
+mod beginning;
 mod contents;
 mod disk;
 mod error;
 mod memory_disk;
 mod meta;
+mod open;
 mod reader;
 pub mod record;
 mod recover;
 mod segment;
+mod snapshot_file;
+mod snapshot_transfer;
+mod snapshots;
 mod wal;
 mod window;
 
 pub use disk::{DirectoryDisk, Disk};
 pub use error::{Error, Problem};
 pub use memory_disk::{Failure, MemoryDisk, MemoryFile};
+pub use open::{Opened, Options};
 pub use reader::Reader;
 pub use record::ENTRY_BYTES_MAX;
 pub use recover::Torn;
-pub use wal::{Opened, Options, SEGMENT_BYTES, SEGMENT_BYTES_MIN, Wal};
+pub use snapshot_file::SNAPSHOT_PIECE_BYTES_MAX;
+pub use snapshot_transfer::{SnapshotIdentity, SnapshotReceiver, SnapshotSender};
+pub use snapshots::{Damaged, SnapshotReader, SnapshotWriter, Snapshots};
+pub use wal::{SEGMENT_BYTES, SEGMENT_BYTES_MIN, Wal};

@@ -1,8 +1,10 @@
 //! Giving entries back: where each one is, and a handle for another thread that reads them.
 //!
 //! The log only ever grows, so what a place once held it holds until the segment goes: a reader
-//! needs no lock while it reads, and checks afterwards that what it read was not superseded.
+//! needs no lock while it reads, and checks afterwards that what it read was not superseded. A
+//! segment's places go before its file does.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::{Buf, Bytes};
@@ -14,6 +16,7 @@ use crate::error::{Error, Problem};
 use crate::record::{HEADER_BYTES, Header, Kind, checksum};
 use crate::recover::corrupt;
 use crate::segment::SegmentHeader;
+use crate::snapshots::Catalog;
 
 /// What one read of the disk asks for at most, unless a single entry is larger.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -22,14 +25,13 @@ const CHUNK_ENTRIES: usize = 1 << 13;
 /// How many places are looked up at once.
 const FETCH_ENTRIES_MAX: u64 = 1 << 13;
 
-/// Where an entry's record starts: the segment's place in the list of segments in the upper half,
-/// the offset in units of 8 bytes in the lower one.
+/// Where an entry's record starts: the segment's sequence in the upper half, the offset in units
+/// of 8 bytes in the lower one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(u64);
 
 impl Place {
-    pub(crate) fn new(segment: usize, offset: u64) -> Place {
-        let segment = u64::try_from(segment).expect("usize has at most 64 bits");
+    pub(crate) fn new(segment: u64, offset: u64) -> Place {
         assert!(segment < 1 << 32, "segment {segment} has no place");
         assert!(
             offset.is_multiple_of(8) && offset < 1 << 35,
@@ -38,8 +40,8 @@ impl Place {
         Place((segment << 32) | (offset / 8))
     }
 
-    fn segment(self) -> usize {
-        (self.0 >> 32) as usize
+    fn segment(self) -> u64 {
+        self.0 >> 32
     }
 
     fn offset(self) -> u64 {
@@ -47,44 +49,100 @@ impl Place {
     }
 }
 
-/// Where each entry is: the entry at index i has place i - 1.
+/// Where each entry is that the log holds.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
-    chunks: Vec<Vec<Place>>,
-    pub(crate) segments: Vec<Arc<SegmentHeader>>,
+    /// The entry before the first that has a place.
+    before: Index,
+    /// The entry before the first of `chunks`; at most `before`.
+    base: Index,
+    /// All but the last are full.
+    chunks: VecDeque<Vec<Place>>,
+    /// Consecutive, the oldest first.
+    pub(crate) segments: VecDeque<Arc<SegmentHeader>>,
 }
 
 impl Places {
     pub(crate) fn last_index(&self) -> Index {
         let full = self.chunks.len().saturating_sub(1) * CHUNK_ENTRIES;
-        Index((full + self.chunks.last().map_or(0, Vec::len)) as u64)
+        self.base + (full + self.chunks.back().map_or(0, Vec::len)) as u64
     }
 
     pub(crate) fn push(&mut self, place: Place) {
-        match self.chunks.last_mut() {
+        match self.chunks.back_mut() {
             Some(chunk) if chunk.len() < CHUNK_ENTRIES => chunk.push(place),
             _ => {
                 let mut chunk = Vec::with_capacity(CHUNK_ENTRIES);
                 chunk.push(place);
-                self.chunks.push(chunk);
+                self.chunks.push_back(chunk);
             }
         }
     }
 
+    /// Drops all places behind this one, which is `before` or behind it.
     pub(crate) fn truncate_to(&mut self, last: Index) {
-        let entries = usize::try_from(last.0).expect("every entry has a place in memory");
+        assert!(
+            last >= self.before,
+            "truncated to {last}, the log begins behind {}",
+            self.before
+        );
+        let entries = usize::try_from(last - self.base).expect("every place is in memory");
         self.chunks.truncate(entries.div_ceil(CHUNK_ENTRIES));
-        if let Some(chunk) = self.chunks.last_mut()
+        if let Some(chunk) = self.chunks.back_mut()
             && !entries.is_multiple_of(CHUNK_ENTRIES)
         {
             chunk.truncate(entries % CHUNK_ENTRIES);
         }
     }
 
+    /// Drops all places up to this one.
+    pub(crate) fn drop_to(&mut self, before: Index) {
+        assert!(
+            before >= self.before && before <= self.last_index(),
+            "dropped up to {before} of {} to {}",
+            self.before,
+            self.last_index()
+        );
+        self.before = before;
+        while self.base + CHUNK_ENTRIES as u64 <= before {
+            self.chunks.pop_front();
+            self.base = self.base + CHUNK_ENTRIES as u64;
+        }
+    }
+
+    /// Drops all places, and goes on behind this one.
+    pub(crate) fn begin_behind(&mut self, before: Index) {
+        self.chunks.clear();
+        self.base = before;
+        self.before = before;
+    }
+
+    /// The last entry that is in a segment before this one; `before` if there is none.
+    pub(crate) fn last_before_segment(&self, sequence: u64) -> Index {
+        let is_before = |place: &Place| place.segment() < sequence;
+        // A later entry is never in an earlier segment.
+        let whole = self
+            .chunks
+            .partition_point(|chunk| chunk.last().is_some_and(is_before));
+        let part = self.chunks.get(whole);
+        let part = part.map_or(0, |chunk| chunk.partition_point(is_before));
+        let last = self.base + (whole * CHUNK_ENTRIES + part) as u64;
+        last.min(self.last_index()).max(self.before)
+    }
+
     fn get(&self, index: Index) -> Option<Place> {
-        let at = usize::try_from(index.0.checked_sub(1)?).ok()?;
+        if index <= self.before {
+            return None;
+        }
+        let at = usize::try_from(index.0 - self.base.0 - 1).ok()?;
         let chunk = self.chunks.get(at / CHUNK_ENTRIES)?;
         chunk.get(at % CHUNK_ENTRIES).copied()
+    }
+
+    fn header(&self, place: Place) -> Option<&Arc<SegmentHeader>> {
+        let first = self.segments.front()?.sequence;
+        let at = usize::try_from(place.segment().checked_sub(first)?).ok()?;
+        self.segments.get(at)
     }
 }
 
@@ -93,13 +151,15 @@ impl Places {
 pub(crate) struct Shared<D> {
     pub(crate) disk: D,
     places: RwLock<Places>,
+    pub(crate) snapshots: Catalog,
 }
 
 impl<D> Shared<D> {
-    pub(crate) fn new(disk: D, places: Places) -> Shared<D> {
+    pub(crate) fn new(disk: D, places: Places, snapshots: Catalog) -> Shared<D> {
         Shared {
             disk,
             places: RwLock::new(places),
+            snapshots,
         }
     }
 
@@ -133,7 +193,8 @@ impl<D: Disk> Reader<D> {
 
     /// The entries that a fetch wants: consecutive from `fetch.from`, not beyond `fetch.to`, and
     /// not more than `fetch.bytes_max` of payload but for the first. Fewer, or none, if what
-    /// follows is not synced or was superseded; fewer also when there are very many.
+    /// follows is not synced or was superseded; none if the log begins behind `fetch.from`; fewer
+    /// also when there are very many.
     ///
     /// # Errors
     /// `Error::Io` if the disk can't be read, `Error::Corrupt` if it gives something else than
@@ -145,7 +206,12 @@ impl<D: Disk> Reader<D> {
         let mut file: Option<OpenSegment<'_, D>> = None;
         for (index, place, header) in &wanted {
             if file.as_ref().is_none_or(|file| file.header != *header) {
-                file = Some(OpenSegment::open(&self.shared.disk, header)?);
+                match OpenSegment::open(&self.shared.disk, header) {
+                    Ok(opened) => file = Some(opened),
+                    // The segment went while this was on its way to it.
+                    Err(_) if self.shared.places().get(*index) != Some(*place) => break,
+                    Err(error) => return Err(error),
+                }
             }
             let file = file.as_mut().expect("it was opened just above");
             let required = entries.is_empty();
@@ -155,7 +221,7 @@ impl<D: Disk> Reader<D> {
             bytes_left = bytes_left.saturating_sub(entry.payload.len());
             entries.push(entry);
         }
-        // What was superseded while it was read has another place now, or none.
+        // What was superseded or dropped while it was read has another place now, or none.
         let places = self.shared.places();
         let still_there = wanted
             .iter()
@@ -174,7 +240,7 @@ impl<D: Disk> Reader<D> {
         (fetch.from.0..=to.0)
             .map_while(|index| {
                 let place = places.get(Index(index))?;
-                let header = places.segments.get(place.segment())?;
+                let header = places.header(place)?;
                 Some((Index(index), place, Arc::clone(header)))
             })
             .collect()

@@ -59,17 +59,20 @@ pub(crate) struct Log<F> {
     /// That segment has its end record: the log has to go on in the next one, which was not made.
     pub(crate) has_ended: bool,
     pub(crate) torn: Option<Torn>,
+    /// Segments that the log does without: what is in them was given up or dropped.
+    pub(crate) useless: Vec<String>,
 }
 
 /// Reads all segments among these names, and erases a torn end. `None` if there is no segment
-/// and never was one. What it returns is durable.
+/// and never was one. What it returns is durable. Whether it may begin where it does is for the
+/// caller to say, who knows the snapshots.
 pub(crate) fn recover<D: Disk>(
     disk: &D,
     identity: Identity,
     mark: Mark,
     names: &[String],
 ) -> Result<Option<Log<D::File>>, Error> {
-    let names = segment_names(disk, mark, names)?;
+    let Segments { names, useless } = segments(disk, mark, names)?;
     let mut scan = Scan {
         disk,
         identity,
@@ -103,32 +106,63 @@ pub(crate) fn recover<D: Disk>(
         chain: scan.chain,
         has_ended: scan.has_ended,
         torn,
+        useless,
     }))
 }
 
-/// The names of all segments in order, none missing.
-fn segment_names<'a, D: Disk>(
-    disk: &D,
-    mark: Mark,
-    names: &'a [String],
-) -> Result<Vec<&'a String>, Error> {
+/// The names of segments.
+struct Segments<'a> {
+    /// Those of the log, in order and none missing.
+    names: Vec<&'a String>,
+    useless: Vec<String>,
+}
+
+/// Of all segments those that are the log: the last ones without a gap, from the last one that
+/// begins a log on. What is before a gap was dropped for a snapshot, and came back or was not yet
+/// gone at a crash; or else the log begins too late for the snapshot.
+fn segments<'a, D: Disk>(disk: &D, mark: Mark, names: &'a [String]) -> Result<Segments<'a>, Error> {
     let mut segments: Vec<_> = names
         .iter()
-        .filter_map(|name| Some((parse_name(name)?, name)))
+        .filter_map(|name| Some((parse_name(name)?.0, name)))
         .collect();
     segments.sort_unstable();
-    let missing = |sequence: u64| Error::Missing {
-        file: disk.path().join(format!("wal-{sequence:016x}-*.log")),
-    };
-    for (expected, ((found, _), _)) in (1..).zip(&segments) {
-        if *found != expected {
-            return Err(missing(expected));
+    let last = segments.last().map_or(0, |(sequence, _)| *sequence);
+    if last < mark.segment {
+        return Err(missing(disk, last + 1));
+    }
+    let mut first = segments.len();
+    for (at, (sequence, name)) in segments.iter().enumerate().rev() {
+        if sequence + (segments.len() - 1 - at) as u64 != last {
+            break;
+        }
+        first = at;
+        if begins(disk, name)? {
+            break;
         }
     }
-    if (segments.len() as u64) < mark.segment {
-        return Err(missing(segments.len() as u64 + 1));
+    let names = segments.split_off(first);
+    Ok(Segments {
+        names: names.into_iter().map(|(_, name)| name).collect(),
+        useless: segments.into_iter().map(|(_, name)| name.clone()).collect(),
+    })
+}
+
+/// The error for a segment that is not there.
+pub(crate) fn missing<D: Disk>(disk: &D, sequence: u64) -> Error {
+    Error::Missing {
+        file: disk.path().join(format!("wal-{sequence:016x}-*.log")),
     }
-    Ok(segments.into_iter().map(|(_, name)| name).collect())
+}
+
+/// True if the log begins with this segment. One that can't be read is complained of later.
+fn begins<D: Disk>(disk: &D, name: &str) -> Result<bool, Error> {
+    let window = Window::open(disk, name)?;
+    if window.file_bytes < SEGMENT_HEADER_BYTES as u64 {
+        return Ok(false);
+    }
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    window.read_header(&mut bytes)?;
+    Ok(SegmentHeader::decode(&bytes).is_ok_and(|header| header.begins))
 }
 
 /// One effect of a batch that is not known to be whole yet, with the offset of its record.
@@ -177,7 +211,7 @@ impl<D: Disk> Scan<'_, D> {
         let mut window = Window::open(self.disk, name)?;
         let header = self.header(name, &mut window)?;
         let header = Arc::new(header);
-        self.places.segments.push(Arc::clone(&header));
+        self.places.segments.push_back(Arc::clone(&header));
         self.has_ended = false;
         // Where the last whole batch begins and ends, and where the last record ends.
         let mut begin = SEGMENT_HEADER_BYTES as u64;
@@ -234,8 +268,9 @@ impl<D: Disk> Scan<'_, D> {
             .map_err(Error::io(self.disk, name, "write"))
     }
 
-    /// Reads the segment's header, and checks that it goes on where the segment before ended.
-    fn header(&self, name: &str, window: &mut Window<'_, D>) -> Result<SegmentHeader, Error> {
+    /// Reads the segment's header, and checks that it goes on where the segment before ended. The
+    /// first one says where the log begins.
+    fn header(&mut self, name: &str, window: &mut Window<'_, D>) -> Result<SegmentHeader, Error> {
         let corrupt = |problem| Unreadable::Corrupt(problem).into_error(self.disk, name);
         let must_be = |what, expected: u64, found: u64| {
             if expected == found {
@@ -259,6 +294,12 @@ impl<D: Disk> Scan<'_, D> {
                 expected: self.identity.server,
                 found: header.identity.server,
             });
+        }
+        if self.places.segments.is_empty() && header.sequence > 1 {
+            self.contents.begin_behind(header.previous);
+            self.places.begin_behind(header.previous.index);
+            self.batch = header.first_batch.saturating_sub(1);
+            self.chain = header.chain;
         }
         let (sequence, first_index) = parse_name(name).unwrap_or_default();
         let previous = header.previous;
@@ -364,7 +405,8 @@ impl<D: Disk> Scan<'_, D> {
 
     /// Takes the steps of a whole batch.
     fn apply(&mut self, name: &str) -> Result<(), Error> {
-        let segment = self.places.segments.len() - 1;
+        let segment = self.places.segments.back();
+        let segment = segment.expect("a batch is in a segment").sequence;
         for step in self.steps.drain(..) {
             self.chain = step.chain;
             let contents = &mut self.contents;
@@ -389,6 +431,15 @@ impl<D: Disk> Scan<'_, D> {
                     contents.truncate_to(to);
                     self.places.truncate_to(to.index);
                     self.configurations.retain(|entry| entry.index <= to.index);
+                    continue;
+                }
+                // The entries in between were superseded before the log was made to begin here.
+                Effect::Truncate(to)
+                    if to.index < contents.before.index && to.term <= contents.before.term =>
+                {
+                    contents.begin_behind(to);
+                    self.places.begin_behind(to.index);
+                    self.configurations.clear();
                     continue;
                 }
                 Effect::End(position) if position == last => {

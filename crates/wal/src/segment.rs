@@ -15,7 +15,8 @@
 //!     72  u64      length of the file
 //!     80  u32      salt: random, where the checksums of the records start
 //!     84  u32      chain: what the checksums of all records before add up to (record.rs)
-//!     88           zeros
+//!     88  u64      1 if the log begins here, and what is in older segments does not count; else 0
+//!     96           zeros
 //! records, the first of which is the hard state in a batch of its own (record.rs)
 //! zeros
 //! ```
@@ -65,6 +66,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) file_bytes: u64,
     pub(crate) salt: u32,
     pub(crate) chain: Chain,
+    /// The log begins here: older segments were given up for a snapshot.
+    pub(crate) begins: bool,
 }
 
 impl SegmentHeader {
@@ -87,6 +90,7 @@ impl SegmentHeader {
         fields.put_u64_le(self.file_bytes);
         fields.put_u32_le(self.salt);
         fields.put_u32_le(self.chain.0);
+        fields.put_u64_le(self.begins.into());
         seal(MAGIC, SEGMENT_HEADER_BYTES, fields)
     }
 
@@ -111,6 +115,17 @@ impl SegmentHeader {
             file_bytes: fields.get_u64_le(),
             salt: fields.get_u32_le(),
             chain: Chain(fields.get_u32_le()),
+            begins: match fields.get_u64_le() {
+                0 => false,
+                1 => true,
+                found => {
+                    return Err(Unreadable::Corrupt(Problem::Unexpected {
+                        what: "mark of the log's beginning",
+                        expected: 0,
+                        found,
+                    }));
+                }
+            },
         })
     }
 }
@@ -235,14 +250,26 @@ pub(crate) fn block_start(offset: u64) -> u64 {
     offset / BLOCK_BYTES * BLOCK_BYTES
 }
 
-/// Makes a segment with its header and the hard state in it, all durable before it has its name.
-/// Returns it with the chain behind the hard state.
+/// A segment that was just made.
+pub(crate) struct Started<F> {
+    pub(crate) segment: Segment<F>,
+    /// The last batch in it.
+    pub(crate) batch: u64,
+    /// The chain behind that.
+    pub(crate) chain: Chain,
+    /// Where each record of the batch behind the hard state starts.
+    pub(crate) starts: Vec<u64>,
+}
+
+/// Makes a segment with its header, the hard state, and one more batch if there are records for
+/// it, all durable before it has its name.
 pub(crate) fn start_segment<D: Disk>(
     disk: &D,
     header: SegmentHeader,
     hard_state: &HardState,
+    records: &[Record],
     next: Option<Next<D::File>>,
-) -> Result<(Segment<D::File>, Chain), Error> {
+) -> Result<Started<D::File>, Error> {
     let mut next = match next {
         Some(next) => next,
         None => create_next(disk, header.file_bytes)?,
@@ -262,7 +289,19 @@ pub(crate) fn start_segment<D: Disk>(
         &mut chain,
         &mut bytes,
     );
+    let mut batch = header.first_batch;
+    let mut starts = Vec::new();
+    if !records.is_empty() {
+        batch += 1;
+        let offset = bytes.len() as u64;
+        starts = lay_out(records, batch, header.salt, offset, &mut chain, &mut bytes);
+    }
     let end = bytes.len() as u64;
+    assert!(
+        end <= header.file_bytes,
+        "a first batch up to {end} in a segment of {}",
+        header.file_bytes
+    );
     let (_, tail) = bytes.split_at(block_start(end) as usize);
     let tail = tail.to_vec();
     let mut written = end.next_multiple_of(BLOCK_BYTES);
@@ -289,7 +328,12 @@ pub(crate) fn start_segment<D: Disk>(
         tail,
         zeroed: next.zeroed,
     };
-    Ok((segment, chain))
+    Ok(Started {
+        segment,
+        batch,
+        chain,
+        starts,
+    })
 }
 
 pub(crate) fn create_next<D: Disk>(disk: &D, bytes: u64) -> Result<Next<D::File>, Error> {

@@ -4,23 +4,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mutants::Mutant;
-use raft::{
-    Entry, HardState, Index, Instance, Position, Recovered, Restart, ServerId, Write, WriteId,
-};
+use raft::{Entry, HardState, Index, Position, Write, WriteId};
+use rand::Rng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 
 use crate::contents::Contents;
 use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::Error;
 use crate::meta::{self, Mark};
-use crate::reader::{Place, Places, Reader, Shared};
+use crate::open::Options;
+use crate::reader::{Place, Reader, Shared};
 use crate::record::{Chain, ENTRY_BYTES_MAX, Kind, Record, lay_out};
-use crate::recover::{Log, Torn, recover};
 use crate::segment::{
     NEXT_NAME, Next, Segment, SegmentHeader, block_start, bytes_for, create_next, start_segment,
     write_zeros,
 };
+use crate::snapshots::Snapshots;
 
 /// The usual length of a segment.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -38,148 +37,46 @@ const MARK_BYTES: u64 = 4 << 20;
 /// What the buffer for a batch keeps when a larger batch is through.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
 
-/// What is fixed while a log is open.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Whose directory it must be.
-    pub server_id: ServerId,
-    /// The length of a segment: a multiple of 4096, at least `SEGMENT_BYTES_MIN`. One that holds
-    /// a single larger batch is longer.
-    pub segment_bytes: u64,
-    /// Random, and another at each start: the instance number and the salts are drawn from it.
-    pub seed: u64,
-}
-
-/// What a directory held.
-#[derive(Clone, Debug)]
-pub struct Opened {
-    /// Drawn at the first start (rule 41).
-    pub instance: Instance,
-    /// Larger than at any start before, and durable (rule 15).
-    pub restart: Restart,
-    pub recovered: Recovered,
-    /// What was erased at the end of the log.
-    pub torn: Option<Torn>,
-}
-
 /// The log of one server, and its only writer.
 ///
 /// After an error nothing more is written, and every call answers `Error::Failed`: what is on
 /// disk is known only to the next start.
 #[derive(Debug)]
 pub struct Wal<D: Disk> {
-    shared: Arc<Shared<D>>,
-    options: Options,
-    random: StdRng,
-    meta: meta::State,
-    meta_files: meta::Files<D::File>,
-    segment: Segment<D::File>,
+    pub(crate) shared: Arc<Shared<D>>,
+    pub(crate) options: Options,
+    pub(crate) random: StdRng,
+    pub(crate) meta: meta::State,
+    pub(crate) meta_files: meta::Files<D::File>,
+    pub(crate) segment: Segment<D::File>,
     /// The next segment's file, once there is one.
-    next: Option<Next<D::File>>,
+    pub(crate) next: Option<Next<D::File>>,
     /// What everything appended adds up to.
-    contents: Contents,
-    appended: WriteId,
+    pub(crate) contents: Contents,
+    pub(crate) appended: WriteId,
+    /// Since the last sync: the log is to begin anew behind this entry. Then `pending` is what
+    /// was appended after that, and the hard states from before.
+    pub(crate) begin_behind: Option<Position>,
     /// What was appended since the last sync.
-    pending: Vec<Record>,
+    pub(crate) pending: Vec<Record>,
     /// The most that `pending` can take up in a segment.
-    pending_bytes: u64,
-    synced: Synced,
+    pub(crate) pending_bytes: u64,
+    pub(crate) synced: Synced,
     /// The batch that is being written; kept for its memory.
-    buffer: Vec<u8>,
-    failed: bool,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) failed: bool,
 }
 
 /// What is on disk.
 #[derive(Clone, Copy, Debug)]
-struct Synced {
-    hard_state: HardState,
-    last: Position,
-    batch: u64,
-    chain: Chain,
+pub(crate) struct Synced {
+    pub(crate) hard_state: HardState,
+    pub(crate) last: Position,
+    pub(crate) batch: u64,
+    pub(crate) chain: Chain,
 }
 
 impl<D: Disk> Wal<D> {
-    /// Opens the log in a directory, which may be empty: then it is this server's from now on.
-    /// Everything that `Opened` says is durable.
-    ///
-    /// # Errors
-    /// `Error::Locked` if another process has the directory, `Error::OtherServer` if it is another
-    /// server's, `Error::NewerFormat` if a later release wrote it, `Error::Corrupt` or
-    /// `Error::Missing` if something that was synced is not there any more, `Error::Io`.
-    ///
-    /// # Panics
-    /// If an option is out of its range.
-    pub fn open(disk: D, options: Options) -> Result<(Wal<D>, Opened), Error> {
-        let segment_bytes = options.segment_bytes;
-        assert!(
-            segment_bytes >= SEGMENT_BYTES_MIN && segment_bytes.is_multiple_of(BLOCK_BYTES),
-            "segments of {segment_bytes} bytes",
-        );
-        lock(&disk)?;
-        let mut random = StdRng::seed_from_u64(options.seed);
-        let names = disk
-            .list()
-            .map_err(Error::io(&disk, "", "list the data directory"))?;
-        let claimed = meta::claim(&disk, options.server_id, &names, &mut random)?;
-        let mut meta = claimed.state;
-        // A process that was killed may have renamed what it did not come to sync (rule 8).
-        disk.sync_directory()
-            .map_err(Error::io(&disk, "", "sync the data directory"))?;
-        let log = match recover(&disk, meta.identity, meta.mark, &names)? {
-            Some(log) => log,
-            None => first_log(&disk, &options, &meta, &mut random)?,
-        };
-        meta.cluster = meta.cluster.or(log.contents.hard_state.seating.cluster());
-        let doubtful = claimed.doubtful && !mutants::is_on(Mutant::RestartReused);
-        meta.restart = Restart(meta.restart.0 + 1 + u64::from(doubtful));
-        let opened = Opened {
-            instance: meta.identity.instance,
-            restart: meta.restart,
-            recovered: Recovered {
-                hard_state: log.contents.hard_state,
-                before: Position::default(),
-                snapshot: None,
-                term_starts: log.contents.term_starts.clone(),
-                last: log.contents.last,
-                configurations: log.configurations,
-            },
-            torn: log.torn,
-        };
-        let mut wal = Wal {
-            synced: Synced {
-                hard_state: log.contents.hard_state,
-                last: log.contents.last,
-                batch: log.batch,
-                chain: log.chain,
-            },
-            shared: Arc::new(Shared::new(disk, log.places)),
-            options,
-            random,
-            meta,
-            meta_files: claimed.files,
-            segment: log.segment,
-            next: None,
-            contents: log.contents,
-            appended: WriteId(0),
-            pending: Vec::new(),
-            pending_bytes: 0,
-            buffer: Vec::new(),
-            failed: false,
-        };
-        if log.has_ended {
-            wal.start_next(0)?;
-        }
-        if !mutants::is_on(Mutant::RestartNotDurable) {
-            wal.write_meta()?;
-            if doubtful {
-                // Both files, so that neither is behind by more than the one start that the next
-                // doubtful one allows for.
-                wal.write_meta()?;
-            }
-        }
-        Ok((wal, opened))
-    }
-
     /// Takes a write, the next one in order: the first after opening has id 1. It is in memory
     /// until `sync`.
     ///
@@ -187,7 +84,8 @@ impl<D: Disk> Wal<D> {
     /// `Error::Failed` after an earlier error.
     ///
     /// # Panics
-    /// If the write does not go on where the log ends, or an entry is over `ENTRY_BYTES_MAX`.
+    /// If the write does not go on where the log ends, an entry is over `ENTRY_BYTES_MAX`, or it
+    /// begins behind an entry that no durable snapshot holds.
     pub fn append(&mut self, write: &Write) -> Result<(), Error> {
         if self.failed {
             return Err(Error::Failed);
@@ -199,6 +97,9 @@ impl<D: Disk> Wal<D> {
             self.appended
         );
         self.appended = write.id;
+        if let Some(position) = write.begin_behind {
+            self.begin_behind(position);
+        }
         if let Some(from) = write.truncate_from {
             self.truncate_from(from);
         }
@@ -245,6 +146,14 @@ impl<D: Disk> Wal<D> {
         Reader::new(Arc::clone(&self.shared))
     }
 
+    /// The snapshots in the log's directory, for other threads.
+    #[must_use]
+    pub fn snapshots(&self) -> Snapshots<D> {
+        Snapshots {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
     /// Notes down how far the log is synced, so that the next start can tell more. Nothing is
     /// lost without it.
     ///
@@ -254,7 +163,10 @@ impl<D: Disk> Wal<D> {
         self.guard(Wal::write_meta)
     }
 
-    fn guard<T>(&mut self, act: fn(&mut Wal<D>) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn guard<T>(
+        &mut self,
+        act: impl FnOnce(&mut Wal<D>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         if self.failed {
             return Err(Error::Failed);
         }
@@ -266,8 +178,9 @@ impl<D: Disk> Wal<D> {
     fn truncate_from(&mut self, from: Index) {
         let last = self.contents.last;
         assert!(
-            from > Index(0) && from <= last.index,
-            "truncated from {from}, the log ends at {}",
+            from > self.contents.before.index && from <= last.index,
+            "truncated from {from}, the log holds what is behind {} up to {}",
+            self.contents.before.index,
             last.index
         );
         let stays = self.contents.position_at(from.prev());
@@ -309,12 +222,15 @@ impl<D: Disk> Wal<D> {
         });
     }
 
-    fn push(&mut self, record: Record) {
+    pub(crate) fn push(&mut self, record: Record) {
         self.pending_bytes += record.bytes_max();
         self.pending.push(record);
     }
 
-    fn write_pending(&mut self) -> Result<(), Error> {
+    pub(crate) fn write_pending(&mut self) -> Result<(), Error> {
+        if let Some(position) = self.begin_behind.take() {
+            return self.begin_segment(position);
+        }
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -388,9 +304,9 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Lets readers see the entries of a synced batch.
-    fn publish(&self, records: &[Record], starts: &[u64]) {
+    pub(crate) fn publish(&self, records: &[Record], starts: &[u64]) {
         let mut places = self.shared.places_mut();
-        let segment = places.segments.len() - 1;
+        let segment = self.segment.header.sequence;
         // Entries that were superseded within the batch leave no trace.
         let mut entries: Vec<(Index, Place)> = Vec::new();
         for (record, start) in records.iter().zip(starts) {
@@ -422,30 +338,39 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// Goes on in the next segment, with room for a batch of `batch_bytes`.
-    fn start_next(&mut self, batch_bytes: u64) -> Result<(), Error> {
-        let header = SegmentHeader {
+    /// The header of a next segment that goes on where the log ends, of at least this many bytes.
+    pub(crate) fn next_header(&mut self, bytes_min: u64) -> SegmentHeader {
+        SegmentHeader {
             identity: self.meta.identity,
             cluster: self.synced.hard_state.seating.cluster(),
             sequence: self.segment.header.sequence + 1,
             previous: self.synced.last,
             first_batch: self.synced.batch + 1,
-            file_bytes: bytes_for(batch_bytes).max(self.options.segment_bytes),
+            file_bytes: bytes_min.max(self.options.segment_bytes),
             salt: self.random.next_u32(),
             chain: self.synced.chain,
-        };
+            begins: false,
+        }
+    }
+
+    /// Goes on in the next segment, with room for a batch of `batch_bytes`.
+    pub(crate) fn start_next(&mut self, batch_bytes: u64) -> Result<(), Error> {
+        let header = self.next_header(bytes_for(batch_bytes));
         let next = self.next.take();
         let disk = &self.shared.disk;
-        let (segment, chain) = start_segment(disk, header, &self.synced.hard_state, next)?;
-        self.segment = segment;
-        self.synced.chain = chain;
-        self.synced.batch += 1;
-        self.shared.places_mut().segments.push(Arc::new(header));
+        let started = start_segment(disk, header, &self.synced.hard_state, &[], next)?;
+        self.segment = started.segment;
+        self.synced.chain = started.chain;
+        self.synced.batch = started.batch;
+        self.shared
+            .places_mut()
+            .segments
+            .push_back(Arc::new(header));
         self.write_meta()
     }
 
     /// Writes meta with how far the log is synced.
-    fn write_meta(&mut self) -> Result<(), Error> {
+    pub(crate) fn write_meta(&mut self) -> Result<(), Error> {
         let cluster = self.synced.hard_state.seating.cluster();
         let meta = meta::State {
             sequence: self.meta.sequence + 1,
@@ -494,48 +419,6 @@ impl<D: Disk> Wal<D> {
         }
         Ok(false)
     }
-}
-
-fn lock<D: Disk>(disk: &D) -> Result<(), Error> {
-    let name = "lock";
-    if disk.lock(name).map_err(Error::io(disk, name, "lock"))? {
-        return Ok(());
-    }
-    Err(Error::Locked {
-        file: disk.path().join(name),
-    })
-}
-
-/// An empty log with its first segment.
-fn first_log<D: Disk>(
-    disk: &D,
-    options: &Options,
-    meta: &meta::State,
-    random: &mut StdRng,
-) -> Result<Log<D::File>, Error> {
-    let header = SegmentHeader {
-        identity: meta.identity,
-        cluster: None,
-        sequence: 1,
-        previous: Position::default(),
-        first_batch: 1,
-        file_bytes: options.segment_bytes,
-        salt: random.next_u32(),
-        chain: Chain::default(),
-    };
-    let (segment, chain) = start_segment(disk, header, &HardState::default(), None)?;
-    let mut places = Places::default();
-    places.segments.push(Arc::new(header));
-    Ok(Log {
-        contents: Contents::default(),
-        configurations: Vec::new(),
-        places,
-        batch: 1,
-        segment,
-        chain,
-        has_ended: false,
-        torn: None,
-    })
 }
 
 /// `None` in place of the error that the disk is full.

@@ -53,6 +53,13 @@ impl<'a, D: Disk> Window<'a, D> {
             .expect("it was read just above, or is held"))
     }
 
+    /// Fills the buffer from the start of the file, which is that long, and reads no more.
+    pub(crate) fn read_header(&self, buffer: &mut [u8]) -> Result<(), Error> {
+        self.disk
+            .read_at(&self.file, buffer, 0)
+            .map_err(Error::io(self.disk, self.name, "read"))
+    }
+
     /// Where what was written ends, looking from `offset` on: behind the last sector that is not
     /// all zeros, or at `offset`. `None` if there is a record of another batch than `batch`: it
     /// was written when that batch was synced.

@@ -5,7 +5,8 @@ mod support;
 
 use quorate_wal::{Disk, Error, MemoryDisk, Problem, SEGMENT_BYTES_MIN, Wal};
 use raft::{Fetch, Index, Reader, Restart, WriteId};
-use support::{Model, Operation, assert_grown, mix, open, operate, options, script};
+use support::script::{Operation, script};
+use support::{Model, assert_grown, mix, open, operate, options};
 
 /// A small directory in which everything is synced, and what it holds.
 struct Sound {
@@ -101,9 +102,9 @@ fn every_flipped_bit_below_the_end_is_found_in_its_file() {
 fn a_read_that_goes_wrong_once_costs_a_start_and_nothing_else() {
     let sound = sound(7, 120, false);
     let mut complaints = 0;
-    for attempt in 0..200 {
+    for attempt in 0..320 {
         let disk = sound.disk.copy();
-        let (read, bit) = (attempt % 10, mix(8, attempt) % 8);
+        let (read, bit) = (attempt % 16, mix(8, attempt) % 8);
         disk.misread(read, mix(7, attempt) as usize, 1 << bit);
         match Wal::open(disk.clone(), options(1)) {
             Ok(_) => {}
@@ -113,7 +114,7 @@ fn a_read_that_goes_wrong_once_costs_a_start_and_nothing_else() {
         disk.misread(0, 0, 0);
         assert_eq!(complaint(&disk.after_kill(), &sound), None, "read {read}");
     }
-    assert!(complaints > 50, "{complaints} of 200 starts failed");
+    assert!(complaints > 50, "{complaints} of 320 starts failed");
 }
 
 #[test]

@@ -6,9 +6,10 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use quorate_wal::{Disk, Error, Failure, MemoryDisk, Wal};
-use raft::Restart;
+use raft::{Index, Restart, Snapshot};
 use support::hooked_disk::{Act, HookedDisk};
-use support::{Model, Operation, assert_grown, mix, open, operate, options, script};
+use support::script::{Operation, script, script_with_snapshots};
+use support::{Done, Model, assert_grown, mix, open, operate, options};
 
 /// What must be recovered at the moment.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,12 @@ struct Watch {
     acknowledged: Model,
     /// With everything that was appended since.
     appended: Model,
+    snapshot: Option<Snapshot>,
+    /// The one that is being written.
+    next_snapshot: Option<Snapshot>,
+    /// The log begins behind an entry between these two.
+    dropped: (Index, Index),
+    drops: u32,
     restart: Restart,
     moments: u64,
 }
@@ -30,16 +37,63 @@ fn crash(disk: &MemoryDisk, watch: &mut Watch) {
 }
 
 impl Watch {
-    /// A batch is in the log wholly or not at all.
+    /// A batch is in the log wholly or not at all, and a snapshot is there or not.
     fn check(&self, found: &Model) {
+        let snapshots = [&self.snapshot, &self.next_snapshot];
+        let is_expected = [&self.acknowledged, &self.appended]
+            .into_iter()
+            .flat_map(|log| snapshots.map(|snapshot| log.recovered_with(snapshot.as_ref())))
+            .any(|expected| self.is_dropped(expected, found));
         assert!(
-            *found == self.acknowledged || *found == self.appended,
-            "moment {}: acknowledged up to {:?}, appended up to {:?}, found up to {:?}",
+            is_expected,
+            "moment {}: acknowledged {}, appended {}, dropped {:?}, snapshots {:?}, found {}",
             self.moments,
-            self.acknowledged.last(),
-            self.appended.last(),
-            found.last(),
+            self.acknowledged,
+            self.appended,
+            self.dropped,
+            snapshots.map(|snapshot| snapshot.as_ref().map(|snapshot| snapshot.position)),
+            found,
         );
+    }
+
+    /// True if what was found is this, but for what was dropped.
+    fn is_dropped(&self, mut expected: Model, found: &Model) -> bool {
+        let (least, most) = self.dropped;
+        let begin = expected.before.index;
+        let before = found.before;
+        if before.index < least.max(begin)
+            || before.index > most.max(begin)
+            || expected.position_at(before.index) != Some(before)
+        {
+            return false;
+        }
+        expected.drop_to(before);
+        *found == expected
+    }
+
+    /// Before an operation.
+    fn begin(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Append(write) => self.appended.apply(write),
+            Operation::Snapshot(snapshot) | Operation::Receive(snapshot) => {
+                self.next_snapshot = Some(snapshot.clone());
+            }
+            Operation::Drop(index, _) => self.dropped.1 = *index,
+            Operation::Sync | Operation::Prepare => {}
+        }
+    }
+
+    /// After it.
+    fn end(&mut self, operation: &Operation, done: &Done) {
+        match (operation, done) {
+            (_, Done::Synced(_)) => self.acknowledged = self.appended.clone(),
+            (_, Done::Dropped(before)) => {
+                self.drops += u32::from(before.is_some());
+                let before = before.map_or(self.dropped.0, |before| before.index);
+                self.dropped = (before, before);
+            }
+            _ => self.snapshot = self.next_snapshot.clone(),
+        }
     }
 }
 
@@ -55,11 +109,20 @@ fn power_cut(disk: &MemoryDisk, watch: &Watch) {
     let disk = disk.after_power_cut(mix(seed, 2));
     let (mut wal, again, found_again) = open(disk.clone(), seed);
     assert_eq!(found_again, found);
+    assert_tidy(&disk);
     assert_eq!(again.torn, None);
     assert_grown(again.restart, opened.restart);
     if watch.moments.is_multiple_of(16) {
         go_on(&mut wal, found_again, &disk, seed);
     }
+}
+
+/// What an earlier start left behind is gone.
+fn assert_tidy(disk: &MemoryDisk) {
+    let names = disk.list().expect("the disk is sound");
+    let snapshots = names.iter().filter(|name| name.ends_with(".snap")).count();
+    let is_left = |name: &String| name.ends_with(".tmp") && name.starts_with("snap-");
+    assert!(snapshots <= 2 && !names.iter().any(is_left), "{names:?}");
 }
 
 /// The recovery itself is cut off somewhere, and then done again.
@@ -100,7 +163,37 @@ fn go_on(wal: &mut Wal<MemoryDisk>, mut model: Model, disk: &MemoryDisk, seed: u
 
 #[test]
 fn a_crash_at_any_moment_loses_nothing_acknowledged_and_invents_nothing() {
-    let script = script(1, 2200);
+    let (watch, disk) = crash_at_every_moment(&script(1, 2200));
+    let segments = disk.list().expect("the disk is sound").len();
+    assert!(
+        watch.moments > 2000 && segments > 20,
+        "{} moments and {segments} files are too few",
+        watch.moments
+    );
+}
+
+#[test]
+fn a_crash_at_any_moment_finds_the_old_snapshot_or_the_new_one_and_the_log_that_goes_with_it() {
+    let mut drops = 0;
+    for seed in [11, 12] {
+        let script = script_with_snapshots(seed, 900);
+        let of = |is: fn(&Operation) -> bool| script.iter().filter(|of| is(of)).count();
+        let written = of(|operation| matches!(operation, Operation::Snapshot(_)));
+        let received = of(|operation| matches!(operation, Operation::Receive(_)));
+        let (watch, disk) = crash_at_every_moment(&script);
+        let files = disk.list().expect("the disk is sound").len();
+        assert!(
+            watch.moments > 1000 && written > 10 && received > 3 && files < 20,
+            "{} moments, {written} snapshots, {received} received, {files} files",
+            watch.moments
+        );
+        drops += watch.drops;
+    }
+    assert!(drops > 10, "the log was dropped {drops} times");
+}
+
+/// Runs a script, with a crash before each operation of the disk.
+fn crash_at_every_moment(script: &[Operation]) -> (Watch, MemoryDisk) {
     let watch = Arc::new(Mutex::new(Watch::default()));
     let watched = Arc::clone(&watch);
     let disk = HookedDisk::new(MemoryDisk::new(), move |disk, act| {
@@ -114,23 +207,14 @@ fn a_crash_at_any_moment_loses_nothing_acknowledged_and_invents_nothing() {
     let watch = || watch.lock().expect("no holder of this lock panics");
     let (mut wal, opened) = Wal::open(disk.clone(), options(9)).expect("an empty directory opens");
     watch().restart = opened.restart;
-    for operation in &script {
-        if let Operation::Append(write) = operation {
-            watch().appended.apply(write);
-        }
-        let synced = operate(&mut wal, operation).expect("the disk is sound");
-        if synced.is_some() {
-            let watch = &mut *watch();
-            watch.acknowledged = watch.appended.clone();
-        }
+    for operation in script {
+        watch().begin(operation);
+        let done = operate(&mut wal, operation).expect("the disk is sound");
+        watch().end(operation, &done);
     }
     crash(&disk.disk, &mut watch());
-    let segments = disk.list().expect("the disk is sound").len();
-    assert!(
-        watch().moments > 2000 && segments > 20,
-        "{} moments and {segments} files are too few",
-        watch().moments
-    );
+    let watch = watch().clone();
+    (watch, disk.disk)
 }
 
 #[test]
@@ -184,8 +268,8 @@ fn a_disk_without_space_ends_the_log_when_it_needs_more_and_loses_nothing() {
                 model.apply(write);
             }
             match operate(&mut wal, operation) {
-                Ok(Some(_)) => acknowledged = model.clone(),
-                Ok(None) => {}
+                Ok(Done::Synced(_)) => acknowledged = model.clone(),
+                Ok(_) => {}
                 Err(found) => {
                     error = Some(found);
                     break;
@@ -219,8 +303,8 @@ fn run(disk: &MemoryDisk, script: &[Operation]) -> Result<Model, Box<(Model, Mod
             appended.apply(write);
         }
         match operate(&mut wal, operation) {
-            Ok(Some(_)) => acknowledged = appended.clone(),
-            Ok(None) => {}
+            Ok(Done::Synced(_)) => acknowledged = appended.clone(),
+            Ok(_) => {}
             Err(error) => {
                 assert!(matches!(error, Error::Io { .. }), "{error}");
                 let operations = disk.operations();

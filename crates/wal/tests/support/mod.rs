@@ -1,19 +1,26 @@
-//! What the tests of the log share: a model of what a log must hold, and scripts of what a
-//! consensus core might ask of it.
+//! What the tests of the log share: a model of what a log must hold, scripts of what it might be
+//! asked, and snapshots.
 
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
 pub(crate) mod hooked_disk;
+pub(crate) mod script;
+pub(crate) mod snapshots;
+
+use std::fmt;
 
 use bytes::Bytes;
 use quorate_wal::{Disk, Error, Opened, Options, SEGMENT_BYTES_MIN, Wal};
 use raft::{
-    ClusterId, Entry, EntryKind, Fetch, HardState, Index, Position, Reader, Restart, Seating,
-    ServerId, Term, Write, WriteId,
+    Entry, EntryKind, Fetch, HardState, Index, Position, Reader, Restart, ServerId, Snapshot, Term,
+    Write, WriteId,
 };
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
+
+use script::Operation;
+use snapshots::{content_of, read_snapshot, receive_snapshot, write_snapshot};
 
 pub(crate) const SERVER: ServerId = ServerId(3);
 
@@ -30,131 +37,96 @@ pub(crate) fn options(seed: u64) -> Options {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) hard_state: HardState,
+    /// The newest snapshot.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// The entry before the first.
+    pub(crate) before: Position,
     pub(crate) entries: Vec<Entry>,
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (before, last) = (self.before, self.last());
+        let term = self.hard_state.term;
+        write!(f, "from {before:?} to {last:?} in term {term}")
+    }
 }
 
 impl Model {
     pub(crate) fn last(&self) -> Position {
-        self.entries
-            .last()
-            .map_or(Position::default(), Entry::position)
+        self.entries.last().map_or(self.before, Entry::position)
+    }
+
+    pub(crate) fn position_at(&self, index: Index) -> Option<Position> {
+        if index == self.before.index {
+            return Some(self.before);
+        }
+        let at = index.0.checked_sub(self.before.index.0 + 1)?;
+        self.entries.get(at as usize).map(Entry::position)
     }
 
     pub(crate) fn apply(&mut self, write: &Write) {
+        if let Some(before) = write.begin_behind {
+            self.begin_behind(before);
+        }
         if let Some(from) = write.truncate_from {
-            self.entries.truncate(from.0 as usize - 1);
+            self.entries
+                .truncate((from - self.before.index.next()) as usize);
         }
         self.entries.extend(write.entries.iter().cloned());
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
     }
-}
 
-/// One thing that the writer of a log does.
-#[derive(Clone, Debug)]
-pub(crate) enum Operation {
-    Append(Write),
-    Sync,
-    Prepare,
-}
-
-/// A script of this many operations: entries of all kinds and many sizes, batches of one and of
-/// several writes, votes, new terms, and conflicts that take entries back.
-pub(crate) fn script(seed: u64, operations: usize) -> Vec<Operation> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut model = Model::default();
-    let mut id = WriteId(0);
-    let mut script = Vec::new();
-    while script.len() < operations {
-        let operation = match random.random_range(0..20) {
-            0..11 => {
-                id = id.next();
-                let write = random_write(&mut random, &model, id);
-                model.apply(&write);
-                Operation::Append(write)
-            }
-            11..19 => Operation::Sync,
-            _ => Operation::Prepare,
-        };
-        script.push(operation);
+    pub(crate) fn begin_behind(&mut self, before: Position) {
+        self.before = before;
+        self.entries.clear();
     }
-    script
+
+    /// The entries up to this one are gone.
+    pub(crate) fn drop_to(&mut self, before: Position) {
+        let dropped = (before.index - self.before.index) as usize;
+        self.entries.drain(..dropped);
+        self.before = before;
+    }
+
+    /// What a start makes of this log with this snapshot beside it.
+    pub(crate) fn recovered_with(&self, snapshot: Option<&Snapshot>) -> Model {
+        let mut model = self.clone();
+        model.snapshot = snapshot.cloned();
+        if let Some(Snapshot { position, .. }) = snapshot
+            && self.position_at(position.index) != Some(*position)
+        {
+            model.begin_behind(*position);
+        }
+        model
+    }
 }
 
-fn random_write(random: &mut StdRng, model: &Model, id: WriteId) -> Write {
-    let mut write = Write {
-        id,
-        ..Write::default()
-    };
-    let mut last = model.last();
-    let mut term = model.hard_state.term.max(Term(1));
-    if random.random_range(0..12) == 0 {
-        term = term.next();
-        let back = random.random_range(0..last.index.0.clamp(1, 40));
-        if back > 0 {
-            let from = Index(last.index.0 - back + 1);
-            write.truncate_from = Some(from);
-            last.index = from.prev();
+/// What an operation came to.
+#[derive(Clone, Debug)]
+pub(crate) enum Done {
+    /// Everything appended is durable.
+    Synced(WriteId),
+    /// The log begins behind this entry now; `None` if it begins where it did.
+    Dropped(Option<Position>),
+    Other,
+}
+
+/// Does one operation.
+pub(crate) fn operate<D: Disk>(wal: &mut Wal<D>, operation: &Operation) -> Result<Done, Error> {
+    match operation {
+        Operation::Append(write) => wal.append(write)?,
+        Operation::Sync => return wal.sync().map(Done::Synced),
+        Operation::Prepare => {
+            wal.prepare_next()?;
+        }
+        Operation::Snapshot(snapshot) => write_snapshot(&wal.snapshots(), snapshot)?,
+        Operation::Receive(snapshot) => receive_snapshot(&wal.snapshots(), snapshot)?,
+        Operation::Drop(index, kept_bytes) => {
+            return wal.drop_until(*index, *kept_bytes).map(Done::Dropped);
         }
     }
-    for _ in 0..random.random_range(0..4) {
-        last.index = last.index.next();
-        let kind = match random.random_range(0..10) {
-            0 => EntryKind::NoOp,
-            1 => EntryKind::Configuration,
-            _ => EntryKind::Command,
-        };
-        write.entries.push(Entry {
-            term,
-            index: last.index,
-            kind,
-            payload: random_payload(random),
-        });
-    }
-    if term != model.hard_state.term || random.random_range(0..8) == 0 {
-        let cluster = ClusterId(77);
-        write.hard_state = Some(HardState {
-            term,
-            voted_for: Some(ServerId(random.random_range(1..6))),
-            seating: match term.0 {
-                1 => Seating::Unseated,
-                2 => Seating::Met(cluster),
-                _ => Seating::Seated {
-                    cluster,
-                    configuration_index: last.index,
-                },
-            },
-        });
-    }
-    write
-}
-
-/// Mostly short; some have whole sectors of zeros, some are larger than a segment.
-fn random_payload(random: &mut StdRng) -> Bytes {
-    let length = match random.random_range(0..200) {
-        0 => 10_000,
-        1..10 => random.random_range(500..3000),
-        10..30 => 0,
-        _ => random.random_range(0..120),
-    };
-    let mut payload = vec![0; length];
-    if random.random_range(0..4) > 0 {
-        random.fill_bytes(&mut payload);
-    } else if let Some(last) = payload.last_mut() {
-        *last = 0xff;
-    }
-    payload.into()
-}
-
-/// Does one operation; `Some` if everything appended is durable.
-pub(crate) fn operate<D: Disk>(
-    wal: &mut Wal<D>,
-    operation: &Operation,
-) -> Result<Option<WriteId>, Error> {
-    match operation {
-        Operation::Append(write) => wal.append(write).map(|()| None),
-        Operation::Sync => wal.sync().map(Some),
-        Operation::Prepare => wal.prepare_next().map(|_| None),
-    }
+    Ok(Done::Other)
 }
 
 /// Everything that a log holds, as its reader and its recovery say.
@@ -162,10 +134,20 @@ pub(crate) fn observe<D: Disk>(wal: &Wal<D>, opened: &Opened) -> Model {
     let recovered = &opened.recovered;
     let model = Model {
         hard_state: recovered.hard_state,
-        entries: read_all(wal, recovered.last.index),
+        snapshot: recovered.snapshot.clone(),
+        before: recovered.before,
+        entries: read_all(wal, recovered.before.index, recovered.last.index),
     };
     assert_eq!(model.last(), recovered.last);
-    let mut term = Term(0);
+    if let Some(snapshot) = &model.snapshot {
+        assert_eq!(wal.snapshots().newest(), model.snapshot);
+        let position = snapshot.position;
+        assert_eq!(model.position_at(position.index), Some(position));
+        let content = read_snapshot(&wal.snapshots(), position);
+        let content = content.expect("what was recovered can be read");
+        assert!(content == content_of(snapshot), "{position:?}");
+    }
+    let mut term = recovered.before.term;
     let mut term_starts = Vec::new();
     for entry in &model.entries {
         if entry.term > term {
@@ -184,14 +166,14 @@ pub(crate) fn observe<D: Disk>(wal: &Wal<D>, opened: &Opened) -> Model {
     model
 }
 
-/// All entries up to this one, in as many fetches as it takes.
-pub(crate) fn read_all<D: Disk>(wal: &Wal<D>, to: Index) -> Vec<Entry> {
+/// All entries behind `before` up to `to`, in as many fetches as it takes.
+pub(crate) fn read_all<D: Disk>(wal: &Wal<D>, before: Index, to: Index) -> Vec<Entry> {
     let reader = wal.reader();
     let mut entries: Vec<Entry> = Vec::new();
-    while (entries.len() as u64) < to.0 {
+    while (entries.len() as u64) < to - before {
         let fetch = Fetch {
             reader: Reader::Apply,
-            from: Index(entries.len() as u64 + 1),
+            from: (before + entries.len() as u64).next(),
             to,
             bytes_max: 64 << 10,
         };
@@ -211,17 +193,22 @@ pub(crate) fn open<D: Disk>(disk: D, seed: u64) -> (Wal<D>, Opened, Model) {
 
 /// The write that appends these payloads in a term, behind `last`.
 pub(crate) fn write(id: u64, term: u64, last: u64, payloads: &[&[u8]]) -> Write {
+    Write {
+        id: WriteId(id),
+        entries: entries(term, last, payloads),
+        ..Write::default()
+    }
+}
+
+/// Commands with these payloads in a term, behind `last`.
+pub(crate) fn entries(term: u64, last: u64, payloads: &[&[u8]]) -> Vec<Entry> {
     let entries = (last + 1..).zip(payloads).map(|(index, payload)| Entry {
         term: Term(term),
         index: Index(index),
         kind: EntryKind::Command,
         payload: Bytes::copy_from_slice(payload),
     });
-    Write {
-        id: WriteId(id),
-        entries: entries.collect(),
-        ..Write::default()
-    }
+    entries.collect()
 }
 
 /// Seeds for what belongs together: far apart, so that no two sequences overlap.
