@@ -154,6 +154,19 @@ mutants! {
     /// Who does not know of its seat commits entries (rule 41).
     UnknownSeatCommits = "unknown-seat-commits",
 
+    // Snapshots.
+
+    /// A snapshot is installed that is older than what is committed (rule 44).
+    InstallBelowCommit = "install-below-commit",
+    /// The log stays behind an installed snapshot although it has another entry there (rule 44).
+    InstallKeepsConflict = "install-keeps-conflict",
+    /// A snapshot is acknowledged before the log on disk begins behind it (rule 44).
+    InstallBeforeSync = "install-before-sync",
+    /// A snapshot from the leader of an older term is installed (rule 16).
+    InstallOfOlderTerm = "install-of-older-term",
+    /// The configuration in a snapshot is left out (rule 40).
+    SnapshotWithoutConfiguration = "snapshot-without-configuration",
+
     // The log on disk.
 
     /// Batches are not synced (rule 2).

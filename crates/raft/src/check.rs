@@ -31,6 +31,21 @@ impl Raft {
             self.hard_state.term,
         );
         self.log.check();
+        let (before, snapshot) = (self.log.before(), self.snapshots.position());
+        assert!(
+            before.index <= snapshot.index
+                && snapshot.index <= self.last_applied
+                && self.log.position_at(snapshot.index) == Some(snapshot),
+            "the log is behind {before:?}, the snapshot of {snapshot:?}, {} are applied",
+            self.last_applied,
+        );
+        let configuration = self.snapshots.newest().map(|it| it.configuration.as_ref());
+        assert!(
+            configuration
+                .is_none_or(|it| it == self.configurations.committed_entry(snapshot.index)),
+            "the snapshot holds the configuration {configuration:?}, the log {:?}",
+            self.configurations.committed_entry(snapshot.index),
+        );
         if let RoleState::Leader(leadership) | RoleState::Suspended(leadership, _) = &self.role {
             assert!(
                 self.hard_state.voted_for == Some(self.config.id),
@@ -56,8 +71,9 @@ impl Raft {
     }
 }
 
-/// Panics unless everything holds that must hold between servers: one leader a term (§5.2), and
-/// one term for each committed index (§5.4).
+/// Panics unless everything holds that must hold between servers: one leader a term (§5.2), one
+/// term for each committed index that both logs hold (§5.4), and one configuration in the snapshots
+/// of an index (rule 40).
 ///
 /// # Panics
 /// If an invariant is broken.
@@ -79,8 +95,17 @@ fn check_pair(one: &Raft, other: &Raft) {
         other.config.id,
         one.hard_state.term,
     );
+    if let (Some(ours), Some(theirs)) = (one.snapshots.newest(), other.snapshots.newest()) {
+        assert!(
+            ours == theirs || ours.position.index != theirs.position.index,
+            "servers {} and {} have snapshots {ours:?} and {theirs:?}",
+            one.config.id,
+            other.config.id,
+        );
+    }
+    let begin = one.log.before().index.max(other.log.before().index);
     let mut index = one.commit_index.min(other.commit_index);
-    while index > Index(0) {
+    while index >= begin && index > Index(0) {
         let (ours, theirs) = (one.log.term_at(index), other.log.term_at(index));
         assert!(
             ours == theirs,
@@ -90,6 +115,11 @@ fn check_pair(one: &Raft, other: &Raft) {
         );
         // One term's entries are its one leader's: equal terms here are equal terms below, down
         // to where the term begins.
-        index = one.log.term_start(index).prev();
+        let below = one.log.term_start(index).prev();
+        index = if index > begin {
+            below.max(begin)
+        } else {
+            below
+        };
     }
 }

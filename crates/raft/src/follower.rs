@@ -14,17 +14,22 @@ pub(crate) struct Following {
     /// The leader of this term, and when it was last heard.
     leader: Option<(ServerId, Timestamp)>,
     /// This log is known to equal the leader's up to here; 0 until the first match in the term.
-    matched: Index,
+    pub(crate) matched: Index,
     /// The last match that the leader was told.
     acknowledged: Index,
     /// An answer is owed, even if it says no more than the last.
-    answer_owed: bool,
+    pub(crate) answer_owed: bool,
 }
 
 impl Following {
     /// Nothing of an older term holds in the new one.
     pub(crate) fn enter_term(&mut self) {
         *self = Following::default();
+    }
+
+    /// True if another server than this one is known to lead.
+    pub(crate) fn is_another_than(&self, id: ServerId) -> bool {
+        self.leader.is_some_and(|(leader, _)| leader != id)
     }
 }
 
@@ -53,7 +58,7 @@ impl Raft {
 
     /// A message that only the leader of this term sends. False if this server leads the term
     /// itself: then the other is no server of ours.
-    fn leader_heard(&mut self, from: ServerId) -> bool {
+    pub(crate) fn leader_heard(&mut self, from: ServerId) -> bool {
         if matches!(self.role, RoleState::Leader(_) | RoleState::Suspended(..)) {
             self.counters.stale += 1;
             return false;
@@ -84,6 +89,10 @@ impl Raft {
         if mutants::is_on(Mutant::VoteReset) {
             self.hard_state.voted_for = None;
         }
+        let Some((prev, entries)) = self.without_dropped(prev, entries) else {
+            self.counters.malformed += 1;
+            return;
+        };
         let found = self.log.term_at(prev.index);
         let agrees =
             found == Some(prev.term) || (mutants::is_on(Mutant::PrevByIndex) && found.is_some());
@@ -126,6 +135,33 @@ impl Raft {
             end
         };
         self.follow_commit(leader_commit.min(covered));
+    }
+
+    /// The part of these entries, and the entry before them, of which this log still knows. What is
+    /// before it is committed, so the leader has the same there. `None` if they are no entries that
+    /// follow each other.
+    fn without_dropped(
+        &self,
+        prev: Position,
+        mut entries: Vec<Entry>,
+    ) -> Option<(Position, Vec<Entry>)> {
+        let before = self.log.before();
+        let dropped = usize::try_from(before.index - prev.index).ok()?;
+        if dropped == 0 {
+            return Some((prev, entries));
+        }
+        let indices = (1..).map(|number| prev.index + number);
+        if !entries
+            .iter()
+            .zip(indices)
+            .all(|(it, index)| it.index == index)
+        {
+            return None;
+        }
+        match entries.get(dropped - 1).map(Entry::position) {
+            Some(prev) => Some((prev, entries.split_off(dropped))),
+            None => Some((before, Vec::new())),
+        }
     }
 
     /// True for entries that the leader of this term may have sent: consecutive, readable, and in

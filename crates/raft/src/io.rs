@@ -176,6 +176,10 @@ pub struct Status {
     pub last_applied: Index,
     pub persisted_index: Index,
     pub last_log_index: Index,
+    /// The entry before the first that the log holds; 0, 0 while it holds all of them.
+    pub before: Position,
+    /// What the newest snapshot of this server holds up to; 0, 0 when it has none.
+    pub snapshot: Position,
     /// Bytes of entries handed to the log and not known to be synced.
     pub unpersisted_bytes: usize,
     /// Bytes of entries in the log and not known to be committed.
@@ -198,6 +202,10 @@ pub struct Counters {
     pub fetches: u64,
     /// Turns in which a follower's window did not take all entries that there were for it.
     pub full_windows: u64,
+    /// Snapshots asked to be sent to a follower.
+    pub installs: u64,
+    /// Snapshots of a leader that took the place of this server's state.
+    pub installed: u64,
     /// Messages from ids that are no members.
     pub from_strangers: u64,
     /// Messages from another cluster, or from a data directory that does not have the seat.

@@ -271,6 +271,10 @@ impl Raft {
         let Some(progress) = leadership.followers.get(&to) else {
             return false;
         };
+        if progress.next_index <= self.log.before().index {
+            self.ask_for_install(to);
+            return false;
+        }
         let has_room = progress.has_room(self.config.window_bytes_max)
             || (mutants::is_on(Mutant::NoWindow) && progress.flow == Flow::Replicate);
         let (from, last) = (progress.next_index, self.log.last().index);
@@ -319,11 +323,15 @@ impl Raft {
         let Some(progress) = self.follower_mut(to) else {
             return;
         };
-        if !std::mem::take(&mut progress.fetching) {
+        // None are left when the log was dropped up to there, which this server will be told.
+        if !progress.fetching || entries.is_empty() {
             return;
         }
+        progress.fetching = false;
         let from = progress.next_index;
-        let wanted = entries.first().is_some_and(|entry| entry.index == from)
+        let is_held = from > self.log.before().index;
+        let wanted = is_held
+            && entries.first().is_some_and(|entry| entry.index == from)
             && entries
                 .iter()
                 .all(|entry| self.log.position_at(entry.index) == Some(entry.position()));
@@ -361,11 +369,11 @@ impl Raft {
 
     /// A reply of this term. False if it is of an older start of its sender (rule 15).
     fn follower_heard(&mut self, from: Sender) -> bool {
-        let now = self.now;
+        let (now, before) = (self.now, self.log.before().index);
         let Some(progress) = self.follower_mut(from.id) else {
             return false;
         };
-        if !progress.met(from.instance, from.restart) {
+        if !progress.met(from.instance, from.restart, before) {
             self.counters.stale += 1;
             return false;
         }

@@ -5,6 +5,7 @@
 //! file, clock, thread or global random source in here, so the same code runs in the server and in
 //! a simulation, and any failure replays from its seed.
 
+mod apply;
 mod candidate;
 mod check;
 mod follower;
@@ -18,6 +19,7 @@ mod quorum;
 mod raft;
 mod read;
 mod seating;
+mod snapshot;
 mod transfer;
 mod types;
 

@@ -1,5 +1,6 @@
-//! The log as the core sees it: every entry's term, the newest entries themselves, what has been
-//! handed to the disk and what of it is synced. The bytes of older entries are the disk's.
+//! The log as the core sees it: where it begins, every entry's term, the newest entries themselves,
+//! what has been handed to the disk and what of it is synced. The bytes of older entries are the
+//! disk's, and what is before the beginning is in a snapshot alone.
 
 use std::collections::VecDeque;
 
@@ -18,9 +19,12 @@ pub(crate) fn entry_bytes(entry: &Entry) -> usize {
 
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// The first entry of each term, ascending in both.
+    /// The entry before the first; 0, 0 while the log holds all of them.
+    before: Position,
+    /// The first entry of each term, ascending in both; the first entries that are of the term of
+    /// `before` have none.
     term_starts: Vec<Position>,
-    /// The last entry.
+    /// The last entry; `before` in an empty log.
     last: Position,
     /// The newest entries, consecutive up to `last`; all that are unwritten are among them.
     cache: VecDeque<Entry>,
@@ -29,6 +33,8 @@ pub(crate) struct Log {
     unwritten_from: Index,
     /// Entries from here on are on disk or on their way there, and were superseded.
     truncate_from: Option<Index>,
+    /// The log on disk is to be given up, and to begin behind this.
+    begin_behind: Option<Position>,
     /// Everything up to here is synced on this server's disk; at most `last`.
     persisted_index: Index,
     /// Writes handed out and not known to be synced, oldest first.
@@ -48,17 +54,27 @@ struct Issued {
 
 impl Log {
     pub(crate) fn new(recovered: &Recovered) -> Log {
+        let before = recovered.before;
+        let mut term_starts = recovered.term_starts.clone();
+        term_starts.retain(|start| start.index > before.index && start.term > before.term);
         Log {
-            term_starts: recovered.term_starts.clone(),
+            before,
+            term_starts,
             last: recovered.last,
             cache: VecDeque::new(),
             cache_bytes: 0,
             unwritten_from: recovered.last.index.next(),
             truncate_from: None,
+            begin_behind: None,
             persisted_index: recovered.last.index,
             issued: VecDeque::new(),
             unpersisted_bytes: 0,
         }
+    }
+
+    /// The entry before the first, whose term is still known.
+    pub(crate) fn before(&self) -> Position {
+        self.before
     }
 
     pub(crate) fn last(&self) -> Position {
@@ -73,52 +89,51 @@ impl Log {
         self.unpersisted_bytes
     }
 
-    /// The term of the entry at `index`; `None` beyond the end. Before the first entry it is 0.
+    /// The term of the entry at `index`; `None` beyond the end and below `before`.
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
-        if index > self.last.index {
-            return None;
-        }
-        let starts = self
-            .term_starts
-            .partition_point(|start| start.index <= index);
-        Some(
-            starts
-                .checked_sub(1)
-                .map_or(Term(0), |start| self.term_starts[start].term),
-        )
+        (self.before.index <= index && index <= self.last.index).then(|| self.run_start(index).term)
     }
 
-    /// The first entry of the term that the entry at `index` is of.
+    /// The first entry of the term that the entry at `index` is of, as far as the log goes back.
     pub(crate) fn term_start(&self, index: Index) -> Index {
+        self.run_start(index).index
+    }
+
+    /// The first entry of the term that the entry at `index` is of, or else `before`.
+    fn run_start(&self, index: Index) -> Position {
         let starts = self
             .term_starts
             .partition_point(|start| start.index <= index);
         starts
             .checked_sub(1)
-            .map_or(Index(0), |start| self.term_starts[start].index)
+            .map_or(self.before, |start| self.term_starts[start])
     }
 
-    /// The entry at `index` with its term; `None` beyond the end.
+    /// The entry at `index` with its term; `None` beyond the end and below `before`.
     pub(crate) fn position_at(&self, index: Index) -> Option<Position> {
         self.term_at(index).map(|term| Position { term, index })
     }
 
     /// The last entry at or below `limit.index` whose term is at most `limit.term`: no log that
-    /// ends at `limit` agrees with this one further than that (§5.3).
+    /// ends at `limit` agrees with this one further than that (§5.3). 0, 0 when that is further back
+    /// than this log goes.
     pub(crate) fn last_agreeable(&self, limit: Position) -> Position {
         let index = limit.index.min(self.last.index);
         let runs = self
             .term_starts
             .partition_point(|start| start.term <= limit.term && start.index <= index);
-        let Some(run) = runs.checked_sub(1) else {
+        if limit.index < self.before.index || limit.term < self.before.term {
             return Position::default();
-        };
+        }
+        let run = runs
+            .checked_sub(1)
+            .map_or(self.before, |run| self.term_starts[run]);
         let end = self
             .term_starts
             .get(runs)
             .map_or(self.last.index, |next| next.index.prev());
         Position {
-            term: self.term_starts[run].term,
+            term: run.term,
             index: index.min(end),
         }
     }
@@ -181,9 +196,10 @@ impl Log {
     /// Takes back the entries from `from` on, and gives their bytes in memory.
     pub(crate) fn truncate(&mut self, from: Index) -> usize {
         assert!(
-            from.0 > 0 && from <= self.last.index,
-            "truncate {from} of {}",
-            self.last.index
+            from > self.before.index && from <= self.last.index,
+            "truncate {from} of {} to {}",
+            self.before.index.next(),
+            self.last.index,
         );
         let mut bytes = 0;
         while self.cache.back().is_some_and(|entry| entry.index >= from) {
@@ -198,7 +214,7 @@ impl Log {
             self.term_starts.pop();
         }
         let index = from.prev();
-        let term = self.term_starts.last().map_or(Term(0), |start| start.term);
+        let term = self.run_start(index).term;
         self.last = Position { term, index };
         if from < self.unwritten_from {
             self.unwritten_from = from;
@@ -213,12 +229,56 @@ impl Log {
         bytes
     }
 
+    /// What is up to `position` is in a snapshot alone from now on.
+    pub(crate) fn drop_until(&mut self, position: Position) {
+        assert!(
+            self.position_at(position.index) == Some(position)
+                && position.index < self.unwritten_from,
+            "{position:?} was dropped from a log behind {:?} that is written up to {}",
+            self.before,
+            self.unwritten_from.prev(),
+        );
+        while let Some(entry) = self
+            .cache
+            .pop_front_if(|entry| entry.index <= position.index)
+        {
+            self.cache_bytes -= entry_bytes(&entry);
+        }
+        self.before = position;
+        self.term_starts
+            .retain(|start| start.index > position.index);
+        // It is in the snapshot, which is durable, whatever is known of the log's own syncs.
+        self.persisted_index = self.persisted_index.max(position.index);
+    }
+
+    /// Gives up all entries: the log begins behind `position`, as a snapshot does that is durable.
+    /// No sync of what was written before says anything of this log (rule 6).
+    pub(crate) fn begin_behind(&mut self, position: Position) {
+        self.before = position;
+        self.last = position;
+        self.term_starts.clear();
+        self.cache.clear();
+        self.cache_bytes = 0;
+        self.unwritten_from = position.index.next();
+        self.truncate_from = None;
+        self.begin_behind = Some(position);
+        self.persisted_index = if mutants::is_on(Mutant::InstallBeforeSync) {
+            position.index
+        } else {
+            Index(0)
+        };
+        for issued in &mut self.issued {
+            issued.covers = Index(0);
+        }
+    }
+
     /// What must go to the disk: all that no write holds yet; `None` when there is nothing.
     pub(crate) fn take_write(
         &mut self,
         id: WriteId,
         hard_state: Option<HardState>,
     ) -> Option<Write> {
+        let begin_behind = self.begin_behind.take();
         let truncate_from = self.truncate_from.take();
         let entries = if self.unwritten_from <= self.last.index {
             let entries = self.cached(self.unwritten_from, self.last.index, usize::MAX);
@@ -226,7 +286,8 @@ impl Log {
         } else {
             Vec::new()
         };
-        if hard_state.is_none() && truncate_from.is_none() && entries.is_empty() {
+        let log_changed = begin_behind.is_some() || truncate_from.is_some() || !entries.is_empty();
+        if hard_state.is_none() && !log_changed {
             return None;
         }
         let bytes = entries.iter().map(entry_bytes).sum();
@@ -240,7 +301,7 @@ impl Log {
         Some(Write {
             id,
             hard_state,
-            begin_behind: None,
+            begin_behind,
             truncate_from,
             entries,
         })
@@ -292,9 +353,21 @@ impl Log {
         );
         assert!(
             self.term_starts
-                .is_sorted_by(|a, b| a.term < b.term && a.index < b.index),
-            "terms start at {:?}",
+                .is_sorted_by(|a, b| a.term < b.term && a.index < b.index)
+                && self
+                    .term_starts
+                    .first()
+                    .is_none_or(|it| it.index > self.before.index && it.term > self.before.term),
+            "terms start at {:?}, behind {:?}",
             self.term_starts,
+            self.before,
+        );
+        assert!(
+            self.before.index <= self.last.index && self.before.index < self.cache_start(),
+            "the log is {:?} to {:?}, the cache starts at {}",
+            self.before,
+            self.last,
+            self.cache_start(),
         );
     }
 }

@@ -129,7 +129,9 @@ impl Progress {
 
     /// Another start or data directory of the follower than before answers: nothing that the one
     /// before acknowledged counts (rule 15). False if this one is older than the known.
-    pub(crate) fn met(&mut self, instance: Instance, restart: Restart) -> bool {
+    /// What it has is asked anew, no further back than behind `before`, where the log begins: what
+    /// was known to be missing may have come in a snapshot meanwhile.
+    pub(crate) fn met(&mut self, instance: Instance, restart: Restart, before: Index) -> bool {
         match self.incarnation {
             Some(_) if mutants::is_on(Mutant::RestartIgnored) => true,
             Some((known, start)) if known == instance && restart < start => false,
@@ -139,7 +141,7 @@ impl Progress {
                 self.knows_seat = false;
                 self.match_index = Index(0);
                 self.round_acked = 0;
-                self.probe(self.next_index);
+                self.probe(self.next_index.max(before.next()));
                 true
             }
             None => {

@@ -11,20 +11,15 @@ use rand::{RngExt, SeedableRng};
 
 use crate::candidate::Tally;
 use crate::follower::Following;
-use crate::io::{
-    Config, Counters, Fetch, Fetched, Input, Output, Reader, Recovered, Role, Status, Write,
-};
+use crate::io::{Config, Counters, Fetch, Input, Output, Recovered, Role, Status, Write};
 use crate::leader::Leadership;
 use crate::log::{Log, entry_bytes};
 use crate::message::{Body, Message, Sender};
 use crate::seating::Configurations;
+use crate::snapshot::Snapshots;
 use crate::types::{
     Entry, EntryKind, HardState, Index, Position, ReadId, ServerId, Term, Timestamp, WriteId,
 };
-
-/// The most of entries that is handed out at once to be applied, but for a single larger one: to
-/// apply what a few small commands make of this takes some milliseconds, far from a timeout.
-const APPLY_BYTES_MAX: usize = 256 << 10;
 
 /// Terms grow one at a time, and in no life of a cluster as far as this: a message that names a
 /// later one is not believed, so that there is always a next term.
@@ -53,8 +48,9 @@ pub struct Raft {
     pub(crate) commit_index: Index,
     pub(crate) last_applied: Index,
     /// Entries read back from the log to be applied next, in order.
-    to_apply: Vec<Entry>,
-    apply_fetching: bool,
+    pub(crate) to_apply: Vec<Entry>,
+    pub(crate) apply_fetching: bool,
+    pub(crate) snapshots: Snapshots,
     pub(crate) uncommitted_bytes: usize,
     pub(crate) role: RoleState,
     pub(crate) following: Following,
@@ -87,7 +83,8 @@ impl Raft {
     ///
     /// # Panics
     /// If this server is not among the members, these are not those of the newest configuration in
-    /// the log, the election timeout is no range, or the heartbeat takes no time.
+    /// the log, the election timeout is no range, the heartbeat takes no time, or the log and the
+    /// snapshot do not fit.
     #[must_use]
     pub fn new(config: Config, recovered: Recovered, now: Timestamp) -> Raft {
         assert!(
@@ -106,15 +103,19 @@ impl Raft {
             config.heartbeat,
         );
         let configurations = Configurations::new(&recovered);
-        if let Some((_, newest)) = configurations.last() {
+        if let Some(newest) = configurations.last() {
             let named: BTreeSet<ServerId> = config.members.iter().map(|(id, _)| *id).collect();
-            let ids = newest.members.iter().map(|member| member.id);
+            let members = newest.configuration.members.iter();
+            let ids = members.map(|member| member.id);
             let found: BTreeSet<ServerId> = ids.collect();
             assert!(
                 named == found,
                 "the members {named:?}, but the log names {found:?}"
             );
         }
+        let log = Log::new(&recovered);
+        let snapshots = Snapshots::new(&recovered, &log);
+        let applied = snapshots.position().index;
         let mut raft = Raft {
             now,
             random: StdRng::seed_from_u64(config.seed),
@@ -124,12 +125,13 @@ impl Raft {
             next_write: WriteId(1),
             persisted_write: WriteId(0),
             writes_under_way: VecDeque::new(),
-            log: Log::new(&recovered),
+            log,
             configurations,
-            commit_index: Index(0),
-            last_applied: Index(0),
+            commit_index: applied,
+            last_applied: applied,
             to_apply: Vec::new(),
             apply_fetching: false,
+            snapshots,
             uncommitted_bytes: 0,
             role: RoleState::Follower,
             following: Following::default(),
@@ -186,7 +188,9 @@ impl Raft {
             Input::Fetched(fetched) => self.fetched(fetched),
             Input::Connected(peer) => self.connected(peer),
             Input::Transfer => self.transfer(),
-            Input::Snapshot(_) | Input::Dropped(_) | Input::InstallEnded(_) => {}
+            Input::Snapshot(snapshot) => self.note_snapshot(snapshot),
+            Input::Dropped(position) => self.dropped(position),
+            Input::InstallEnded(follower) => self.install_ended(follower),
         }
         None
     }
@@ -204,12 +208,12 @@ impl Raft {
         Output {
             write: self.take_write(),
             messages: std::mem::take(&mut self.ready),
-            installed: None,
+            installed: self.snapshots.take_installed(),
             committed,
             reads: std::mem::take(&mut self.reads),
             refused_reads: std::mem::take(&mut self.refused_reads),
             fetches: std::mem::take(&mut self.fetches),
-            installs: Vec::new(),
+            installs: self.snapshots.take_asks(),
         }
     }
 
@@ -240,6 +244,8 @@ impl Raft {
             last_applied: self.last_applied,
             persisted_index: self.log.persisted_index(),
             last_log_index: self.log.last().index,
+            before: self.log.before(),
+            snapshot: self.snapshots.position(),
             unpersisted_bytes: self.log.unpersisted_bytes(),
             uncommitted_bytes: self.uncommitted_bytes,
             configuration: self
@@ -284,7 +290,7 @@ impl Raft {
             Body::Heartbeat(request) => self.heartbeat(from.id, request),
             Body::HeartbeatReply(reply) => self.heartbeat_reply(from, reply),
             Body::TimeoutNow => self.timeout_now(from.id),
-            Body::InstallSnapshot(_) => {}
+            Body::InstallSnapshot(request) => self.install_snapshot(from, request),
         }
     }
 
@@ -313,10 +319,13 @@ impl Raft {
             Body::AppendEntriesReply(_) => return mutants::is_on(Mutant::AckOfOlderTerm),
             Body::HeartbeatReply(_) => return mutants::is_on(Mutant::HeartbeatReplyOfOlderTerm),
             Body::AppendEntries(_) if mutants::is_on(Mutant::AppendOfOlderTerm) => return true,
-            Body::AppendEntries(_) | Body::Heartbeat(_)
+            Body::InstallSnapshot(_) if mutants::is_on(Mutant::InstallOfOlderTerm) => return true,
+            Body::AppendEntries(_) | Body::Heartbeat(_) | Body::InstallSnapshot(_)
                 if mutants::is_on(Mutant::StaleLeaderUntold) => {}
             // Whoever still leads an older term learns of this one (rule 30).
-            Body::AppendEntries(_) | Body::Heartbeat(_) => self.send_stale_term(message.sender.id),
+            Body::AppendEntries(_) | Body::Heartbeat(_) | Body::InstallSnapshot(_) => {
+                self.send_stale_term(message.sender.id);
+            }
             _ => {}
         }
         false
@@ -493,71 +502,5 @@ impl Raft {
         self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(bytes);
         self.commit_index = index;
         self.take_seat();
-    }
-
-    fn take_committed(&mut self) -> Vec<Entry> {
-        let mut committed = std::mem::take(&mut self.to_apply);
-        if let Some(last) = committed.last() {
-            self.last_applied = last.index;
-        }
-        let from = self.last_applied.next();
-        if from <= self.commit_index && !self.apply_fetching {
-            if let Some(entries) = self.cached_to_apply(from, &committed) {
-                committed.extend(entries);
-                if let Some(last) = committed.last() {
-                    self.last_applied = last.index;
-                }
-            } else {
-                let to = self.commit_index.min(self.log.cache_start().prev());
-                let fetch = Fetch {
-                    reader: Reader::Apply,
-                    from,
-                    to,
-                    bytes_max: APPLY_BYTES_MAX,
-                };
-                self.fetches.push(fetch);
-                self.apply_fetching = true;
-            }
-        }
-        committed
-    }
-
-    /// What memory holds of what is to be applied next, none if enough is handed out already;
-    /// `None` if it does not hold the first of it.
-    fn cached_to_apply(&self, from: Index, committed: &[Entry]) -> Option<Vec<Entry>> {
-        let handed_out: usize = committed.iter().map(entry_bytes).sum();
-        match APPLY_BYTES_MAX.checked_sub(handed_out) {
-            Some(bytes_max) => self.log.cached(from, self.commit_index, bytes_max),
-            None => Some(Vec::new()),
-        }
-    }
-
-    fn fetched(&mut self, fetched: Fetched) {
-        match fetched.fetch.reader {
-            Reader::Apply => self.fetched_to_apply(fetched.entries),
-            Reader::Follower(id) => self.fetched_for_follower(id, fetched.entries),
-        }
-    }
-
-    fn fetched_to_apply(&mut self, entries: Vec<Entry>) {
-        self.apply_fetching = false;
-        let mut next = self
-            .to_apply
-            .last()
-            .map_or(self.last_applied, |entry| entry.index)
-            .next();
-        for entry in entries {
-            let expected = self.log.position_at(next);
-            assert!(
-                expected == Some(entry.position()),
-                "the log gave back {:?} for {expected:?}",
-                entry.position(),
-            );
-            if next > self.commit_index {
-                break;
-            }
-            next = next.next();
-            self.to_apply.push(entry);
-        }
     }
 }

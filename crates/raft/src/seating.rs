@@ -10,21 +10,46 @@ use crate::members::{Configuration, Member};
 use crate::message::{Body, Message, Sender};
 use crate::quorum;
 use crate::raft::{Raft, RoleState};
-use crate::types::{ClusterId, Entry, EntryKind, Index, Instance, Seating, ServerId};
+use crate::types::{ClusterId, Entry, EntryKind, Index, Instance, Seating, ServerId, Snapshot};
 
-/// The configuration entries of the log, in order.
+/// The configuration entries of the log, in order, and before them the one that is in the newest
+/// snapshot that this server began with or installed (rule 40).
 #[derive(Debug, Default)]
 pub(crate) struct Configurations {
-    entries: Vec<(Index, Arc<Configuration>)>,
+    entries: Vec<Known>,
+}
+
+/// A configuration entry with what it says.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) index: Index,
+    pub(crate) configuration: Arc<Configuration>,
+    entry: Entry,
 }
 
 impl Configurations {
     pub(crate) fn new(recovered: &Recovered) -> Configurations {
         let mut configurations = Configurations::default();
+        if let Some(snapshot) = &recovered.snapshot {
+            configurations.begin_behind(snapshot);
+        }
+        let base = configurations.entries.last().map(|known| known.index);
         for entry in &recovered.configurations {
-            configurations.append(entry);
+            if base.is_none_or(|base| entry.index > base) {
+                configurations.append(entry);
+            }
         }
         configurations
+    }
+
+    /// All are superseded by what this snapshot holds.
+    pub(crate) fn begin_behind(&mut self, snapshot: &Snapshot) {
+        self.entries.clear();
+        if let Some(entry) = &snapshot.configuration
+            && !mutants::is_on(Mutant::SnapshotWithoutConfiguration)
+        {
+            self.append(entry);
+        }
     }
 
     /// # Panics
@@ -33,36 +58,45 @@ impl Configurations {
     pub(crate) fn append(&mut self, entry: &Entry) {
         let configuration = Configuration::decode(entry.payload.clone());
         let configuration = configuration.expect("a configuration entry holds a configuration");
-        self.entries.push((entry.index, Arc::new(configuration)));
+        self.entries.push(Known {
+            index: entry.index,
+            configuration: Arc::new(configuration),
+            entry: entry.clone(),
+        });
     }
 
     pub(crate) fn truncate(&mut self, from: Index) {
-        self.entries.retain(|(index, _)| *index < from);
+        self.entries.retain(|known| known.index < from);
     }
 
     /// The newest one.
-    pub(crate) fn last(&self) -> Option<&(Index, Arc<Configuration>)> {
+    pub(crate) fn last(&self) -> Option<&Known> {
         self.entries.last()
     }
 
     /// The newest at or below `committed`.
-    pub(crate) fn committed(&self, committed: Index) -> Option<&(Index, Arc<Configuration>)> {
+    pub(crate) fn committed(&self, committed: Index) -> Option<&Known> {
         self.entries
             .iter()
             .rev()
-            .find(|(index, _)| *index <= committed)
+            .find(|known| known.index <= committed)
+    }
+
+    /// The entry that the newest at or below `committed` came with.
+    pub(crate) fn committed_entry(&self, committed: Index) -> Option<&Entry> {
+        self.committed(committed).map(|known| &known.entry)
     }
 
     /// The newest at or below `committed`; when there is none, the first, whose seats are those of
     /// the servers that can commit it.
     pub(crate) fn effective(&self, committed: Index) -> Option<&Arc<Configuration>> {
         let found = self.committed(committed).or(self.entries.first());
-        found.map(|(_, configuration)| configuration)
+        found.map(|known| &known.configuration)
     }
 
     pub(crate) fn committed_or_last(&self, committed: Index) -> Option<Arc<Configuration>> {
         let found = self.committed(committed).or(self.entries.last());
-        found.map(|(_, configuration)| Arc::clone(configuration))
+        found.map(|known| Arc::clone(&known.configuration))
     }
 }
 
@@ -105,7 +139,7 @@ impl Raft {
         let ours = self.hard_state.seating.cluster();
         let foreign = from.cluster.is_some() && ours.is_some() && from.cluster != ours;
         let seats = self.configurations.committed(self.commit_index_known());
-        let seat = seats.and_then(|(_, configuration)| configuration.seat(from.id));
+        let seat = seats.and_then(|known| known.configuration.seat(from.id));
         let wiped = seat.is_some_and(|seat| seat != from.instance)
             && !mutants::is_on(Mutant::WipedDiskAdmitted);
         if foreign || wiped {
@@ -116,7 +150,10 @@ impl Raft {
         // them that it does.
         let leads = matches!(
             message.body,
-            Body::AppendEntries(_) | Body::Heartbeat(_) | Body::TimeoutNow
+            Body::AppendEntries(_)
+                | Body::Heartbeat(_)
+                | Body::InstallSnapshot(_)
+                | Body::TimeoutNow
         );
         if leads && ours.is_some() && from.cluster.is_none() && seat.is_none() {
             self.counters.from_impostors += 1;
@@ -156,15 +193,16 @@ impl Raft {
         } else {
             known
         };
-        let Some((index, configuration)) = self.configurations.committed(known) else {
+        let Some(known) = self.configurations.committed(known) else {
             return;
         };
+        let configuration = &known.configuration;
         if configuration.seat(self.config.id) != Some(self.config.instance) {
             return;
         }
         let seating = Seating::Seated {
             cluster: configuration.cluster,
-            configuration_index: *index,
+            configuration_index: known.index,
         };
         if seating == self.hard_state.seating {
             return;
@@ -194,7 +232,7 @@ impl Raft {
     pub(crate) fn may_campaign(&self) -> bool {
         let seated = !matches!(self.hard_state.seating, Seating::Met(_));
         let committed = self.configurations.committed(self.commit_index);
-        let applied = committed.is_none_or(|(index, _)| *index <= self.last_applied);
+        let applied = committed.is_none_or(|known| known.index <= self.last_applied);
         seated && (applied || mutants::is_on(Mutant::CampaignUnapplied))
     }
 
@@ -227,14 +265,14 @@ impl Raft {
         let RoleState::Leader(leadership) = &self.role else {
             return;
         };
-        let Some((index, last)) = self.configurations.last() else {
+        let Some(last) = self.configurations.last() else {
             return;
         };
-        let committed = *index <= self.commit_index || mutants::is_on(Mutant::SeatBeforeCommit);
+        let committed = last.index <= self.commit_index || mutants::is_on(Mutant::SeatBeforeCommit);
         if !self.serves() || !committed || leadership.is_transferring() {
             return;
         }
-        let mut configuration = Configuration::clone(last);
+        let mut configuration = Configuration::clone(&last.configuration);
         for member in configuration
             .members
             .iter_mut()
@@ -244,7 +282,7 @@ impl Raft {
                 .incarnation(member.id)
                 .map(|(instance, _)| instance);
         }
-        if configuration != **last {
+        if configuration != *last.configuration {
             self.append_as_leader(EntryKind::Configuration, configuration.encode());
         }
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_raft::{
     AppendEntries, AppendEntriesReply, Body, Campaign, ClusterId, Config, Configuration, Entry,
-    EntryKind, Fetched, HardState, Heartbeat, HeartbeatReply, Index, Input, Instance, Member,
-    Message, Position, Raft, ReadId, Recovered, RequestVote, RequestVoteReply, Restart, Seating,
-    Sender, ServerId, Term, Timestamp, WriteId,
+    EntryKind, Fetched, HardState, Heartbeat, HeartbeatReply, Index, Input, InstallSnapshot,
+    Instance, Member, Message, Position, Raft, ReadId, Recovered, RequestVote, RequestVoteReply,
+    Restart, Seating, Sender, ServerId, Snapshot, Term, Timestamp, WriteId,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -17,32 +17,39 @@ use rand::{RngExt, SeedableRng};
 const MEMBERS: u64 = 3;
 const CLUSTER: ClusterId = ClusterId(7);
 
-/// Entries of three terms, the first of which seats everyone.
-fn log() -> Vec<Entry> {
+/// An entry that seats everyone.
+fn configuration(cluster: ClusterId, at: Position) -> Entry {
     let members = (1..=MEMBERS).map(|id| Member {
         id: ServerId(id),
         seat: Some(Instance(id)),
         address: Bytes::new(),
     });
     let configuration = Configuration {
-        cluster: CLUSTER,
+        cluster,
         members: members.collect(),
     };
+    Entry {
+        term: at.term,
+        index: at.index,
+        kind: EntryKind::Configuration,
+        payload: configuration.encode(),
+    }
+}
+
+/// Entries of three terms, the first of which seats everyone.
+fn log() -> Vec<Entry> {
     let command = |index: u64| Entry {
         term: Term(index.div_ceil(3)),
         index: Index(index),
         kind: EntryKind::Command,
         payload: Bytes::from_static(b"command"),
     };
-    let first = Entry {
-        kind: EntryKind::Configuration,
-        payload: configuration.encode(),
-        ..command(1)
-    };
+    let first = configuration(CLUSTER, command(1).position());
     std::iter::once(first).chain((2..=9).map(command)).collect()
 }
 
-fn recovered(log: &[Entry]) -> Recovered {
+/// With a snapshot of the first entries, if there are any.
+fn recovered(log: &[Entry], held: usize) -> Recovered {
     let Some(last) = log.last() else {
         return Recovered::default();
     };
@@ -58,6 +65,10 @@ fn recovered(log: &[Entry]) -> Recovered {
         term_starts: log.iter().step_by(3).map(Entry::position).collect(),
         last: last.position(),
         configurations: vec![log[0].clone()],
+        snapshot: held.checked_sub(1).map(|held| Snapshot {
+            position: log[held].position(),
+            configuration: Some(log[0].clone()),
+        }),
         ..Recovered::default()
     }
 }
@@ -95,8 +106,9 @@ impl Victim {
         } else {
             Vec::new()
         };
+        let held = (seed as usize / 2) % 6;
         Victim {
-            raft: Raft::new(config, recovered(&log), now),
+            raft: Raft::new(config, recovered(&log, held), now),
             random,
             now,
             log,
@@ -113,6 +125,9 @@ impl Victim {
         let next = self.raft.next_deadline();
         assert!(!ticks || next > self.now, "a deadline at {next:?} stays");
         if let Some(write) = output.write {
+            if write.begin_behind.is_some() {
+                self.log.clear();
+            }
             if let Some(from) = write.truncate_from {
                 self.log.retain(|entry| entry.index < from);
             }
@@ -132,6 +147,9 @@ impl Victim {
             1 => self.step(Input::Read(ReadId(1))),
             2 => self.step(Input::Transfer),
             3 => self.step(Input::Connected(ServerId(2))),
+            15 => self.step(Input::Snapshot(self.raft.applied_snapshot())),
+            16 => self.drop_log(),
+            17 => self.step(Input::InstallEnded(ServerId(3))),
             4 => {
                 let deadline = self.raft.next_deadline();
                 if deadline < Timestamp::NEVER {
@@ -148,6 +166,18 @@ impl Victim {
                 let message = self.message();
                 self.step(Input::Message(message));
             }
+        }
+    }
+
+    /// Of what is in the snapshot and on disk, up to anywhere.
+    fn drop_log(&mut self) {
+        let status = self.raft.status();
+        let end = status.snapshot.index.0;
+        let until = Index(self.random.random_range(0..=end));
+        let found = self.log.iter().find(|entry| entry.index == until);
+        if let Some(dropped) = found.map(Entry::position) {
+            self.log.retain(|entry| entry.index > until);
+            self.step(Input::Dropped(dropped));
         }
     }
 
@@ -202,7 +232,10 @@ impl Victim {
         let campaigns = [Campaign::PreVote, Campaign::Election, Campaign::Transfer];
         let campaign = campaigns[self.random.random_range(0..3)];
         let last = self.raft.status().last_log_index.0;
-        match self.random.random_range(0..8) {
+        match self.random.random_range(0..9) {
+            7 => Body::InstallSnapshot(InstallSnapshot {
+                snapshot: self.snapshot(),
+            }),
             0 => Body::RequestVote(RequestVote {
                 campaign,
                 last_log: self.position(),
@@ -238,6 +271,24 @@ impl Victim {
         }
     }
 
+    fn snapshot(&mut self) -> Snapshot {
+        let mut position = self.position();
+        position.term = position.term.min(self.raft.status().term);
+        let own = self.raft.applied_snapshot().configuration;
+        let made = || configuration(CLUSTER, position);
+        let configuration = match self.random.random_range(0..10) {
+            0 => None,
+            1 => Some(configuration(ClusterId(99), position)),
+            2 => self.entries().pop(),
+            3..6 => Some(made()),
+            _ => Some(own.unwrap_or_else(made)),
+        };
+        Snapshot {
+            position,
+            configuration,
+        }
+    }
+
     fn entries(&mut self) -> Vec<Entry> {
         let mut at = self.position();
         let kinds = [
@@ -261,7 +312,7 @@ impl Victim {
 
 #[test]
 fn messages_of_any_content_end_no_server() {
-    let (mut led, mut ended, mut malformed) = (0, 0, 0);
+    let (mut led, mut ended, mut malformed, mut installed) = (0, 0, 0, 0);
     for seed in 0..300 {
         let mut victim = Victim::new(seed);
         for _ in 0..2_000 {
@@ -276,7 +327,13 @@ fn messages_of_any_content_end_no_server() {
         let counters = victim.raft.status().counters;
         led += counters.elections_won;
         malformed += counters.malformed;
+        installed += counters.installed;
     }
-    println!("led {led} times, {ended} ended by rule 12, {malformed} malformed");
-    assert!(led > 100 && malformed > 100, "{led} terms, {malformed}");
+    println!(
+        "led {led} times, {ended} ended by rule 12, {malformed} malformed, {installed} installed"
+    );
+    assert!(
+        led > 100 && malformed > 100 && installed > 100,
+        "{led} terms, {malformed} malformed, {installed} installed"
+    );
 }

@@ -2,6 +2,7 @@
 //! nothing acknowledged is lost, no read is stale, and once all is well again the cluster serves.
 
 mod simulated;
+mod snapshots;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -11,6 +12,7 @@ use quorate_raft::{Counters, Index, Input, Position, ReadId, Role, ServerId, Tim
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use simulated::{Cluster, Packet, Server, Sizes, Stepped};
+use snapshots::{Life, Transfer};
 
 const MS: u64 = 1_000_000;
 
@@ -37,6 +39,11 @@ struct Faults {
     transfer: u32,
     /// A server of a minority loses its disk, once all are seated.
     wipe: u32,
+    /// A server begins to write a snapshot, drops what its log need not hold, loses a transfer that
+    /// it sends.
+    snapshot: u32,
+    drop_log: u32,
+    lost_transfer: u32,
     /// How much faster or slower each clock goes, in percent.
     drift: u64,
 }
@@ -62,6 +69,9 @@ impl Faults {
             pause: sometimes(100),
             transfer: sometimes(100),
             wipe: sometimes(100),
+            snapshot: sometimes(1_000),
+            drop_log: sometimes(1_000),
+            lost_transfer: sometimes(5_000),
             drift: u64::from(sometimes(10)),
         }
     }
@@ -79,6 +89,9 @@ impl Faults {
             pause: 0,
             transfer: 0,
             wipe: 0,
+            snapshot: 100,
+            drop_log: 100,
+            lost_transfer: 0,
             drift: 0,
         }
     }
@@ -89,6 +102,10 @@ enum Event {
     Deliver(Packet),
     Sync(ServerId),
     Fetch(ServerId),
+    /// What one process is told of its snapshots.
+    Told(ServerId, Life, Input),
+    /// A snapshot has reached another server, in the life of both processes.
+    Transferred(Box<Transfer>),
     Start(ServerId),
     Resume(ServerId),
     /// Every 10 ms: clocks, clients and faults.
@@ -119,6 +136,8 @@ struct World {
     crashes: u64,
     pauses: u64,
     transfers: u64,
+    snapshots: u64,
+    drops: u64,
     /// What the servers that crashed had counted.
     counted: Counters,
     number: u64,
@@ -170,6 +189,8 @@ impl World {
             crashes: 0,
             pauses: 0,
             transfers: 0,
+            snapshots: 0,
+            drops: 0,
             counted: Counters::default(),
             number: 0,
         };
@@ -201,7 +222,8 @@ impl World {
     fn happen(&mut self, event: Event) {
         let of = match &event {
             Event::Deliver(packet) => Some(packet.to),
-            Event::Sync(id) | Event::Fetch(id) => Some(*id),
+            Event::Sync(id) | Event::Fetch(id) | Event::Told(id, ..) => Some(*id),
+            Event::Transferred(transfer) => Some(transfer.from.0),
             Event::Start(_) | Event::Resume(_) | Event::Step => None,
         };
         if let Some(waiting) = of.and_then(|id| self.paused.get_mut(&id)) {
@@ -220,6 +242,12 @@ impl World {
                     self.stepped(id, stepped);
                 }
             }
+            Event::Told(id, life, input) => {
+                if self.runs(id, life) {
+                    self.input(id, input);
+                }
+            }
+            Event::Transferred(transfer) => self.transferred(*transfer),
             Event::Start(id) => self.start(id),
             Event::Resume(id) => self.resume(id),
             Event::Step => self.step(),
@@ -259,6 +287,8 @@ impl World {
                 self.input(id, Input::Tick);
             }
             self.client(id);
+            self.snapshot(id);
+            self.drop_log(id);
             self.crash(id);
             self.pause(id);
         }
@@ -411,6 +441,9 @@ impl World {
         if !self.cluster.server(id).fetches.is_empty() {
             self.schedule(MS, Event::Fetch(id));
         }
+        for follower in stepped.installs {
+            self.install(id, follower);
+        }
         for entry in stepped.committed {
             if let Some(payload) = self.proposed.remove(&(id, entry.position())) {
                 assert_eq!(payload, entry.payload, "entry {} is another", entry.index);
@@ -515,6 +548,8 @@ struct Reached {
     pauses: u64,
     transfers: u64,
     wiped: u64,
+    snapshots: u64,
+    drops: u64,
     counters: Counters,
 }
 
@@ -528,6 +563,8 @@ fn run_seed(seed: u64) -> Reached {
         crashes: world.crashes,
         pauses: world.pauses,
         transfers: world.transfers,
+        snapshots: world.snapshots,
+        drops: world.drops,
         wiped: world.wiped.len() as u64,
         counters: world.counters(),
     }
@@ -539,6 +576,8 @@ fn add(total: &mut Counters, more: Counters) {
     total.suspensions += more.suspensions;
     total.truncations += more.truncations;
     total.fetches += more.fetches;
+    total.installs += more.installs;
+    total.installed += more.installed;
     total.from_strangers += more.from_strangers;
     total.from_impostors += more.from_impostors;
     total.stale += more.stale;
@@ -567,6 +606,8 @@ fn nothing_acknowledged_is_lost_whatever_happens() {
         total.pauses += reached.pauses;
         total.transfers += reached.transfers;
         total.wiped += reached.wiped;
+        total.snapshots += reached.snapshots;
+        total.drops += reached.drops;
         add(&mut total.counters, reached.counters);
     }
     println!("{total:?}");
@@ -576,6 +617,8 @@ fn nothing_acknowledged_is_lost_whatever_happens() {
             suspensions,
             truncations,
             fetches,
+            installs,
+            installed,
             stale,
             malformed,
             ..
@@ -586,7 +629,11 @@ fn nothing_acknowledged_is_lost_whatever_happens() {
             suspensions,
             truncations,
             fetches,
+            installs,
+            installed,
             stale,
+            total.snapshots,
+            total.drops,
             total.crashes,
             total.pauses,
             total.transfers,

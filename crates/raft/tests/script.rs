@@ -5,26 +5,23 @@
 //! deadlines only when it is told to `tick`. Messages wait in the network until they are delivered.
 //! Disks sync at once unless a script makes one `manual`.
 
+mod parse;
 mod show;
 mod simulated;
 
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use goldenscript::{ArgumentConsumer, Command, Context};
+use goldenscript::{Command, Context};
+use parse::{Args, Result, duration, keyed, next, server};
 use quorate_raft::{
-    AppendEntries, AppendEntriesReply, Body, Campaign, ClusterId, Entry, EntryKind, Heartbeat,
-    HeartbeatReply, Index, Input, Instance, Message, Position, ReadId, RequestVote,
-    RequestVoteReply, Restart, Role, Sender, ServerId, Term, Timestamp,
+    Body, ClusterId, Index, Input, InstallSnapshot, Instance, Message, Position, ReadId, Restart,
+    Role, Sender, ServerId, Snapshot, Term, Timestamp,
 };
 use simulated::{Cluster, Packet, Sizes, Stepped};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 #[test]
 fn every_script_gives_its_recorded_output() {
@@ -103,6 +100,10 @@ impl Script {
             "fetch" => self.fetch(next(args)?, output)?,
             "propose" => self.propose(args, output)?,
             "read" => self.read(args, output)?,
+            "snapshot" => self.snapshot(next(args)?, output),
+            "drop_log" => self.drop_log(args, output)?,
+            "install" => self.install(args, output)?,
+            "install_ended" => self.install_ended(args, output)?,
             "transfer" => self.input(next(args)?, Input::Transfer, output),
             "connected" => self.connected(args, output)?,
             "crash" => self.crash(args)?,
@@ -365,6 +366,52 @@ impl Script {
         Ok(())
     }
 
+    /// `snapshot S`: of its state as it is; it is on disk.
+    fn snapshot(&mut self, id: ServerId, output: &mut String) {
+        let raft = self.cluster().server(id).raft.as_ref();
+        let snapshot = raft.expect("the server runs").applied_snapshot();
+        output.push_str(&format!("s{id} has {}\n", show::snapshot(&snapshot)));
+        self.input(id, Input::Snapshot(snapshot), output);
+    }
+
+    /// `drop_log S until=N [untold=yes]`: its log begins behind entry N; it is told unless that is
+    /// still under way.
+    fn drop_log(&mut self, args: &mut Args<'_>, output: &mut String) -> Result<()> {
+        let until = Index(keyed(args, "until")?.ok_or("until where?")?);
+        let untold = args.take_key("untold").is_some();
+        let id = next(args)?;
+        let disk = &mut self.cluster().server_mut(id).disk;
+        let dropped = match disk.drop_until(until) {
+            Some(dropped) => dropped,
+            None if disk.before().index == until => disk.before(),
+            None => return Err(format!("the disk does not hold {until}").into()),
+        };
+        if !untold {
+            self.input(id, Input::Dropped(dropped), output);
+        }
+        Ok(())
+    }
+
+    /// `install FROM TO`: FROM's newest snapshot has been sent to TO, and the word of it follows.
+    fn install(&mut self, args: &mut Args<'_>, output: &mut String) -> Result<()> {
+        let (from, to) = (next(args)?, next(args)?);
+        let server = self.cluster().server(from);
+        let snapshot = server.disk.snapshot().ok_or("there is no snapshot")?;
+        let raft = server.raft.as_ref().ok_or("the server is down")?;
+        let message = raft.install_message(snapshot.clone());
+        let message = message.ok_or("the server does not lead")?;
+        writeln!(output, "{}", show::message(from, to, &message))?;
+        self.cluster().network.push(Packet { from, to, message });
+        Ok(())
+    }
+
+    /// `install_ended S FOLLOWER`: the transfer is over, well or not.
+    fn install_ended(&mut self, args: &mut Args<'_>, output: &mut String) -> Result<()> {
+        let (id, follower) = (next(args)?, next(args)?);
+        self.input(id, Input::InstallEnded(follower), output);
+        Ok(())
+    }
+
     /// `connected S PEER`
     fn connected(&mut self, args: &mut Args<'_>, output: &mut String) -> Result<()> {
         let (id, peer) = (next(args)?, next(args)?);
@@ -431,12 +478,18 @@ impl Script {
         Ok(())
     }
 
-    /// `log S...`: what is on these disks.
+    /// `log S...`: what is on these disks, behind what if not all.
     fn log(&mut self, args: &mut Args<'_>, output: &mut String) -> Result<()> {
         for id in self.listed(args)? {
             let disk = &self.cluster().server(id).disk;
             let entries: Vec<String> = disk.entries().iter().map(show::entry).collect();
-            writeln!(output, "s{id} {}", entries.join(", "))?;
+            let behind = match disk.before() {
+                Position {
+                    index: Index(0), ..
+                } => String::new(),
+                before => format!("behind {}: ", show::position(before)),
+            };
+            writeln!(output, "s{id} {behind}{}", entries.join(", "))?;
         }
         Ok(())
     }
@@ -472,6 +525,12 @@ impl Script {
         }
         for fetch in stepped.fetches {
             lines.push(format!("fetches {}..={}", fetch.from, fetch.to));
+        }
+        for follower in stepped.installs {
+            lines.push(format!("asks for an install on s{follower}"));
+        }
+        for snapshot in stepped.installed {
+            lines.push(format!("installs {}", show::snapshot(&snapshot)));
         }
         for line in lines {
             output.push_str(&format!("s{id} {line}\n"));
@@ -519,10 +578,31 @@ impl Script {
         };
         let term = Term(keyed(args, "term")?.ok_or("a message has a term")?);
         let kind = args.next_pos().ok_or("a message has a kind")?;
-        let body = body(kind, args)?;
+        let body = match kind {
+            "InstallSnapshot" => self.install_body(from, args)?,
+            kind => parse::body(kind, args)?,
+        };
         let message = Message { sender, term, body };
         self.input(to, Input::Message(message), output);
         Ok(())
+    }
+
+    /// `InstallSnapshot snapshot=index@term [configuration=index@term|none]`: the configuration is
+    /// the newest that FROM has applied, unless it is said to be none, or one that can't be read.
+    fn install_body(&mut self, from: ServerId, args: &mut Args<'_>) -> Result<Body> {
+        let configuration = match args.take_key("configuration") {
+            Some("none") => None,
+            Some(at) => Some(parse::entry(&format!("{at}:Configuration"))?),
+            None => {
+                let raft = self.cluster().server(from).raft.as_ref();
+                raft.and_then(|raft| raft.applied_snapshot().configuration)
+            }
+        };
+        let snapshot = Snapshot {
+            position: parse::positioned(args, "snapshot")?,
+            configuration,
+        };
+        Ok(Body::InstallSnapshot(InstallSnapshot { snapshot }))
     }
 }
 
@@ -543,119 +623,4 @@ impl Before {
             seating: show::seating(status.hard_state.seating),
         }
     }
-}
-
-type Args<'a> = ArgumentConsumer<'a>;
-
-fn server(id: &str) -> Result<ServerId> {
-    Ok(ServerId(id.parse()?))
-}
-
-trait FromArgument: Sized {
-    fn from_argument(text: &str) -> Result<Self>;
-}
-
-impl FromArgument for ServerId {
-    fn from_argument(text: &str) -> Result<ServerId> {
-        server(text)
-    }
-}
-
-impl FromArgument for u64 {
-    fn from_argument(text: &str) -> Result<u64> {
-        Ok(text.parse()?)
-    }
-}
-
-fn next<T: FromArgument>(args: &mut Args<'_>) -> Result<T> {
-    T::from_argument(args.next_pos().ok_or("an argument is missing")?)
-}
-
-fn keyed<T: FromStr>(args: &mut Args<'_>, key: &str) -> Result<Option<T>>
-where
-    T::Err: Error + 'static,
-{
-    Ok(args.take_key(key).map(str::parse).transpose()?)
-}
-
-fn duration(args: &mut Args<'_>) -> Result<Duration> {
-    let text = args.next_pos().ok_or("an argument is missing")?;
-    let millis = text.strip_suffix("ms").ok_or("a time is in ms")?;
-    Ok(Duration::from_millis(millis.parse()?))
-}
-
-/// `index@term`
-fn position(text: &str) -> Result<Position> {
-    let (index, term) = text.split_once('@').ok_or("a position is index@term")?;
-    Ok(Position {
-        term: Term(term.parse()?),
-        index: Index(index.parse()?),
-    })
-}
-
-fn positioned(args: &mut Args<'_>, key: &str) -> Result<Position> {
-    position(args.take_key(key).unwrap_or("0@0"))
-}
-
-/// `index@term`, with `:Kind` for another than a command; its payload is one byte.
-fn entry(text: &str) -> Result<Entry> {
-    let (at, kind) = match text.split_once(':') {
-        None => (text, EntryKind::Command),
-        Some((at, "Configuration")) => (at, EntryKind::Configuration),
-        Some(_) => return Err(format!("no entry {text}").into()),
-    };
-    let Position { term, index } = position(at)?;
-    let payload = Bytes::from_static(b"?");
-    Ok(Entry {
-        term,
-        index,
-        kind,
-        payload,
-    })
-}
-
-fn body(kind: &str, args: &mut Args<'_>) -> Result<Body> {
-    let granted = args.take_key("granted") == Some("yes");
-    let (name, campaign) = match kind {
-        "PreVote" | "PreVoteReply" => (kind.replace("PreVote", "RequestVote"), Campaign::PreVote),
-        _ if args.take_key("transfer").is_some() => (kind.to_owned(), Campaign::Transfer),
-        _ => (kind.to_owned(), Campaign::Election),
-    };
-    Ok(match name.as_str() {
-        "RequestVote" => Body::RequestVote(RequestVote {
-            campaign,
-            last_log: positioned(args, "last")?,
-        }),
-        "RequestVoteReply" => Body::RequestVoteReply(RequestVoteReply { campaign, granted }),
-        "AppendEntries" => {
-            let entries = args.take_key("entries").unwrap_or_default();
-            Body::AppendEntries(AppendEntries {
-                prev: positioned(args, "prev")?,
-                entries: entries
-                    .split_whitespace()
-                    .map(entry)
-                    .collect::<Result<_>>()?,
-                leader_commit: Index(keyed(args, "commit")?.unwrap_or(0)),
-            })
-        }
-        "AppendEntriesReply" => match args.take_key("conflict") {
-            Some(prev) => Body::AppendEntriesReply(AppendEntriesReply::Conflict {
-                prev: position(prev)?,
-                hint: positioned(args, "hint")?,
-            }),
-            None => Body::AppendEntriesReply(AppendEntriesReply::Matches {
-                match_index: Index(keyed(args, "match")?.unwrap_or(0)),
-            }),
-        },
-        "Heartbeat" => Body::Heartbeat(Heartbeat {
-            leader_commit: Index(keyed(args, "commit")?.unwrap_or(0)),
-            round: keyed(args, "round")?.unwrap_or(0),
-        }),
-        "HeartbeatReply" => Body::HeartbeatReply(HeartbeatReply {
-            round: keyed(args, "round")?.unwrap_or(0),
-            match_index: Index(keyed(args, "match")?.unwrap_or(0)),
-        }),
-        "TimeoutNow" => Body::TimeoutNow,
-        other => return Err(format!("no message {other}").into()),
-    })
 }

@@ -62,6 +62,9 @@ pub(crate) fn seating(seating: Seating) -> &'static str {
 
 pub(crate) fn write(write: &Write) -> String {
     let mut line = format!("write {}", write.id);
+    if let Some(behind) = write.begin_behind {
+        line.push_str(&format!(" begin_behind={}", position(behind)));
+    }
     if let Some(from) = write.truncate_from {
         line.push_str(&format!(" truncate_from={from}"));
     }

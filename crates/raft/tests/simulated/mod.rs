@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_raft::{
     Body, Campaign, Config, Entry, EntryKind, Fetch, Fetched, HardState, Index, Input, Instance,
-    Message, Output, Position, Raft, ReadId, Recovered, Restart, Role, ServerId, Term, Timestamp,
-    Write, WriteId, check_cluster,
+    Message, Output, Position, Raft, ReadId, Recovered, Restart, Role, ServerId, Snapshot, Term,
+    Timestamp, Write, WriteId, check_cluster,
 };
 
 /// A disk that knows what is synced: the durable part, and the writes that are not.
@@ -19,7 +19,11 @@ pub(crate) struct Disk {
     pub(crate) instance: Instance,
     pub(crate) restart: Restart,
     hard_state: HardState,
+    /// The entry before the first of `entries`.
+    before: Position,
     entries: Vec<Entry>,
+    /// The newest one, synced.
+    snapshot: Option<Snapshot>,
     pending: VecDeque<Write>,
 }
 
@@ -29,7 +33,9 @@ impl Disk {
             instance,
             restart: Restart(0),
             hard_state: HardState::default(),
+            before: Position::default(),
             entries: Vec::new(),
+            snapshot: None,
             pending: VecDeque::new(),
         }
     }
@@ -37,16 +43,21 @@ impl Disk {
     /// Syncs the oldest write.
     pub(crate) fn sync(&mut self) -> Option<WriteId> {
         let write = self.pending.pop_front()?;
+        if let Some(position) = write.begin_behind {
+            let held = self.snapshot.as_ref().map(|it| it.position.index);
+            assert!(
+                held >= Some(position.index),
+                "the log is to begin behind {position:?}, the snapshot is of {held:?}"
+            );
+            self.entries.clear();
+            self.before = position;
+        }
         if let Some(from) = write.truncate_from {
             self.entries.retain(|entry| entry.index < from);
         }
         for entry in write.entries {
-            let last = self.entries.len() as u64;
-            assert_eq!(
-                entry.index,
-                Index(last + 1),
-                "the disk holds {last} entries"
-            );
+            let last = self.last().index;
+            assert_eq!(entry.index, last.next(), "the disk holds {last} entries");
             self.entries.push(entry);
         }
         if let Some(hard_state) = write.hard_state {
@@ -69,11 +80,11 @@ impl Disk {
         let Some(write) = self.pending.front_mut() else {
             return;
         };
-        if write.truncate_from.is_some() {
-            if records == 0 {
+        for record in [write.begin_behind.is_some(), write.truncate_from.is_some()] {
+            if record && records == 0 {
                 return;
             }
-            records -= 1;
+            records -= usize::from(record);
         }
         if records <= write.entries.len() {
             write.entries.truncate(records);
@@ -85,6 +96,42 @@ impl Disk {
     /// What is synced.
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The entry before those.
+    pub(crate) fn before(&self) -> Position {
+        self.before
+    }
+
+    /// The last entry that is synced.
+    fn last(&self) -> Position {
+        self.entries.last().map_or(self.before, Entry::position)
+    }
+
+    pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    /// A snapshot is synced; an older one than there is does not matter.
+    pub(crate) fn keep(&mut self, snapshot: Snapshot) {
+        let position = snapshot.position;
+        if self
+            .snapshot
+            .as_ref()
+            .is_none_or(|it| it.position.index < position.index)
+        {
+            self.snapshot = Some(snapshot);
+        }
+    }
+
+    /// The entries up to there go; it must be synced, and in the snapshot.
+    pub(crate) fn drop_until(&mut self, until: Index) -> Option<Position> {
+        let held = self.snapshot.as_ref().map(|it| it.position.index);
+        assert!(held >= Some(until), "{until} is dropped, {held:?} are held");
+        let dropped = self.entries.iter().find(|entry| entry.index == until)?;
+        self.before = dropped.position();
+        self.entries.retain(|entry| entry.index > until);
+        Some(self.before)
     }
 
     pub(crate) fn has_pending(&self) -> bool {
@@ -110,9 +157,22 @@ impl Disk {
         Fetched { fetch, entries }
     }
 
-    fn recovered(&self) -> Recovered {
+    /// What a start finds. A log that ends before the snapshot, or has another entry there, is what
+    /// an install was to replace when it was cut short.
+    fn recover(&mut self) -> Recovered {
+        let position = self.snapshot.as_ref().map(|it| it.position);
+        let position = position.unwrap_or_default();
+        let mut held = self.entries.iter().map(Entry::position);
+        if position != self.before && !held.any(|it| it == position) {
+            assert!(self.before.index < position.index, "{:?}", self.before);
+            self.before = position;
+            self.entries.clear();
+        }
         let mut recovered = Recovered {
             hard_state: self.hard_state,
+            before: self.before,
+            snapshot: self.snapshot.clone(),
+            last: self.before,
             ..Recovered::default()
         };
         for entry in &self.entries {
@@ -139,6 +199,8 @@ pub(crate) struct Server {
     /// Writes are synced as soon as they are handed out.
     pub(crate) syncs_at_once: bool,
     pub(crate) fetches: VecDeque<Fetch>,
+    /// The last entry that its state holds.
+    applied: Index,
 }
 
 /// A message on its way.
@@ -155,10 +217,12 @@ pub(crate) struct Stepped {
     pub(crate) accepted: Option<Position>,
     pub(crate) write: Option<Write>,
     pub(crate) sent: Vec<Packet>,
+    pub(crate) installed: Vec<Snapshot>,
     pub(crate) committed: Vec<Entry>,
     pub(crate) reads: Vec<(ReadId, Index)>,
     pub(crate) refused_reads: Vec<ReadId>,
     pub(crate) fetches: Vec<Fetch>,
+    pub(crate) installs: Vec<ServerId>,
 }
 
 /// Settings that the tests vary.
@@ -212,6 +276,7 @@ impl Cluster {
                 now: Timestamp(0),
                 syncs_at_once: true,
                 fetches: VecDeque::new(),
+                applied: Index(0),
             });
         }
         for id in 1..=servers {
@@ -260,7 +325,13 @@ impl Cluster {
             window_bytes_max: sizes.window_bytes_max,
             cache_bytes_max: sizes.cache_bytes_max,
         };
-        server.raft = Some(Raft::new(config, server.disk.recovered(), server.now));
+        let recovered = server.disk.recover();
+        server.applied = server
+            .disk
+            .snapshot
+            .as_ref()
+            .map_or(Index(0), |it| it.position.index);
+        server.raft = Some(Raft::new(config, recovered, server.now));
     }
 
     /// The process ends; of the writes that are not synced the oldest `kept` survive, and of the
@@ -276,13 +347,22 @@ impl Cluster {
         server.disk.pending.clear();
     }
 
-    /// Steps a running server and takes its output.
+    /// Steps a running server and takes its output. A snapshot that it is told of is on its disk.
     pub(crate) fn step(&mut self, id: ServerId, input: Input) -> Stepped {
         let server = self.server_mut(id);
         let now = server.now;
         let Some(raft) = &mut server.raft else {
             return Stepped::default();
         };
+        match &input {
+            Input::Snapshot(snapshot) => server.disk.keep(snapshot.clone()),
+            Input::Message(message) => {
+                if let Body::InstallSnapshot(request) = &message.body {
+                    server.disk.keep(request.snapshot.clone());
+                }
+            }
+            _ => {}
+        }
         let ticks = matches!(input, Input::Tick);
         let accepted = raft.step(now, input);
         raft.check();
@@ -299,10 +379,12 @@ impl Cluster {
             while let Some(write) = self.server_mut(id).disk.sync() {
                 let after = self.step(id, Input::Persisted(write));
                 stepped.sent.extend(after.sent);
+                stepped.installed.extend(after.installed);
                 stepped.committed.extend(after.committed);
                 stepped.reads.extend(after.reads);
                 stepped.refused_reads.extend(after.refused_reads);
                 stepped.fetches.extend(after.fetches);
+                stepped.installs.extend(after.installs);
             }
         }
         self.check();
@@ -330,6 +412,7 @@ impl Cluster {
         self.server_mut(id)
             .fetches
             .extend(output.fetches.iter().copied());
+        self.check_state(id, &output);
         let mut sent = Vec::new();
         for (to, message) in output.messages {
             self.check_vouched(id, to, &message);
@@ -356,11 +439,34 @@ impl Cluster {
             accepted: None,
             write: output.write,
             sent,
+            installed: output.installed.into_iter().collect(),
             committed: output.committed,
             reads: output.reads,
             refused_reads: output.refused_reads,
             fetches: output.fetches,
+            installs: output.installs,
         }
+    }
+
+    /// The state never goes back, entries come to it without a gap, and a snapshot takes its place
+    /// only as it was somewhere after the same entries.
+    fn check_state(&mut self, id: ServerId, output: &Output) {
+        let mut applied = self.server(id).applied;
+        if let Some(snapshot) = &output.installed {
+            let Position { term, index } = snapshot.position;
+            assert!(
+                applied < index,
+                "server {id} goes back from {applied} to {index}"
+            );
+            let known = self.committed.get(&index).map(|(term, _)| *term);
+            assert_eq!(known, Some(term), "server {id} installs another {index}");
+            applied = index;
+        }
+        for entry in &output.committed {
+            assert_eq!(entry.index, applied.next(), "server {id} applies {applied}");
+            applied = entry.index;
+        }
+        self.server_mut(id).applied = applied;
     }
 
     /// Nothing that is sent reveals what is not on disk (rules 1 to 4).
@@ -407,7 +513,7 @@ impl Cluster {
             Body::HeartbeatReply(reply) => reply.match_index,
             _ => return,
         };
-        let held = Index(disk.entries.len() as u64);
+        let held = disk.last().index;
         assert!(
             matched <= held,
             "server {id} acknowledges {matched}, on disk are {held}"
