@@ -296,8 +296,9 @@ impl<F> FileReader<F> {
         let length = length.get_u32_le() as usize;
         let longest = HEADER_BYTES_MAX.min((file_bytes - FOOTER_BYTES as u64) as usize);
         // A length that makes no sense is what the checksum of the least header then finds.
-        if length.is_multiple_of(HEADER_BYTES_MIN) && length <= longest {
-            bytes.resize(length.max(HEADER_BYTES_MIN), 0);
+        let is_longer = length > HEADER_BYTES_MIN && length <= longest;
+        if is_longer && length.is_multiple_of(HEADER_BYTES_MIN) {
+            bytes.resize(length, 0);
             disk.read_at(&file, &mut bytes, 0).map_err(&failed)?;
         }
         let header =
