@@ -268,7 +268,9 @@ impl Log {
             Index(0)
         };
         for issued in &mut self.issued {
-            issued.covers = Index(0);
+            if !mutants::is_on(Mutant::LateSyncVouches) {
+                issued.covers = Index(0);
+            }
         }
     }
 

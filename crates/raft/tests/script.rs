@@ -483,13 +483,16 @@ impl Script {
         for id in self.listed(args)? {
             let disk = &self.cluster().server(id).disk;
             let entries: Vec<String> = disk.entries().iter().map(show::entry).collect();
-            let behind = match disk.before() {
+            let entries = entries.join(", ");
+            match disk.before() {
                 Position {
                     index: Index(0), ..
-                } => String::new(),
-                before => format!("behind {}: ", show::position(before)),
-            };
-            writeln!(output, "s{id} {behind}{}", entries.join(", "))?;
+                } => writeln!(output, "s{id} {entries}")?,
+                before if entries.is_empty() => {
+                    writeln!(output, "s{id} nothing behind {}", show::position(before))?;
+                }
+                before => writeln!(output, "s{id} behind {}: {entries}", show::position(before))?,
+            }
         }
         Ok(())
     }

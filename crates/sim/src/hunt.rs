@@ -63,7 +63,12 @@ fn test_of(mutant: Mutant) -> Option<Test> {
         | Mutant::SeatedVotesForUnseated
         | Mutant::MixedVotes
         | Mutant::WipedDiskAdmitted
-        | Mutant::UnknownSeatCommits => script(),
+        | Mutant::UnknownSeatCommits
+        | Mutant::InstallBelowCommit
+        | Mutant::InstallKeepsConflict
+        | Mutant::InstallBeforeSync
+        | Mutant::InstallOfOlderTerm
+        | Mutant::SnapshotWithoutConfiguration => script(),
         // What takes damage at one place of a log.
         Mutant::DamageTruncates | Mutant::LaterBatchIgnored => test(
             "quorate-wal",
