@@ -191,6 +191,20 @@ mutants! {
     MarkIgnored = "mark-ignored",
     /// The bytes of a torn batch stay behind the end of the log (rule 2).
     TornTailKept = "torn-tail-kept",
+    /// A snapshot has its name before it is synced (rule 43).
+    SnapshotNotSynced = "snapshot-not-synced",
+    /// The directory is not synced when a snapshot has its name (rule 8).
+    SnapshotNameNotSynced = "snapshot-name-not-synced",
+    /// A snapshot counts, and older ones go, before it was read back (rule 43).
+    SnapshotNotReadBack = "snapshot-not-read-back",
+    /// A block of a snapshot is taken whatever its checksum is (rule 43).
+    BadBlockAccepted = "bad-block-accepted",
+    /// Segments are dropped that the snapshot does not cover (rule 43).
+    DropsUncovered = "drops-uncovered",
+    /// The old log is deleted before the one that begins behind a snapshot is there (rule 44).
+    OldLogDeletedFirst = "old-log-deleted-first",
+    /// A log that a snapshot has overtaken is kept at the next start (rule 44).
+    ObsoleteLogKept = "obsolete-log-kept",
     /// An entry is read back whatever its checksum is (rule 2).
     RotReadBack = "rot-read-back",
 

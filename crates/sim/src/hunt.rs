@@ -95,6 +95,25 @@ fn test_of(mutant: Mutant) -> Option<Test> {
             "crash",
             "a_crash_at_any_moment_loses_nothing_acknowledged_and_invents_nothing",
         ),
+        Mutant::SnapshotNotSynced
+        | Mutant::SnapshotNameNotSynced
+        | Mutant::DropsUncovered
+        | Mutant::OldLogDeletedFirst => test(
+            "quorate-wal",
+            "crash",
+            "a_crash_at_any_moment_finds_the_old_snapshot_or_the_new_one_and_the_log_that_goes_with_it",
+        ),
+        Mutant::SnapshotNotReadBack => test(
+            "quorate-wal",
+            "snapshots",
+            "a_snapshot_that_is_not_read_back_as_it_was_written_does_not_count",
+        ),
+        Mutant::BadBlockAccepted => test("quorate-wal", "snapshots", "every_flipped_bit_is_found"),
+        Mutant::ObsoleteLogKept => test(
+            "quorate-wal",
+            "beginning",
+            "a_log_is_given_up_for_a_snapshot_that_it_does_not_reach_or_contradicts",
+        ),
         // Promises about time and room.
         Mutant::NoTicks => test(
             "quorate-evaluator",

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use mutants::Mutant;
 use raft::{Index, Position};
 
 use crate::disk::Disk;
@@ -75,7 +76,9 @@ impl<D: Disk> Wal<D> {
         let behind = places.segments.iter().rev();
         let segments = places.segments.iter().rev().skip(1);
         for (segment, behind) in segments.zip(behind) {
-            if kept_bytes >= keep_bytes && behind.previous.index <= index {
+            let is_covered =
+                behind.previous.index <= index || mutants::is_on(Mutant::DropsUncovered);
+            if kept_bytes >= keep_bytes && is_covered {
                 break;
             }
             kept_bytes += segment.file_bytes;
@@ -111,6 +114,11 @@ impl<D: Disk> Wal<D> {
         let records = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
         let next = self.next.take();
+        if mutants::is_on(Mutant::OldLogDeletedFirst) {
+            let old = self.shared.places().segments.clone();
+            let old: Vec<String> = old.iter().map(|header| header.name()).collect();
+            self.remove_segments(&old)?;
+        }
         let disk = &self.shared.disk;
         let started = start_segment(disk, header, &self.synced.hard_state, &records, next)?;
         self.segment = started.segment;
@@ -128,6 +136,9 @@ impl<D: Disk> Wal<D> {
         self.synced.hard_state = self.contents.hard_state;
         self.synced.last = self.contents.last;
         self.write_meta()?;
+        if mutants::is_on(Mutant::OldLogDeletedFirst) {
+            return Ok(());
+        }
         self.remove_segments(&names)
     }
 

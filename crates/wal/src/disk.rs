@@ -74,8 +74,6 @@ pub struct DirectoryDisk {
     directory: OwnedFd,
     /// Held while it is open.
     lock: Mutex<Option<OwnedFd>>,
-    /// Where bytes are put that are written past the page cache.
-    aligned: Mutex<Aligned>,
 }
 
 /// An open file of a `DirectoryDisk`. What is read comes through the page cache, and what is no
@@ -86,6 +84,9 @@ pub struct DirectoryFile {
     cached: File,
     /// `None` where the file system has no such way.
     direct: Option<File>,
+    /// Where bytes are put that are written past the page cache. Each file has its own, so that
+    /// the log does not wait for a snapshot.
+    aligned: Mutex<Aligned>,
 }
 
 impl DirectoryDisk {
@@ -121,7 +122,6 @@ impl DirectoryDisk {
             path: path.to_path_buf(),
             directory,
             lock: Mutex::new(None),
-            aligned: Mutex::default(),
         })
     }
 
@@ -132,7 +132,11 @@ impl DirectoryDisk {
             Err(error) if is_invalid(&error) => None,
             Err(error) => return Err(error),
         };
-        Ok(DirectoryFile { cached, direct })
+        Ok(DirectoryFile {
+            cached,
+            direct,
+            aligned: Mutex::default(),
+        })
     }
 
     fn open_with(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
@@ -230,7 +234,7 @@ impl Disk for DirectoryDisk {
         let Some(direct) = file.direct.as_ref().filter(|_| whole_blocks) else {
             return file.cached.write_all_at(bytes, offset);
         };
-        let mut aligned = self.aligned.lock().expect("no holder of this lock panics");
+        let mut aligned = file.aligned.lock().expect("no holder of this lock panics");
         for (chunk, at) in bytes.chunks(DIRECT_BYTES_MAX).zip(0..) {
             let offset = offset + at * DIRECT_BYTES_MAX as u64;
             match direct.write_all_at(aligned.copy(chunk), offset) {
@@ -261,12 +265,15 @@ impl Aligned {
     /// A copy of these bytes, at most `DIRECT_BYTES_MAX`.
     fn copy(&mut self, bytes: &[u8]) -> &[u8] {
         let block_bytes = BLOCK_BYTES as usize;
-        self.0.resize(DIRECT_BYTES_MAX + block_bytes, 0);
+        let needed = bytes.len() + block_bytes;
+        if self.0.len() < needed {
+            self.0.resize(needed, 0);
+        }
         let start = self.0.as_ptr().align_offset(block_bytes);
         let place = self
             .0
             .get_mut(start..start + bytes.len())
-            .expect("there is a block more than the most that is copied");
+            .expect("there is a block more than what is copied");
         place.copy_from_slice(bytes);
         place
     }

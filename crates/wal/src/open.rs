@@ -147,8 +147,9 @@ impl<D: Disk> Wal<D> {
     /// synced.
     fn is_obsolete_for(&self, newest: Option<&Snapshot>) -> Option<Position> {
         let position = newest?.position;
-        let held = self.contents.position_at(position.index);
-        (held != Some(position)).then_some(position)
+        let is_held = self.contents.position_at(position.index) == Some(position);
+        let is_obsolete = !is_held && !mutants::is_on(Mutant::ObsoleteLogKept);
+        is_obsolete.then_some(position)
     }
 }
 

@@ -5,7 +5,7 @@ mod support;
 
 use quorate_wal::{Disk, Error, MemoryDisk, Problem, SEGMENT_BYTES_MIN, Wal};
 use raft::{Fetch, Index, Reader, Restart, WriteId};
-use support::script::{Operation, script};
+use support::script::{Operation, script, script_with_snapshots};
 use support::{Model, assert_grown, mix, open, operate, options};
 
 /// A small directory in which everything is synced, and what it holds.
@@ -96,6 +96,66 @@ fn every_flipped_bit_below_the_end_is_found_in_its_file() {
             );
         }
     }
+}
+
+#[test]
+fn every_rotten_byte_beside_snapshots_is_found_in_its_file_or_healed_by_the_snapshot_before() {
+    let disk = MemoryDisk::new();
+    let (mut wal, _, _) = open(disk.clone(), 1);
+    for operation in script_with_snapshots(14, 400) {
+        operate(&mut wal, &operation).expect("the disk is sound");
+    }
+    wal.close().expect("the disk is sound");
+    let (_, opened, sound) = open(disk.after_kill(), 2);
+    let newest = opened.recovered.snapshot.expect("some were written");
+    let mut names = disk.after_kill().list().expect("the disk is sound");
+    names.retain(|name| name.ends_with(".log") || name.ends_with(".snap"));
+    let (mut healed, mut found) = (0, 0);
+    for name in &names {
+        let content = disk.content(name).expect("it was listed");
+        let end = content
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        for offset in (0..end).step_by(3) {
+            let disk = disk.copy();
+            disk.rot(name, offset, 1 << (mix(5, offset as u64) % 8));
+            match Wal::open(disk.clone(), options(1)) {
+                Ok((wal, opened)) => {
+                    assert!(
+                        name.ends_with(".snap"),
+                        "byte {offset} of {name} was taken as it is"
+                    );
+                    let model = support::observe(&wal, &opened);
+                    assert_eq!(
+                        (&model.entries, model.before),
+                        (&sound.entries, sound.before)
+                    );
+                    assert_eq!(model.hard_state, sound.hard_state);
+                    let is_newest = opened.recovered.snapshot.as_ref() == Some(&newest);
+                    assert_eq!(is_newest, opened.damaged.is_empty());
+                    healed += u32::from(!is_newest);
+                }
+                Err(Error::Corrupt {
+                    file,
+                    offset: place,
+                    ..
+                }) => {
+                    assert_eq!(file, disk.path().join(name));
+                    assert!(
+                        place <= offset as u64,
+                        "byte {offset} of {name}, found at {place}"
+                    );
+                    found += 1;
+                }
+                Err(error) => panic!("byte {offset} of {name}: {error}"),
+            }
+        }
+    }
+    assert!(
+        healed + found > 1000,
+        "{healed} healed, {found} found in {names:?}"
+    );
 }
 
 #[test]

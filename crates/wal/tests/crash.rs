@@ -249,6 +249,61 @@ fn a_failed_operation_is_reported_and_nothing_is_written_after_it() {
 }
 
 #[test]
+fn a_failed_operation_around_snapshots_loses_nothing_and_a_full_disk_ends_only_the_snapshot() {
+    let script = script_with_snapshots(13, 300);
+    let total = {
+        let disk = MemoryDisk::new();
+        assert!(fail(&disk, &script).1.is_none());
+        disk.operations()
+    };
+    assert!(total > 300, "{total} operations are too few");
+    let mut without_space = 0;
+    for failing in 1..=total {
+        for failure in [Failure::Device, Failure::Full] {
+            let disk = MemoryDisk::new();
+            disk.fail_at(failing, failure);
+            let (watch, error) = fail(&disk, &script);
+            match error {
+                Some(Error::Io { .. }) => {}
+                Some(Error::NoSpace { .. }) if failure == Failure::Full => without_space += 1,
+                None if failure == Failure::Full => {}
+                other => panic!("operation {failing}: {other:?}"),
+            }
+            let (_, _, found) = open(disk.after_power_cut(mix(failing, 6)), 3);
+            watch.check(&found);
+        }
+    }
+    assert!(
+        without_space > 30,
+        "{without_space} snapshots found no room"
+    );
+}
+
+/// Runs a script until the disk fails. If there is no space for a snapshot, the log still takes
+/// what is left of the batch.
+fn fail(disk: &MemoryDisk, script: &[Operation]) -> (Watch, Option<Error>) {
+    let mut watch = Watch::default();
+    let mut wal = match Wal::open(disk.clone(), options(4)) {
+        Ok((wal, _)) => wal,
+        Err(error) => return (watch, Some(error)),
+    };
+    for operation in script {
+        watch.begin(operation);
+        match operate(&mut wal, operation) {
+            Ok(done) => watch.end(operation, &done),
+            Err(error @ Error::NoSpace { .. }) => {
+                watch.next_snapshot = watch.snapshot.clone();
+                wal.sync().expect("the log goes on");
+                watch.acknowledged = watch.appended.clone();
+                return (watch, Some(error));
+            }
+            Err(error) => return (watch, Some(error)),
+        }
+    }
+    (watch, None)
+}
+
+#[test]
 fn a_disk_without_space_ends_the_log_when_it_needs_more_and_loses_nothing() {
     for full_from in [0, 3, 20, 60] {
         let disk = MemoryDisk::new();
