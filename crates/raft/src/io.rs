@@ -58,6 +58,8 @@ pub struct Recovered {
 pub enum Input {
     /// Time has passed.
     Tick,
+    /// What a peer sent; `InstallSnapshot` when the snapshot is whole and durable here, and its state
+    /// at hand.
     Message(Message),
     /// A payload for the log. `Raft::step` answers where it went, or `None` if it is not taken.
     Propose(Bytes),
@@ -71,11 +73,14 @@ pub enum Input {
     Connected(ServerId),
     /// Hand leadership to the most caught-up server (diss. 3.10). Nothing on a follower.
     Transfer,
-    /// A snapshot of this server's own state is durable.
+    /// A snapshot of this server's own state is durable: what `Raft::applied_snapshot` said when the
+    /// state was frozen. One that is older than another is passed over.
     Snapshot(Snapshot),
-    /// The log begins behind this entry now; what is before it is in a snapshot alone.
+    /// The log begins behind this entry now; what is before it is in a snapshot alone, of which this
+    /// core was told before.
     Dropped(Position),
-    /// The transfer of a snapshot to this follower ended, well or not.
+    /// The transfer of a snapshot to this follower ended, well or not. It is said of every one that
+    /// `Output::installs` asked for, also when this server leads no more.
     InstallEnded(ServerId),
 }
 
@@ -85,7 +90,8 @@ pub enum Input {
 pub struct Output {
     pub write: Option<Write>,
     pub messages: Vec<(ServerId, Message)>,
-    /// The state is that of this snapshot from now on: before `committed` is applied.
+    /// The state is that of this snapshot from now on: before `committed` is applied. One that is not
+    /// named here with the output of the turn that took its message in is not installed.
     pub installed: Option<Snapshot>,
     /// In order, without gaps but where a snapshot is installed; each entry once in the life of
     /// this `Raft`.
