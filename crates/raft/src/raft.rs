@@ -66,6 +66,22 @@ pub struct Raft {
     pub(crate) refused_reads: Vec<ReadId>,
 }
 
+/// # Panics
+/// If the members are not those of the newest configuration in the log: a majority of others could
+/// forget what was acknowledged.
+fn assert_members(config: &Config, configurations: &Configurations) {
+    if let Some(newest) = configurations.last() {
+        let named: BTreeSet<ServerId> = config.members.iter().map(|(id, _)| *id).collect();
+        let members = newest.configuration.members.iter();
+        let ids = members.map(|member| member.id);
+        let found: BTreeSet<ServerId> = ids.collect();
+        assert!(
+            named == found,
+            "the members {named:?}, but the log names {found:?}"
+        );
+    }
+}
+
 /// The role, with what only that role has.
 #[derive(Debug)]
 pub(crate) enum RoleState {
@@ -103,16 +119,7 @@ impl Raft {
             config.heartbeat,
         );
         let configurations = Configurations::new(&recovered);
-        if let Some(newest) = configurations.last() {
-            let named: BTreeSet<ServerId> = config.members.iter().map(|(id, _)| *id).collect();
-            let members = newest.configuration.members.iter();
-            let ids = members.map(|member| member.id);
-            let found: BTreeSet<ServerId> = ids.collect();
-            assert!(
-                named == found,
-                "the members {named:?}, but the log names {found:?}"
-            );
-        }
+        assert_members(&config, &configurations);
         let log = Log::new(&recovered);
         let snapshots = Snapshots::new(&recovered, &log);
         let applied = snapshots.position().index;
