@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 const PIECE_BYTES: usize = 128 * 1024;
 
 /// Commands of one entry right after a freeze.
-const ENTRIES: [u64; 4] = [1, 100, 1000, 8000];
+const ENTRIES: [u64; 5] = [1, 10, 100, 1000, 8000];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let items = match std::env::args().nth(1) {
@@ -93,42 +93,56 @@ fn measure(items: u64, exptime: i32) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Worst of a few, each right after a freeze.
+/// What an entry takes that comes right after a freeze, and the same without one: the median of a
+/// few.
 fn writes_after_freeze(store: &mut Store, index: &mut u64, items: u64, exptime: i32) {
     for commands in ENTRIES {
-        let (mut freeze, mut worst, mut all) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        let mut without = Duration::MAX;
-        for round in 0..5 {
+        let (mut freezes, mut withs, mut withouts) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..9 {
             let writes: Vec<Write> = (0..commands)
                 .map(|number| set(scattered(number * 7919 + round * 104_729, items), exptime))
                 .collect();
             let mut frozen = None;
-            freeze = freeze.max(timed(|| frozen = Some(store.freeze())));
-            enter(store, index);
-            let begun = spent();
-            for (place, write) in (0..).zip(&writes) {
-                worst = worst.max(timed(|| {
-                    black_box(store.apply(place, write));
-                }));
-            }
-            all = all.max(spent() - begun);
+            freezes.push(timed(|| frozen = Some(store.freeze())));
+            withs.push(entry(store, index, &writes));
             drop(frozen);
-            enter(store, index);
-            without = without.min(timed(|| {
-                for (place, write) in (0..).zip(&writes) {
-                    black_box(store.apply(place, write));
-                }
-            }));
+            withouts.push(entry(store, index, &writes));
         }
         println!(
-            "  {commands:4} sets after a freeze  {:8.3} ms, worst {:.3} ms; without {:.3} ms; \
-             freeze {:.3} ms",
-            ms(all),
-            ms(worst),
-            ms(without),
-            ms(freeze)
+            "  {commands:4} sets after a freeze  {:8.3} ms; without {:.3} ms; freeze {:.4} ms",
+            ms(median(withs)),
+            ms(median(withouts)),
+            ms(median(freezes))
         );
     }
+    let mut worsts = Vec::new();
+    for _ in 0..9 {
+        let (frozen, mut worst) = (store.freeze(), Duration::ZERO);
+        for number in 0..1000 {
+            enter(store, index);
+            let write = set(scattered(number * 7919, items), exptime);
+            worst = worst.max(timed(|| {
+                black_box(store.apply(0, &write));
+            }));
+        }
+        drop(frozen);
+        worsts.push(worst);
+    }
+    println!("  worst of 1000 after one {:7.3} ms", ms(median(worsts)));
+}
+
+fn entry(store: &mut Store, index: &mut u64, writes: &[Write]) -> Duration {
+    enter(store, index);
+    timed(|| {
+        for (place, write) in (0..).zip(writes) {
+            black_box(store.apply(place, write));
+        }
+    })
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 fn enter(store: &mut Store, index: &mut u64) {

@@ -1,6 +1,7 @@
-//! Keys to items: a fixed number of shards, each shared until it is changed, so that a view of all
-//! of them costs one counter each and a change copies one shard at most. The only unordered
-//! map of the system: its order never leaves this file but as a set of items (rule 47).
+//! Keys to items: a fixed number of shards in groups, each shared until it is changed, so that a
+//! view of all of them costs one counter for each group and a change copies one group's counters
+//! and one shard at most. The only unordered map of the system: its order never leaves this file
+//! but as a set of items (rule 47).
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -11,14 +12,22 @@ use hashbrown::HashTable;
 
 use crate::item::Item;
 
-/// Enough that a shard of a store of a million items is copied, grown or dropped in far less than
-/// a millisecond.
-const SHARDS: usize = 1024;
+/// So few that a view of a store costs microseconds, and that an empty store is walked in less.
+const GROUPS: usize = 256;
+
+/// So many that in a store of a million items a shard has about 60: a copy takes microseconds, and
+/// an entry of a thousand commands, each of which copies another shard, a few milliseconds.
+const GROUP_SHARDS: usize = 64;
+
+const SHARDS: usize = GROUPS * GROUP_SHARDS;
 
 /// The bits of a hash that choose the shard; its table uses lower and higher ones.
 const SHARD_SHIFT: u32 = 40;
 
 pub(crate) type Shard = HashTable<Item>;
+
+/// Shards next to each other; those that never held anything are not there.
+pub(crate) type Group = [Option<Arc<Shard>>; GROUP_SHARDS];
 
 #[derive(Debug)]
 pub(crate) struct Map {
@@ -26,14 +35,29 @@ pub(crate) struct Map {
     shards: Shards,
 }
 
-/// The items of a map; a copy shares its shards, and no later change of the map shows in it.
+/// The items of a map; a copy shares them, and no later change of the map shows in it.
 #[derive(Clone, Debug)]
-pub(crate) struct Shards(Vec<Arc<Shard>>);
+pub(crate) struct Shards(Vec<Option<Arc<Group>>>);
 
 impl Shards {
     /// All items, in no order.
     pub(crate) fn items(&self) -> impl Iterator<Item = &Item> {
-        self.0.iter().flat_map(|shard| shard.iter())
+        let groups = self.0.iter().flatten();
+        let shards = groups.flat_map(|group| group.iter().flatten());
+        shards.flat_map(|shard| shard.iter())
+    }
+
+    fn shard(&self, number: usize) -> Option<&Shard> {
+        let group = self.0[number / GROUP_SHARDS].as_ref()?;
+        group[number % GROUP_SHARDS].as_deref()
+    }
+
+    /// A shard that nobody shares.
+    fn shard_mut(&mut self, number: usize) -> &mut Shard {
+        let group = self.0[number / GROUP_SHARDS]
+            .get_or_insert_with(|| Arc::new([const { None }; GROUP_SHARDS]));
+        let shard = Arc::make_mut(group)[number % GROUP_SHARDS].get_or_insert_default();
+        Arc::make_mut(shard)
     }
 }
 
@@ -61,7 +85,7 @@ impl Map {
                 seed,
                 shared_seed: SharedSeed::from_u64(seed),
             },
-            shards: Shards((0..SHARDS).map(|_| Arc::default()).collect()),
+            shards: Shards(vec![None; GROUPS]),
         }
     }
 
@@ -70,17 +94,21 @@ impl Map {
     }
 
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<&Item> {
-        self.shards.0[shard_of(hash)].find(hash, |item| item.key() == key)
+        let shard = self.shards.shard(shard_of(hash))?;
+        shard.find(hash, |item| item.key() == key)
     }
 
     pub(crate) fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Item> {
-        Arc::make_mut(&mut self.shards.0[shard_of(hash)]).find_mut(hash, |item| item.key() == key)
+        let shard = self.shards.shard_mut(shard_of(hash));
+        shard.find_mut(hash, |item| item.key() == key)
     }
 
     /// True if an item with this hash is over at this second.
     pub(crate) fn has_over_at(&self, hash: u64, over_at: u32) -> bool {
-        let found = self.shards.0[shard_of(hash)].find(hash, |item| {
-            item.over_at == over_at && self.hasher.hash(item.key()) == hash
+        let found = self.shards.shard(shard_of(hash)).and_then(|shard| {
+            shard.find(hash, |item| {
+                item.over_at == over_at && self.hasher.hash(item.key()) == hash
+            })
         });
         found.is_some()
     }
@@ -88,7 +116,7 @@ impl Map {
     /// Puts `item` in, and gives the one that had its key.
     pub(crate) fn insert(&mut self, hash: u64, item: Item) -> Option<Item> {
         let hasher = &self.hasher;
-        let shard = Arc::make_mut(&mut self.shards.0[shard_of(hash)]);
+        let shard = self.shards.shard_mut(shard_of(hash));
         if let Some(old) = shard.find_mut(hash, |old| old.key() == item.key()) {
             return Some(std::mem::replace(old, item));
         }
@@ -99,12 +127,12 @@ impl Map {
     /// Puts in an item whose key no item has.
     pub(crate) fn insert_unique(&mut self, hash: u64, item: Item) {
         let hasher = &self.hasher;
-        let shard = Arc::make_mut(&mut self.shards.0[shard_of(hash)]);
+        let shard = self.shards.shard_mut(shard_of(hash));
         shard.insert_unique(hash, item, |item| hasher.hash(item.key()));
     }
 
     pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Item> {
-        let shard = Arc::make_mut(&mut self.shards.0[shard_of(hash)]);
+        let shard = self.shards.shard_mut(shard_of(hash));
         let entry = shard.find_entry(hash, |item| item.key() == key).ok()?;
         Some(entry.remove().0)
     }
@@ -112,35 +140,46 @@ impl Map {
     /// Takes out one item with this hash that is over at this second.
     pub(crate) fn remove_over_at(&mut self, hash: u64, over_at: u32) -> Option<Item> {
         let hasher = &self.hasher;
-        let shard = Arc::make_mut(&mut self.shards.0[shard_of(hash)]);
+        let shard = self.shards.shard_mut(shard_of(hash));
         let entry = shard.find_entry(hash, |item| {
             item.over_at == over_at && hasher.hash(item.key()) == hash
         });
         Some(entry.ok()?.remove().0)
     }
 
-    /// Leaves an empty map, and gives the shards that held something, so that they can be dropped
+    /// Leaves an empty map, and gives the groups that held something, so that they can be dropped
     /// piece by piece.
-    pub(crate) fn take_shards(&mut self) -> Vec<Arc<Shard>> {
-        let held = self.shards.0.iter_mut().filter(|shard| !shard.is_empty());
-        held.map(std::mem::take).collect()
+    pub(crate) fn take_groups(&mut self) -> Vec<Arc<Group>> {
+        self.shards.0.iter_mut().filter_map(Option::take).collect()
     }
 
-    /// Takes the items out of one shard that `is_it` holds for, each with its hash, in no order;
-    /// `None` behind the last shard.
-    pub(crate) fn drain_shard(
+    /// Looks at the items from this shard on, whole shards until there were `items_max`, and takes
+    /// out those that `is_it` holds for, each with its hash, in no order. Then says which shard is
+    /// next, if one is.
+    pub(crate) fn drain(
         &mut self,
-        shard: usize,
-        mut is_it: impl FnMut(&Item) -> bool,
-    ) -> Option<Vec<(u64, Item)>> {
+        from: usize,
+        items_max: usize,
+        is_it: impl Fn(&Item) -> bool,
+    ) -> (Vec<(u64, Item)>, Option<usize>) {
         let hasher = &self.hasher;
-        let shard = Arc::make_mut(self.shards.0.get_mut(shard)?);
-        let drained = shard.extract_if(|item| is_it(item));
-        Some(
-            drained
-                .map(|item| (hasher.hash(item.key()), item))
-                .collect(),
-        )
+        let mut drained = Vec::new();
+        let mut seen = 0;
+        for number in from..SHARDS {
+            if seen >= items_max {
+                return (drained, Some(number));
+            }
+            let Some(shard) = self.shards.shard(number) else {
+                continue;
+            };
+            seen += shard.len();
+            if shard.iter().any(&is_it) {
+                let shard = self.shards.shard_mut(number);
+                let items = shard.extract_if(|item| is_it(item));
+                drained.extend(items.map(|item| (hasher.hash(item.key()), item)));
+            }
+        }
+        (drained, None)
     }
 
     /// The items as they are.

@@ -11,7 +11,7 @@ use mutants::Mutant;
 
 use crate::expiry::Expiry;
 use crate::item::{About, Item, arithmetic, over_at};
-use crate::map::{Map, Shard};
+use crate::map::{Group, Map, Shard};
 use crate::moment::{Flush, Moment, unique};
 use crate::snapshot::Frozen;
 
@@ -38,22 +38,27 @@ pub struct Store {
 /// What was flushed at once and is to be dropped piece by piece.
 #[derive(Debug, Default)]
 struct Garbage {
+    groups: Vec<Arc<Group>>,
     shards: Vec<Arc<Shard>>,
     expiries: Vec<Expiry>,
 }
 
 impl Garbage {
     fn is_empty(&self) -> bool {
-        self.shards.is_empty() && self.expiries.is_empty()
+        self.groups.is_empty() && self.shards.is_empty() && self.expiries.is_empty()
     }
 
     /// Drops a little of it: whole shards, as long as they are small.
     fn shrink(&mut self) {
         let mut dropped = 0;
-        while dropped < DROP_ITEMS_MAX
-            && let Some(shard) = self.shards.pop()
-        {
-            dropped += shard.len();
+        while dropped < DROP_ITEMS_MAX {
+            if let Some(shard) = self.shards.pop() {
+                dropped += shard.len();
+            } else if let Some(group) = self.groups.pop() {
+                self.shards.extend(group.iter().flatten().cloned());
+            } else {
+                break;
+            }
         }
         let mut dropped = 0;
         while dropped < DROP_ITEMS_MAX
@@ -188,7 +193,7 @@ impl Store {
     /// that a client could see.
     pub fn tidy(&mut self) -> bool {
         self.expire();
-        self.sweep_shard();
+        self.sweep_shards();
         self.garbage.shrink();
         self.sweep.is_some()
             || !self.garbage.is_empty()
@@ -369,7 +374,7 @@ impl Store {
         if self.counts.items == 0 {
             return;
         }
-        self.garbage.shards.append(&mut self.map.take_shards());
+        self.garbage.groups.append(&mut self.map.take_groups());
         let expiry = std::mem::take(&mut self.expiry);
         self.garbage.expiries.push(expiry);
         self.counts.items = 0;
@@ -408,14 +413,15 @@ impl Store {
         }
     }
 
-    /// Takes flushed items out of one more shard.
-    fn sweep_shard(&mut self) {
+    /// Takes flushed items out of a few more shards.
+    fn sweep_shards(&mut self) {
         let (Some(shard), below) = (self.sweep, self.moment.flushed_below) else {
             return;
         };
-        let drained = self.map.drain_shard(shard, |item| item.unique < below);
-        self.sweep = drained.is_some().then_some(shard + 1);
-        for (hash, item) in drained.into_iter().flatten() {
+        let is_flushed = |item: &Item| item.unique < below;
+        let (drained, next) = self.map.drain(shard, DROP_ITEMS_MAX, is_flushed);
+        self.sweep = next;
+        for (hash, item) in drained {
             self.uncount(&item);
             self.forget_deadline(hash, item.over_at);
         }

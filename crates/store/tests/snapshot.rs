@@ -224,6 +224,40 @@ fn a_snapshot_is_written_by_another_thread_while_commands_go_on() {
 }
 
 #[test]
+fn what_is_frozen_outlives_every_change_of_a_large_store() {
+    let mut it = Fixture::new();
+    let set_all = |it: &mut Fixture, seconds, value| {
+        for hundred in 0..200 {
+            let names = (0..100).map(|number| format!("key {}", hundred * 100 + number));
+            let writes: Vec<Write> = names.map(|name| set(&name, 60, value)).collect();
+            it.entry(seconds, &writes);
+        }
+    };
+    set_all(&mut it, 0, "before");
+    let frozen = it.store.freeze();
+    let (hash, bytes) = (frozen.state_hash(), bytes_of(&frozen));
+
+    set_all(&mut it, 1, "after");
+    let later = it.bytes();
+    assert_eq!(bytes.len() - later.len(), 20_000);
+    it.entry(2, &[flush_all(2)]);
+    it.entry(5, &[]);
+    while it.store.tidy() {}
+    assert_eq!(it.store.counts().items, 0);
+    set_all(&mut it, 6, "once more");
+    it.entry(7, &[flush_all(0)]);
+    while it.store.tidy() {}
+    set_all(&mut it, 8, "and once more");
+    it.entry(90, &[]);
+    while it.store.tidy() {}
+    assert_eq!(it.store.counts().items, 0);
+
+    assert_eq!((frozen.state_hash(), &bytes_of(&frozen)), (hash, &bytes));
+    assert_eq!(load(&bytes).unwrap().state_hash(), hash);
+    load(&later).unwrap();
+}
+
+#[test]
 fn bytes_that_end_early_are_no_state() {
     for it in some_states() {
         let bytes = it.bytes();
