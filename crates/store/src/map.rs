@@ -124,13 +124,6 @@ impl Map {
         None
     }
 
-    /// Puts in an item whose key no item has.
-    pub(crate) fn insert_unique(&mut self, hash: u64, item: Item) {
-        let hasher = &self.hasher;
-        let shard = self.shards.shard_mut(shard_of(hash));
-        shard.insert_unique(hash, item, |item| hasher.hash(item.key()));
-    }
-
     pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Item> {
         let shard = self.shards.shard_mut(shard_of(hash));
         let entry = shard.find_entry(hash, |item| item.key() == key).ok()?;
@@ -185,6 +178,49 @@ impl Map {
     /// The items as they are.
     pub(crate) fn shards(&self) -> &Shards {
         &self.shards
+    }
+}
+
+/// Puts a map together of items with different keys. Tables are made when all have come and their
+/// sizes are known, group after group: a table that grows, or is filled here and there, takes a
+/// multiple of the time.
+#[derive(Debug)]
+pub(crate) struct MapBuilder {
+    map: Map,
+    groups: Vec<Vec<(u64, Item)>>,
+}
+
+impl MapBuilder {
+    pub(crate) fn new(seed: u64) -> MapBuilder {
+        MapBuilder {
+            map: Map::new(seed),
+            groups: (0..GROUPS).map(|_| Vec::new()).collect(),
+        }
+    }
+
+    /// Adds an item, whose key no other has, and gives the hash of it.
+    pub(crate) fn push(&mut self, item: Item) -> u64 {
+        let hash = self.map.hash(item.key());
+        self.groups[shard_of(hash) / GROUP_SHARDS].push((hash, item));
+        hash
+    }
+
+    pub(crate) fn finish(mut self) -> Map {
+        for items in self.groups {
+            let mut counts = [0; GROUP_SHARDS];
+            for (hash, _) in &items {
+                counts[shard_of(*hash) % GROUP_SHARDS] += 1;
+            }
+            let hasher = &self.map.hasher;
+            for (hash, item) in items {
+                let number = shard_of(hash);
+                let shard = self.map.shards.shard_mut(number);
+                let missing = std::mem::take(&mut counts[number % GROUP_SHARDS]);
+                shard.reserve(missing, |item| hasher.hash(item.key()));
+                shard.insert_unique(hash, item, |item| hasher.hash(item.key()));
+            }
+        }
+        self.map
     }
 }
 

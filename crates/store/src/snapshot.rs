@@ -40,7 +40,7 @@ use thiserror::Error;
 use crate::Counts;
 use crate::expiry::Expiry;
 use crate::item::{About, Item};
-use crate::map::{Map, Shards};
+use crate::map::{MapBuilder, Shards};
 use crate::moment::{Flush, Moment, unique};
 use crate::store::Store;
 
@@ -377,7 +377,7 @@ fn take_header(bytes: &mut Bytes) -> Result<Option<(Moment, u64)>, LoadError> {
 #[derive(Debug)]
 struct Items {
     moment: Moment,
-    map: Map,
+    map: MapBuilder,
     deadlines: Vec<(u32, u64)>,
     counts: Counts,
     /// So many there must be in the end.
@@ -391,7 +391,7 @@ impl Items {
     fn new(seed: u64, moment: Moment, count: u64) -> Items {
         Items {
             moment,
-            map: Map::new(seed),
+            map: MapBuilder::new(seed),
             deadlines: Vec::new(),
             counts: Counts::default(),
             count,
@@ -459,13 +459,12 @@ impl Items {
         }
         let (_, key) = self.last.insert(place);
         let item = Item::new(&mut self.scratch, about, key, value, &[]);
-        let hash = self.map.hash(key.as_bytes());
+        self.counts.items += 1;
+        self.counts.bytes += item.bytes() as u64;
+        let hash = self.map.push(item);
         if about.over_at != 0 {
             self.deadlines.push((about.over_at, hash));
         }
-        self.counts.items += 1;
-        self.counts.bytes += item.bytes() as u64;
-        self.map.insert_unique(hash, item);
         Ok(())
     }
 
@@ -478,6 +477,11 @@ impl Items {
             });
         }
         let expiry = Expiry::from_iter(self.deadlines);
-        Ok(Store::loaded(self.moment, self.map, expiry, self.counts))
+        Ok(Store::loaded(
+            self.moment,
+            self.map.finish(),
+            expiry,
+            self.counts,
+        ))
     }
 }
