@@ -184,22 +184,28 @@ impl History {
         for earlier in before {
             let op = &self.asked[*earlier as usize];
             assert!(op.noreply, "operation {id} is answered before {earlier}");
+            let order = self.orders.entry(connection).or_default();
+            // A refusal, or an unknown outcome, that was still to be written speaks of it too: it
+            // may be in the log at any later place, or never.
+            if op
+                .begun
+                .is_some_and(|begun| Some(begun) <= order.refused_at)
+            {
+                continue;
+            }
             let marked =
                 matches!(&op.what, Sent::Command(Command::Write(write)) if mark(write).is_some());
             if let Some((place, _)) = &op.placed {
-                let floor = &mut self.orders.entry(connection).or_default().floor;
                 assert!(
-                    *place > *floor,
+                    *place > order.floor,
                     "{earlier} takes effect at {place}, and what came before it in its connection \
-                     at {floor}",
+                     at {}",
+                    order.floor,
                 );
-                *floor = *place;
+                order.floor = *place;
             } else {
-                // Refused, with a refusal that was still to be written.
-                let refused_at = self.orders[&connection].refused_at;
-                let refused = op.begun.is_some_and(|begun| Some(begun) <= refused_at);
                 assert!(
-                    !marked || refused,
+                    !marked,
                     "operation {id} is done, and {earlier}, which came before it without a reply, \
                      is not in the log",
                 );
