@@ -8,6 +8,7 @@ use cluster::Settings;
 use evaluator::{Config, Evaluator, Member};
 use raft::{Configuration, Recovered, Seating, ServerId};
 use rand::TryRng;
+use store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -252,7 +253,8 @@ impl Parts {
         let settings = &self.service.settings;
         let clock = self.view.clock;
         let config = config(&self.service, opened, random()?);
-        let evaluator = Evaluator::new(config, opened.recovered.clone(), clock.now());
+        let store = Store::new(config.seed);
+        let evaluator = Evaluator::new(config, opened.recovered.clone(), store, clock.now());
         let (bell, log_bell) = (Bell::default(), Bell::default());
         let (to_clients, clients) = room::channel(CLIENTS_BYTES_MAX, &bell.soft());
         let (to_peers, peers) = room::channel(PEERS_BYTES_MAX, &bell);
@@ -408,7 +410,12 @@ fn config(service: &Service, opened: &Opened, seed: u64) -> Config {
         heartbeat: service.settings.heartbeat,
         seed,
         item_bytes_max: service.settings.value_bytes_max,
-        limits: evaluator::Limits::default(),
+        limits: evaluator::Limits {
+            // Nobody writes them out yet.
+            snapshot_entries: u64::MAX,
+            snapshot_bytes: u64::MAX,
+            ..evaluator::Limits::default()
+        },
     }
 }
 

@@ -30,12 +30,12 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    pub(crate) fn new(config: &Config, view: raft::Status) -> Answers {
+    pub(crate) fn new(config: &Config, view: raft::Status, store: Store) -> Answers {
         Answers {
-            store: Store::new(config.seed),
-            view,
+            store,
             now: Timestamp(0),
-            last_applied: Index(0),
+            last_applied: view.last_applied,
+            view,
             clock_held_back: 0,
             clock_far_off_ms: None,
             id: config.id,
@@ -112,6 +112,15 @@ impl Answers {
             },
             None => Refusal::NoLeader,
         }
+    }
+
+    /// Puts this state, which is that after the entry at `index`, in the place of the store, and the
+    /// other way round.
+    pub(crate) fn install(&mut self, store: &mut Store, index: Index) {
+        std::mem::swap(&mut self.store, store);
+        self.last_applied = index;
+        // A loaded store has stored nothing itself.
+        self.total_items_before = self.store.counts().total_items;
     }
 
     pub(crate) fn members_count(&self) -> usize {

@@ -5,12 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use command::{CodecError, Outcome, PayloadEncoder, Preamble, Write, decode};
 use mutants::Mutant;
-use raft::{Entry, EntryKind, Raft, ReadId, Recovered, Term, Timestamp};
+use raft::{Entry, EntryKind, Message, Raft, ReadId, Recovered, Snapshot, Term, Timestamp};
+use store::Store;
 
 use crate::answers::Answers;
 use crate::io::{Config, Input, Limits, Now, Output};
 use crate::log_time::LogClock;
 use crate::peer_clocks::PeerClocks;
+use crate::snapshots::{FrozenState, LoadedState, Snapshots};
 use crate::status::Status;
 use crate::waiting::{Owner, Takes, Waiting};
 
@@ -37,6 +39,9 @@ pub struct Evaluator {
     clock: LogClock,
     peer_clocks: PeerClocks,
     encoder: PayloadEncoder,
+    snapshots: Snapshots,
+    /// To be handed out and dropped.
+    retired: Vec<Store>,
     item_bytes_max: u32,
     limits: Limits,
     now: Now,
@@ -51,22 +56,25 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// A server as it starts, with what its log held. The store fills as the log is read back and
-    /// known to be committed.
+    /// A server as it starts, with what its log held, and the state of its newest snapshot: an
+    /// empty store if it has none. The store fills as the log is read back and known to be
+    /// committed.
     ///
     /// # Panics
     /// As `Raft::new` does: if this server is not among the members, or the election timeout is no
     /// range.
     #[must_use]
-    pub fn new(config: Config, recovered: Recovered, now: Now) -> Evaluator {
+    pub fn new(config: Config, recovered: Recovered, store: Store, now: Now) -> Evaluator {
         let raft = Raft::new(raft_config(&config), recovered, now.monotonic);
         Evaluator {
-            answers: Answers::new(&config, raft.status()),
+            answers: Answers::new(&config, raft.status(), store),
             raft,
             waiting: Waiting::new(),
             clock: LogClock::new(now),
             peer_clocks: PeerClocks::default(),
             encoder: PayloadEncoder::new(),
+            snapshots: Snapshots::default(),
+            retired: Vec::new(),
             item_bytes_max: u32::try_from(config.item_bytes_max).unwrap_or(u32::MAX),
             limits: config.limits,
             now,
@@ -102,6 +110,20 @@ impl Evaluator {
                 self.answers.clock_far_off_ms = self.peer_clocks.far_off_ms(members);
                 return;
             }
+            Input::SnapshotWritten(snapshot) => {
+                self.snapshots.written();
+                raft::Input::Snapshot(snapshot)
+            }
+            Input::SnapshotFailed => {
+                self.snapshots.failed(now.monotonic);
+                return;
+            }
+            Input::Install(message, loaded) => {
+                self.snapshots.loaded(loaded);
+                raft::Input::Message(message)
+            }
+            Input::Dropped(position) => raft::Input::Dropped(position),
+            Input::InstallEnded(follower) => raft::Input::InstallEnded(follower),
             Input::Tick => raft::Input::Tick,
             Input::Message(message) => raft::Input::Message(message),
             Input::Persisted(id) => raft::Input::Persisted(id),
@@ -124,9 +146,11 @@ impl Evaluator {
         self.ask_to_read();
         let output = self.raft.take_output();
         self.answers.view = self.raft.status();
+        self.install(output.installed.as_ref());
         for entry in output.committed {
             self.apply(entry);
         }
+        let frozen = self.freeze();
         for (id, index) in output.reads {
             self.waiting.confirmed(id, index);
         }
@@ -140,7 +164,17 @@ impl Evaluator {
             messages: output.messages,
             fetches: output.fetches,
             outcomes: self.waiting.take_outcomes(),
+            frozen,
+            installs: output.installs,
+            retired: std::mem::take(&mut self.retired),
         }
+    }
+
+    /// What a server is to be told that has received this snapshot from this one; `None` if this
+    /// server does not lead. Asked for when the transfer ends.
+    #[must_use]
+    pub fn install_message(&self, snapshot: Snapshot) -> Option<Message> {
+        self.raft.install_message(snapshot)
     }
 
     /// When `Input::Tick` and a turn will next make something happen; a time that has passed if
@@ -359,7 +393,39 @@ impl Evaluator {
         }
     }
 
+    /// Puts a state that was received in the place of this one, if the core has taken its snapshot
+    /// (rule 45); any other is of no use.
+    fn install(&mut self, installed: Option<&Snapshot>) {
+        let mut is_there = installed.is_none();
+        for LoadedState {
+            position,
+            mut store,
+        } in self.snapshots.take_loaded()
+        {
+            if !is_there && installed.is_some_and(|installed| installed.position == position) {
+                is_there = true;
+                self.answers.install(&mut store, position.index);
+                self.snapshots.installed();
+            }
+            self.retired.push(*store);
+        }
+        assert!(is_there, "{installed:?} has no state");
+    }
+
+    /// The state as it is, if a snapshot of it is due.
+    fn freeze(&mut self) -> Option<FrozenState> {
+        if !self.snapshots.is_due(&self.limits, self.now.monotonic) {
+            return None;
+        }
+        self.snapshots.begun();
+        Some(FrozenState {
+            snapshot: self.raft.applied_snapshot(),
+            store: self.answers.store.freeze(),
+        })
+    }
+
     fn apply(&mut self, entry: Entry) {
+        self.snapshots.applied(entry.payload.len());
         let owners = self.waiting.take_owners(&entry, &mut self.answers);
         match entry.kind {
             EntryKind::NoOp | EntryKind::Configuration => {}

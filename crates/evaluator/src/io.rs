@@ -6,7 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command::{Command, LogTime, Outcome};
-use raft::{Fetch, Fetched, Instance, Message, Restart, ServerId, Timestamp, WriteId};
+use raft::{
+    Fetch, Fetched, Instance, Message, Position, Restart, ServerId, Snapshot, Timestamp, WriteId,
+};
+use store::Store;
+
+use crate::snapshots::{FrozenState, LoadedState};
 
 /// What is fixed while a server runs.
 #[derive(Clone, Debug)]
@@ -44,6 +49,10 @@ pub struct Limits {
     pub owed_commands_max: usize,
     /// Nor while they are to look up more keys than this: a line may name half a million.
     pub owed_keys_max: usize,
+    /// A snapshot of the state is due when so many entries, or so many bytes of them, were applied
+    /// since the last one was begun.
+    pub snapshot_entries: u64,
+    pub snapshot_bytes: u64,
 }
 
 impl Default for Limits {
@@ -56,6 +65,8 @@ impl Default for Limits {
             staged_bytes_max: 2 << 20,
             owed_commands_max: 16 << 10,
             owed_keys_max: 512 << 10,
+            snapshot_entries: 1_000_000,
+            snapshot_bytes: 256 << 20,
         }
     }
 }
@@ -97,7 +108,7 @@ pub struct Batch {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Input {
     /// Time has passed.
     Tick,
@@ -113,6 +124,17 @@ pub enum Input {
     Connected(ServerId),
     /// Hand leadership over and take no more commands: the server is about to stop.
     Transfer,
+    /// What `Output::frozen` gave is a durable snapshot.
+    SnapshotWritten(Snapshot),
+    /// It will not be one: there was no space for it.
+    SnapshotFailed,
+    /// The log on disk begins behind this entry now.
+    Dropped(Position),
+    /// A leader's snapshot is whole and durable here, and loaded; the message is the one that came
+    /// with it.
+    Install(Message, LoadedState),
+    /// The transfer of a snapshot to this server ended, well or not.
+    InstallEnded(ServerId),
 }
 
 /// What a turn came to.
@@ -122,6 +144,12 @@ pub struct Output {
     pub messages: Vec<(ServerId, Message)>,
     pub fetches: Vec<Fetch>,
     pub outcomes: Vec<Outcomes>,
+    /// The state, to be written out as a snapshot. One at a time.
+    pub frozen: Option<FrozenState>,
+    /// Servers that need the newest snapshot; each once until its `Input::InstallEnded`.
+    pub installs: Vec<ServerId>,
+    /// States that are of no use any more. To drop one takes a while.
+    pub retired: Vec<Store>,
 }
 
 /// Outcomes of a connection's next commands, in order, one for each. Those of one batch may come

@@ -11,9 +11,11 @@ mod io;
 mod log_time;
 mod owed;
 mod peer_clocks;
+mod snapshots;
 mod status;
 mod waiting;
 
 pub use evaluator::Evaluator;
 pub use io::*;
+pub use snapshots::{FrozenState, LoadedState};
 pub use status::{Counters, Status};

@@ -55,6 +55,17 @@ coverage! {
     fetches,
     /// Messages of older terms or of an older start.
     stale_messages,
+    /// Snapshots that were written, that a crash cut short, and that a start loaded.
+    snapshots,
+    snapshots_cut,
+    loads,
+    /// Times when a log lost what a snapshot covers.
+    drops,
+    /// Snapshots that a server began to receive, and was told to install.
+    transfers_begun,
+    installs,
+    /// Of these, those that took the place of the state.
+    installed,
     kills,
     power_cuts,
     /// Crashes while a write waited for its sync.

@@ -7,11 +7,13 @@ use bytes::BytesMut;
 use command::{LogTime, Outcome};
 use evaluator::{Batch, Config, ConnectionId, Evaluator, Input, Limits, Member, Now};
 use protocol::Session;
-use raft::{Fetch, Fetched, Index, Reader, Restart, Seating, ServerId, Timestamp, WriteId};
+use raft::{Fetch, Fetched, Reader, Restart, Seating, ServerId, Timestamp, WriteId};
+use store::Store;
 use wal::{MemoryDisk, Opened, Wal};
 use wire::Identity;
 
 use crate::options::Options;
+use crate::snapshots::SnapshotWork;
 
 /// What the wall clocks show when the world begins, in milliseconds since 1970.
 const WALL_START_MS: u64 = 1_700_000_000_000;
@@ -133,6 +135,7 @@ pub(crate) struct Process {
     pub(crate) busy_until: u64,
     pub(crate) pauses: Pauses,
     pub(crate) started_at: u64,
+    pub(crate) snapshot_work: SnapshotWork,
     /// Told to stop, and when it stops waiting for a successor.
     pub(crate) stops_by: Option<u64>,
     pub(crate) opened: Opened,
@@ -172,7 +175,7 @@ impl Process {
         id: ServerId,
         (wal, opened): (Wal<MemoryDisk>, Opened),
         options: &Options,
-        (seed, item_bytes_max): (u64, usize),
+        (seed, item_bytes_max, store): (u64, usize, Store),
         (started_at, now): (u64, Now),
     ) -> Process {
         let members: Vec<ServerId> = (1..=options.servers).map(ServerId).collect();
@@ -191,12 +194,13 @@ impl Process {
                 cache_bytes_max: options.cache_bytes_max,
                 unsettled_bytes_max: options.unsettled_bytes_max,
                 owed_commands_max: options.owed_commands_max,
+                snapshot_entries: options.snapshot_entries,
                 ..Limits::default()
             },
         };
         let peers = members.iter().filter(|peer| **peer != id);
         Process {
-            evaluator: Evaluator::new(config, opened.recovered.clone(), now),
+            evaluator: Evaluator::new(config, opened.recovered.clone(), store, now),
             reader: wal.reader(),
             wal,
             writes: Vec::new(),
@@ -214,6 +218,7 @@ impl Process {
                 until: Timestamp(0),
             },
             started_at,
+            snapshot_work: SnapshotWork::new(&opened),
             stops_by: None,
             opened,
             heard: BTreeMap::new(),
@@ -226,7 +231,7 @@ impl Process {
 
     /// All entries of its log.
     pub(crate) fn entries(&self) -> Vec<raft::Entry> {
-        read_all(&self.reader, self.opened.recovered.last.index)
+        read_all(&self.reader, &self.opened.recovered)
     }
 
     /// What it presents to others.
@@ -258,14 +263,14 @@ impl Process {
     }
 }
 
-/// The entries up to `to`, which must be there.
-pub(crate) fn read_all(reader: &wal::Reader<MemoryDisk>, to: Index) -> Vec<raft::Entry> {
+/// The entries of the log that were recovered, which must be there.
+pub(crate) fn read_all(
+    reader: &wal::Reader<MemoryDisk>,
+    recovered: &raft::Recovered,
+) -> Vec<raft::Entry> {
     let mut entries: Vec<raft::Entry> = Vec::new();
-    loop {
-        let from = Index(entries.len() as u64 + 1);
-        if from > to {
-            return entries;
-        }
+    let (mut from, to) = (recovered.before.index.next(), recovered.last.index);
+    while from <= to {
         let fetch = Fetch {
             reader: Reader::Apply,
             from,
@@ -274,9 +279,12 @@ pub(crate) fn read_all(reader: &wal::Reader<MemoryDisk>, to: Index) -> Vec<raft:
         };
         let read = reader.read(&fetch);
         let read = read.unwrap_or_else(|error| panic!("what was recovered is there: {error}"));
-        assert!(!read.is_empty(), "entry {from} of {to} can't be read back");
+        let last = read.last();
+        let last = last.unwrap_or_else(|| panic!("entry {from} of {to} can't be read back"));
+        from = last.index.next();
         entries.extend(read);
     }
+    entries
 }
 
 fn member(id: ServerId) -> Member {

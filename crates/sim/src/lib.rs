@@ -15,6 +15,7 @@ mod life;
 mod options;
 mod run;
 mod settle;
+mod snapshots;
 mod traffic;
 mod turn;
 mod world;

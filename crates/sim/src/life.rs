@@ -4,6 +4,7 @@ use bytes::{Buf, Bytes};
 use evaluator::Input;
 use raft::{Restart, ServerId};
 use rand::RngExt;
+use store::Store;
 use wal::{MemoryDisk, Options as LogOptions, Wal};
 use wire::{Answer, Frame, Hello, Outgoing};
 
@@ -89,14 +90,21 @@ impl World {
         host.restart = restart;
         self.coverage.restarts += u64::from(restart > Restart(1));
         self.coverage.torn_ends += u64::from(opened.1.torn.is_some());
-        let seeds = (seed, item_bytes_max);
+        let snapshots = opened.0.snapshots();
+        let store = match &opened.1.recovered.snapshot {
+            Some(snapshot) => crate::snapshots::load(&snapshots, snapshot.position, seed),
+            None => Ok(Store::new(seed)),
+        };
+        let store =
+            store.unwrap_or_else(|error| panic!("server {id} can't load its snapshot: {error}"));
+        self.coverage.loads += u64::from(opened.1.recovered.snapshot.is_some());
+        let seeds = (seed, item_bytes_max, store);
         let process = Process::new(id, opened, &self.options, seeds, (now, now_host));
         let entries = process.entries();
         let recovered = process.opened.recovered.clone();
         let last = entries
             .last()
-            .map(raft::Entry::position)
-            .unwrap_or_default();
+            .map_or(recovered.before, raft::Entry::position);
         assert!(
             last == recovered.last,
             "{last:?} is the last entry, not {:?}",
@@ -115,7 +123,7 @@ impl World {
             ),
             &recovered.last.index.0.to_le_bytes(),
         );
-        self.logs.recovered(id, &entries, recovered.hard_state);
+        self.logs.recovered(id, &recovered, &entries);
         self.host_mut(id).process = Some(process);
         for peer in self.ids().into_iter().filter(|peer| *peer != id) {
             let after = self.up_to(20 * MS);
@@ -218,6 +226,7 @@ impl World {
         self.coverage.suspensions += counters.suspensions;
         self.coverage.truncations += counters.truncations;
         self.coverage.full_windows += counters.full_windows;
+        self.coverage.installed += counters.installed;
         self.coverage.stale_messages += counters.stale;
         assert!(
             counters.malformed == 0,

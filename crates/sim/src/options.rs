@@ -177,6 +177,9 @@ pub struct Options {
     pub unsettled_bytes_max: usize,
     pub owed_commands_max: usize,
     pub segment_bytes: u64,
+    /// A snapshot is due after so many entries, and so much of the log stays behind it.
+    pub snapshot_entries: u64,
+    pub keep_bytes: u64,
     pub clients: usize,
     pub keys: u64,
     /// The most commands that a client sends before it waits.
@@ -243,6 +246,8 @@ impl Options {
             } else {
                 64 << 10
             },
+            snapshot_entries: u64::from(logarithmic(random, 10, 2000)),
+            keep_bytes: u64::from(logarithmic(random, 1, 100)) << 10,
             clients: if nimble {
                 6
             } else {

@@ -129,6 +129,13 @@ impl World {
         for (to, message) in output.messages {
             self.send(id, to, &message);
         }
+        if let Some(frozen) = output.frozen {
+            self.freezes(id, frozen);
+        }
+        for to in output.installs {
+            let after = self.latency();
+            self.schedule(after, Event::Transfer(id, to));
+        }
         for fetch in output.fetches {
             self.coverage.fetches += 1;
             let after = self.up_to(2 * MS);
@@ -346,6 +353,7 @@ impl World {
         process.persisted = Some(synced);
         self.logs.synced(id, synced);
         self.wake(id);
+        self.drop_log(id);
         self.start_sync(id);
         self.prepare(id);
     }
@@ -456,5 +464,9 @@ impl crate::host::Process {
 }
 
 pub(crate) fn is_full(error: &wal::Error) -> bool {
-    matches!(error, wal::Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull)
+    match error {
+        wal::Error::Io { source, .. } => source.kind() == ErrorKind::StorageFull,
+        wal::Error::NoSpace { .. } => true,
+        _ => false,
+    }
 }

@@ -44,6 +44,10 @@ pub(crate) enum Event {
     Turn(ServerId),
     /// The write that is under way at this server's disk is synced.
     Synced(ServerId),
+    /// This server's snapshot is written out.
+    Snapshot(ServerId),
+    /// The first server sends the second a piece of a snapshot.
+    Transfer(ServerId, ServerId),
     Fetched(ServerId, Fetch),
     Frame {
         from: ServerId,
@@ -99,7 +103,8 @@ impl Event {
     fn server(&self) -> Option<ServerId> {
         match self {
             Event::Turn(id) | Event::Synced(id) | Event::Fetched(id, _) => Some(*id),
-            Event::Connect(from, _) => Some(*from),
+            Event::Snapshot(id) => Some(*id),
+            Event::Connect(from, _) | Event::Transfer(from, _) => Some(*from),
             Event::ToServer { server, .. }
             | Event::Writable { server, .. }
             | Event::Left { server, .. } => Some(*server),
@@ -321,6 +326,8 @@ impl World {
         match event {
             Event::Turn(id) => self.turn(id),
             Event::Synced(id) => self.synced(id),
+            Event::Snapshot(id) => self.snapshot(id),
+            Event::Transfer(from, to) => self.transfers(from, to),
             Event::Fetched(id, fetch) => self.fetched(id, fetch),
             Event::Frame {
                 from,
@@ -461,8 +468,8 @@ impl World {
         let (wal, opened) =
             opened.unwrap_or_else(|error| panic!("server {id} would not start again: {error}"));
         let recovered = &opened.recovered;
-        let entries = read_all(&wal.reader(), recovered.last.index);
-        self.logs.would_recover(id, &entries, recovered.hard_state);
+        let entries = read_all(&wal.reader(), recovered);
+        self.logs.would_recover(id, recovered, &entries);
         self.coverage.disks_checked += 1;
     }
 

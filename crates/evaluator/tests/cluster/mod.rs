@@ -24,6 +24,7 @@ use raft::{
     Entry, EntryKind, Fetch, Fetched, HardState, Index, Instance, Message, Recovered, Restart,
     ServerId, Timestamp, WriteId,
 };
+use store::Store;
 
 pub const ELECTION_TIMEOUT: Range<Duration> =
     Duration::from_millis(150)..Duration::from_millis(300);
@@ -174,7 +175,12 @@ impl Cluster {
             item_bytes_max,
             limits,
         };
-        server.evaluator = Some(Evaluator::new(config, server.recovered(), now));
+        server.evaluator = Some(Evaluator::new(
+            config,
+            server.recovered(),
+            Store::new(id.0),
+            now,
+        ));
         server.disk_stalled = false;
         for peer in 1..=self.servers.len() as u64 {
             if peer != id.0 {

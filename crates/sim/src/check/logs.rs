@@ -5,7 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hasher;
 
-use raft::{Entry, HardState, Index, ServerId, Term, Write, WriteId};
+use raft::{Entry, HardState, Index, Position, Recovered, ServerId, Term, Write, WriteId};
 
 /// What a server's log holds, and what of it its disk has synced.
 #[derive(Debug, Default)]
@@ -74,6 +74,14 @@ impl Logs {
     /// A server hands a write to its log.
     pub(crate) fn handed(&mut self, id: ServerId, write: &Write) {
         let server = self.servers.get_mut(&id).expect("a server of this cluster");
+        if let Some(position) = write.begin_behind {
+            assert!(
+                position.index > server.commit_index,
+                "server {id} begins its log behind {position:?}, and has committed {}",
+                server.commit_index,
+            );
+            server.current = committed_up_to(&self.committed, position).to_vec();
+        }
         if let Some(from) = write.truncate_from {
             assert!(
                 from > server.commit_index,
@@ -108,20 +116,20 @@ impl Logs {
 
     /// A server's disk has synced all writes up to this one.
     pub(crate) fn synced(&mut self, id: ServerId, write: WriteId) {
-        let server = self.server(id);
+        let server = self.servers.get_mut(&id).expect("a server of this cluster");
         while let Some(first) = server.unsynced.pop_front_if(|first| first.id <= write) {
-            server.durable.apply(&first);
+            server.durable.apply(&first, &self.committed);
         }
     }
 
     /// A server has started, and its log says that this is durable.
-    pub(crate) fn recovered(&mut self, id: ServerId, entries: &[Entry], hard_state: HardState) {
-        let server = self.server(id);
-        let unsynced = std::mem::take(&mut server.unsynced);
-        let found = server.durable.recovered(id, &unsynced, entries, hard_state);
+    pub(crate) fn recovered(&mut self, id: ServerId, recovered: &Recovered, entries: &[Entry]) {
+        let server = self.servers.get_mut(&id).expect("a server of this cluster");
+        let found = server.recovers(id, recovered, entries, &self.committed);
+        server.unsynced.clear();
         server.durable = Durable {
             links: found.iter().map(|it| it.link).collect(),
-            hard_state,
+            hard_state: recovered.hard_state,
         };
         server.current = found;
         server.commit_index = Index(0);
@@ -241,17 +249,18 @@ impl Logs {
 
     /// What a power cut would leave of a server's disk now is what was synced, or that and the
     /// first part of what was not.
-    pub(crate) fn would_recover(&self, id: ServerId, entries: &[Entry], hard_state: HardState) {
-        let server = &self.servers[&id];
-        server
-            .durable
-            .recovered(id, &server.unsynced, entries, hard_state);
+    pub(crate) fn would_recover(&self, id: ServerId, recovered: &Recovered, entries: &[Entry]) {
+        self.servers[&id].recovers(id, recovered, entries, &self.committed);
     }
 }
 
 impl Durable {
     /// Does what a write says.
-    fn apply(&mut self, write: &Write) {
+    fn apply(&mut self, write: &Write, committed: &[Linked]) {
+        if let Some(position) = write.begin_behind {
+            let links = committed_up_to(committed, position).iter();
+            self.links = links.map(|it| it.link).collect();
+        }
         if let Some(from) = write.truncate_from {
             self.links.truncate(from.prev().0 as usize);
         }
@@ -270,38 +279,6 @@ impl Durable {
         self.hard_state = new;
     }
 
-    /// The log with these entries, which a disk gives back that has synced this, and not these
-    /// writes.
-    fn recovered(
-        &self,
-        id: ServerId,
-        unsynced: &VecDeque<Write>,
-        entries: &[Entry],
-        hard_state: HardState,
-    ) -> Vec<Linked> {
-        let mut found: Vec<Linked> = Vec::with_capacity(entries.len());
-        for entry in entries {
-            found.push(linked(found.last(), entry));
-        }
-        let links: Vec<Link> = found.iter().map(|it| it.link).collect();
-        let mut expected = self.clone();
-        let matches = expected.is(&links, hard_state)
-            || unsynced
-                .iter()
-                .any(|write| expected.reaches(write, &links, hard_state));
-        assert!(
-            matches,
-            "server {id} starts with {} entries, the last of term {:?}, and {hard_state:?}; synced \
-             were {} entries, the last of term {:?}, and {:?}",
-            links.len(),
-            links.last().map(|link| link.term),
-            self.links.len(),
-            self.links.last().map(|link| link.term),
-            self.hard_state,
-        );
-        found
-    }
-
     fn next(&self, entry: &Entry) -> Link {
         link_behind(self.links.last().map_or(0, |last| last.chain), entry)
     }
@@ -312,23 +289,95 @@ impl Durable {
             && self.hard_state == hard_state
     }
 
-    /// Whether some first records of the write lead to this. Does all of them if not.
-    fn reaches(&mut self, write: &Write, links: &[Link], hard_state: HardState) -> bool {
+    /// Does what a write says, record by record, until this is what `is_it` looks for.
+    fn reaches(
+        &mut self,
+        write: &Write,
+        committed: &[Linked],
+        is_it: impl Fn(&Durable) -> bool,
+    ) -> bool {
+        if write.begin_behind.is_some() {
+            // The new log has its name when all of the write is in it.
+            self.apply(write, committed);
+            return is_it(self);
+        }
         if let Some(from) = write.truncate_from {
             self.links.truncate(from.prev().0 as usize);
-            if self.is(links, hard_state) {
+            if is_it(self) {
                 return true;
             }
         }
         for entry in &write.entries {
             self.links.push(self.next(entry));
-            if self.is(links, hard_state) {
+            if is_it(self) {
                 return true;
             }
         }
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
-        self.is(links, hard_state)
+        is_it(self)
     }
+}
+
+impl ServerLog {
+    /// The log that a start finds, with what is in snapshots alone before it: it must be what was
+    /// synced, or that and the first part of what was not.
+    fn recovers(
+        &self,
+        id: ServerId,
+        recovered: &Recovered,
+        entries: &[Entry],
+        committed: &[Linked],
+    ) -> Vec<Linked> {
+        let mut found = committed_up_to(committed, recovered.before).to_vec();
+        for entry in entries {
+            found.push(linked(found.last(), entry));
+        }
+        let links: Vec<Link> = found.iter().map(|it| it.link).collect();
+        let snapshot = recovered.snapshot.as_ref();
+        let snapshot = snapshot.map_or_else(Position::default, |it| it.position);
+        let covered = committed_up_to(committed, snapshot);
+        // A log that does not hold what the snapshot holds is given up.
+        let is_it = |durable: &Durable| {
+            let at = covered.len().checked_sub(1);
+            let kept = at.is_none_or(|at| durable.links.get(at) == Some(&covered[at].link));
+            match kept {
+                true => durable.is(&links, recovered.hard_state),
+                false => {
+                    links.len() == covered.len()
+                        && links.last() == covered.last().map(|it| &it.link)
+                        && durable.hard_state == recovered.hard_state
+                }
+            }
+        };
+        let mut expected = self.durable.clone();
+        let mut unsynced = self.unsynced.iter();
+        let matches =
+            is_it(&expected) || unsynced.any(|write| expected.reaches(write, committed, is_it));
+        assert!(
+            matches,
+            "server {id} starts with {} entries, the last of term {:?}, a snapshot of {snapshot:?}, \
+             and {:?}; synced were {} entries, the last of term {:?}, and {:?}",
+            links.len(),
+            links.last().map(|link| link.term),
+            recovered.hard_state,
+            self.durable.links.len(),
+            self.durable.links.last().map(|link| link.term),
+            self.durable.hard_state,
+        );
+        found
+    }
+}
+
+/// What was committed up to here.
+fn committed_up_to(committed: &[Linked], position: Position) -> &[Linked] {
+    let found = committed.get(..position.index.0 as usize);
+    let found = found.unwrap_or_else(|| panic!("{position:?} is in a snapshot, and not committed"));
+    let term = found.last().map_or(Term(0), |last| last.link.term);
+    assert!(
+        term == position.term,
+        "{position:?} is in a snapshot, and an entry of term {term} is committed there",
+    );
+    found
 }
 
 fn linked(last: Option<&Linked>, entry: &Entry) -> Linked {

@@ -1,0 +1,87 @@
+//! When a snapshot of the state is due, and the state that waits to take the place of this one.
+
+use std::time::Duration;
+
+use raft::{Position, Snapshot, Timestamp};
+use store::{Frozen, Store};
+
+use crate::io::Limits;
+
+/// After a snapshot that came to nothing, for want of space, the next is not tried sooner.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// The state after an entry, to be written out by somebody who has the time. Later commands do not
+/// show in it; while it is there, the store copies what it changes.
+#[derive(Debug)]
+pub struct FrozenState {
+    /// What is to be said of it: `Input::SnapshotWritten` once it is durable.
+    pub snapshot: Snapshot,
+    pub store: Frozen,
+}
+
+/// The state that a received snapshot holds.
+#[derive(Debug)]
+pub struct LoadedState {
+    /// Of the snapshot.
+    pub position: Position,
+    pub store: Box<Store>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Snapshots {
+    /// Entries applied since the newest snapshot was begun or installed, and their bytes.
+    entries: u64,
+    bytes: u64,
+    /// One was handed out, and nothing was heard of it.
+    under_way: bool,
+    /// None is begun before.
+    not_before: Timestamp,
+    /// What was received in this turn, until the core has decided.
+    loaded: Vec<LoadedState>,
+}
+
+impl Snapshots {
+    /// An entry was applied.
+    pub(crate) fn applied(&mut self, bytes: usize) {
+        self.entries += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// Whether one is to be begun now.
+    pub(crate) fn is_due(&self, limits: &Limits, now: Timestamp) -> bool {
+        let much = self.entries >= limits.snapshot_entries || self.bytes >= limits.snapshot_bytes;
+        much && !self.under_way && now >= self.not_before
+    }
+
+    pub(crate) fn begun(&mut self) {
+        self.entries = 0;
+        self.bytes = 0;
+        self.under_way = true;
+    }
+
+    pub(crate) fn written(&mut self) {
+        self.under_way = false;
+    }
+
+    pub(crate) fn failed(&mut self, now: Timestamp) {
+        self.under_way = false;
+        self.not_before = now + AGAIN_AFTER;
+        // What that one was to cover is still to be covered.
+        self.entries = u64::MAX / 2;
+    }
+
+    /// A received state waits.
+    pub(crate) fn loaded(&mut self, loaded: LoadedState) {
+        self.loaded.push(loaded);
+    }
+
+    /// The states that wait, when the core has decided.
+    pub(crate) fn take_loaded(&mut self) -> Vec<LoadedState> {
+        std::mem::take(&mut self.loaded)
+    }
+
+    pub(crate) fn installed(&mut self) {
+        self.entries = 0;
+        self.bytes = 0;
+    }
+}
