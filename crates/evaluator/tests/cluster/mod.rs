@@ -18,7 +18,7 @@ use command::{
     Reply, Stats, StoreMode, Write,
 };
 use quorate_evaluator::{
-    Batch, Config, ConnectionId, Evaluator, Input, Limits, Member, Now, Output, Status,
+    Batch, Config, ConnectionId, Evaluator, FrozenState, Input, Limits, Member, Now, Output, Status,
 };
 use raft::{
     Entry, EntryKind, Fetch, Fetched, HardState, Index, Instance, Message, Recovered, Restart,
@@ -67,6 +67,9 @@ pub struct Server {
     outcomes: BTreeMap<ConnectionId, Vec<Outcome>>,
     /// Heartbeats sent; a read round shows in them.
     pub heartbeats_sent: u64,
+    /// States frozen for a snapshot, and those that were of no use any more.
+    pub frozen: Vec<FrozenState>,
+    pub retired: Vec<Store>,
 }
 
 /// splitmix64.
@@ -117,6 +120,8 @@ impl Cluster {
                 restart: Restart(0),
                 outcomes: BTreeMap::new(),
                 heartbeats_sent: 0,
+                frozen: Vec::new(),
+                retired: Vec::new(),
             });
         }
         for id in 1..=servers {
@@ -258,6 +263,8 @@ impl Cluster {
         let server = self.server(id);
         server.writes.extend(output.write);
         server.fetches.extend(output.fetches);
+        server.frozen.extend(output.frozen);
+        server.retired.extend(output.retired);
         for outcomes in output.outcomes {
             let all = server.outcomes.entry(outcomes.connection).or_default();
             all.extend(outcomes.outcomes);
@@ -286,7 +293,7 @@ impl Cluster {
         }
     }
 
-    fn deliver(&mut self, to: ServerId, input: Input) {
+    pub fn deliver(&mut self, to: ServerId, input: Input) {
         let to = self.server(to);
         if to.evaluator.is_some() {
             to.inbox.push_back(input);

@@ -1,0 +1,110 @@
+//! When a state is frozen for a snapshot, what it shows, and what becomes of states that servers
+//! receive (rules 43 to 45).
+
+mod cluster;
+
+use quorate_evaluator::{FrozenState, Input, Limits, LoadedState};
+use raft::{Message, ServerId};
+use store::{Loader, Store};
+
+use cluster::*;
+
+/// A leader of three that takes a snapshot after so many entries.
+fn serving(snapshot_entries: u64) -> (Cluster, ServerId) {
+    let limits = Limits {
+        snapshot_entries,
+        ..Limits::default()
+    };
+    let mut cluster = Cluster::with_limits(3, limits);
+    let leader = cluster.await_leader();
+    (cluster, leader)
+}
+
+fn write_some(cluster: &mut Cluster, leader: ServerId, count: u64) {
+    for number in 0..count {
+        let outcomes = cluster.ask(leader, 1, vec![set("k", &number.to_string())]);
+        assert_eq!(outcomes, [stored()]);
+    }
+}
+
+fn loaded(frozen: &FrozenState) -> LoadedState {
+    let mut loader = Loader::new(1);
+    let written = frozen.store.write_out(100, &mut |piece| loader.push(piece));
+    written.expect("it is a state");
+    LoadedState {
+        position: frozen.snapshot.position,
+        store: Box::new(loader.finish().expect("it is a whole one")),
+    }
+}
+
+#[test]
+fn a_state_is_frozen_after_so_many_entries_and_shows_nothing_later() {
+    let (mut it, leader) = serving(20);
+    write_some(&mut it, leader, 30);
+    let frozen = it
+        .server(leader)
+        .frozen
+        .pop()
+        .expect("20 entries were applied");
+    assert!(it.server(leader).frozen.is_empty());
+    let hash = frozen.store.state_hash();
+    assert_ne!(hash, it.evaluator(leader).state_hash());
+    assert_eq!(loaded(&frozen).store.state_hash(), hash);
+    // The configuration is in it (rule 40).
+    assert!(frozen.snapshot.configuration.is_some());
+    assert!(frozen.snapshot.position.index.0 >= 20);
+}
+
+#[test]
+fn the_next_state_is_frozen_when_the_one_before_is_written() {
+    let (mut it, leader) = serving(10);
+    write_some(&mut it, leader, 50);
+    let first = it
+        .server(leader)
+        .frozen
+        .pop()
+        .expect("10 entries were applied");
+    assert!(it.server(leader).frozen.is_empty(), "one at a time");
+    it.deliver(leader, Input::SnapshotWritten(first.snapshot.clone()));
+    it.settle();
+    let second = it.server(leader).frozen.pop().expect("it was due already");
+    assert!(second.snapshot.position.index > first.snapshot.position.index);
+}
+
+#[test]
+fn after_a_snapshot_for_which_there_was_no_space_the_next_waits_ten_seconds() {
+    let (mut it, leader) = serving(10);
+    write_some(&mut it, leader, 20);
+    it.server(leader).frozen.clear();
+    it.deliver(leader, Input::SnapshotFailed);
+    write_some(&mut it, leader, 20);
+    it.run_ms(9_000);
+    assert!(it.server(leader).frozen.is_empty());
+    it.run_ms(2_000);
+    assert_eq!(it.server(leader).frozen.len(), 1);
+}
+
+#[test]
+fn a_received_state_that_is_older_than_the_present_one_is_given_back() {
+    let (mut it, leader) = serving(10);
+    write_some(&mut it, leader, 20);
+    it.run_ms(100);
+    let frozen = it
+        .server(leader)
+        .frozen
+        .pop()
+        .expect("10 entries were applied");
+    let message: Option<Message> = it
+        .evaluator(leader)
+        .install_message(frozen.snapshot.clone());
+    let message = message.expect("it leads");
+    let follower = it.ids().into_iter().find(|id| *id != leader);
+    let follower = follower.expect("there are three");
+    let before = it.evaluator(follower).state_hash();
+    it.deliver(follower, Input::Install(message, loaded(&frozen)));
+    it.settle();
+    assert_eq!(it.evaluator(follower).state_hash(), before);
+    let retired = std::mem::take(&mut it.server(follower).retired);
+    let retired: Vec<u64> = retired.iter().map(Store::state_hash).collect();
+    assert_eq!(retired, [frozen.store.state_hash()]);
+}
