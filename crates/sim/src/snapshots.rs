@@ -120,8 +120,8 @@ impl World {
                     &position.index.0.to_le_bytes(),
                 );
                 self.check_snapshot(&snapshots, position, expected);
-                self.has_snapshot(id, position);
                 self.peer_input(id, Input::SnapshotWritten(snapshot));
+                self.has_snapshot(id, position);
             }
             Err(Error::NoSpace { .. }) => {
                 self.coverage.out_of_space += 1;
