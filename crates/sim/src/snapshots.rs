@@ -10,8 +10,8 @@ use raft::{GroupId, Index, Message, Position, ServerId};
 use rand::RngExt;
 use store::{Loader, Store};
 use wal::{
-    Error, MemoryDisk, Opened, SnapshotReader, SnapshotReceiver, SnapshotSender, SnapshotWriter,
-    Snapshots,
+    Disk, Error, MemoryDisk, Opened, SnapshotReader, SnapshotReceiver, SnapshotSender,
+    SnapshotWriter, Snapshots,
 };
 use wire::{Frame, Outgoing};
 
@@ -109,6 +109,12 @@ impl World {
                     .write_out(piece, &mut |bytes: &[u8]| writer.write(bytes))?;
                 writer.finish()
             });
+        // The error that came first may have been another one.
+        if cuts && disk.list().is_err() {
+            self.coverage.snapshots_cut += 1;
+            self.power_cut(id);
+            return;
+        }
         if cuts {
             disk.cut_power_at(0);
         }
@@ -130,12 +136,8 @@ impl World {
             }
             Err(error) => {
                 let wrong = self.host(id).misreads && matches!(error, Error::Corrupt { .. });
-                assert!(cuts || wrong, "server {id} writes no snapshot: {error}");
-                self.coverage.snapshots_cut += u64::from(cuts);
-                match cuts {
-                    true => self.power_cut(id),
-                    false => self.kill(id),
-                }
+                assert!(wrong, "server {id} writes no snapshot: {error}");
+                self.kill(id);
             }
         }
     }
