@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use command::{CodecError, Outcome, PayloadEncoder, Preamble, Write, decode};
 use mutants::Mutant;
-use raft::{Entry, EntryKind, Message, Raft, ReadId, Recovered, Snapshot, Term, Timestamp};
+use raft::{
+    Entry, EntryKind, Message, Raft, ReadId, Recovered, Seating, Snapshot, Term, Timestamp,
+};
 use store::Store;
 
 use crate::answers::Answers;
@@ -247,7 +249,7 @@ impl Evaluator {
 
     /// How far this server has come into its cluster: what it presents to the others (rule 41).
     #[must_use]
-    pub fn seating(&self) -> raft::Seating {
+    pub fn seating(&self) -> Seating {
         self.answers.view.hard_state.seating
     }
 
@@ -412,13 +414,18 @@ impl Evaluator {
         assert!(is_there, "{installed:?} has no state");
     }
 
-    /// The state as it is, if a snapshot of it is due.
+    /// The state as it is, if a snapshot of it is due. A server without a seat takes none: it may
+    /// have come to another cluster than its own (rule 41).
     fn freeze(&mut self) -> Option<FrozenState> {
         if !self.snapshots.is_due(&self.limits, self.now.monotonic) {
             return None;
         }
+        let Seating::Seated { cluster, .. } = self.seating() else {
+            return None;
+        };
         self.snapshots.begun();
         Some(FrozenState {
+            cluster,
             snapshot: self.raft.applied_snapshot(),
             store: self.answers.store.freeze(),
         })

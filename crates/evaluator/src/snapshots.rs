@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use raft::{Position, Snapshot, Timestamp};
+use raft::{ClusterId, Position, Snapshot, Timestamp};
 use store::{Frozen, Store};
 
 use crate::io::Limits;
@@ -14,6 +14,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// show in it; while it is there, the store copies what it changes.
 #[derive(Debug)]
 pub struct FrozenState {
+    /// Whose state it is.
+    pub cluster: ClusterId,
     /// What is to be said of it: `Input::SnapshotWritten` once it is durable.
     pub snapshot: Snapshot,
     pub store: Frozen,

@@ -4,7 +4,7 @@
 mod cluster;
 
 use quorate_evaluator::{FrozenState, Input, Limits, LoadedState};
-use raft::{Message, ServerId};
+use raft::{Message, Seating, ServerId};
 use store::{Loader, Store};
 
 use cluster::*;
@@ -69,6 +69,34 @@ fn the_next_state_is_frozen_when_the_one_before_is_written() {
     it.settle();
     let second = it.server(leader).frozen.pop().expect("it was due already");
     assert!(second.snapshot.position.index > first.snapshot.position.index);
+}
+
+#[test]
+fn a_server_without_a_seat_freezes_nothing_until_it_has_one() {
+    let limits = Limits {
+        snapshot_entries: 1,
+        ..Limits::default()
+    };
+    let mut it = Cluster::with_limits(3, limits);
+    // It has no part in the first election, so its seat comes later than the first entries.
+    let unseated = ServerId(3);
+    it.isolate(unseated);
+    let leader = it.await_leader();
+    write_some(&mut it, leader, 10);
+    it.heal();
+    it.run_ms(1000);
+    let Seating::Seated {
+        cluster,
+        configuration_index,
+    } = it.evaluator(unseated).seating()
+    else {
+        panic!("it has no seat within a second");
+    };
+    assert!(configuration_index.0 > 10);
+    let frozen = it.server(unseated).frozen.pop();
+    let frozen = frozen.expect("it has applied entries");
+    assert_eq!(frozen.cluster, cluster);
+    assert!(frozen.snapshot.position.index >= configuration_index);
 }
 
 #[test]

@@ -94,21 +94,20 @@ impl World {
         // While the log writes, whose power it is that goes is not told apart.
         let cuts = cuts && !process.syncing;
         let snapshots = process.wal.snapshots();
-        let seating = process.evaluator.seating();
-        let cluster = seating.cluster().expect("entries were applied");
         let disk = self.host(id).disk.clone();
         if cuts {
             disk.cut_power_at(disk.operations() + cuts_at);
         }
         let position = frozen.snapshot.position;
         let expected = frozen.store.state_hash();
-        let result =
-            SnapshotWriter::create(&snapshots, cluster, frozen.snapshot).and_then(|mut writer| {
+        let result = SnapshotWriter::create(&snapshots, frozen.cluster, frozen.snapshot).and_then(
+            |mut writer| {
                 frozen
                     .store
                     .write_out(piece, &mut |bytes: &[u8]| writer.write(bytes))?;
                 writer.finish()
-            });
+            },
+        );
         // The error that came first may have been another one.
         if cuts && disk.list().is_err() {
             self.coverage.snapshots_cut += 1;
