@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use raft::ServerId;
+use raft::{Index, ServerId};
+use store::LoadError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -42,6 +43,9 @@ pub(crate) enum Error {
     },
     #[error("{0}")]
     Log(#[from] wal::Error),
+    /// A snapshot is as it was written, and what was written is no state.
+    #[error("the snapshot up to index {index} can't be loaded: {problem}")]
+    State { index: Index, problem: LoadError },
     #[error("the process that started this server has ended")]
     ParentEnded,
     /// A thread, a timer or a signal handler can't be had.

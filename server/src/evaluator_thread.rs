@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::peer::{FromPeer, Queue};
 use crate::published::{self, Published, Publisher};
 use crate::room::Reserved;
+use crate::snapshot_thread::Work;
 
 /// The most messages of peers in one turn. More than all peers have under way.
 const PEER_MESSAGES_MAX: usize = 4096;
@@ -49,12 +50,16 @@ pub(crate) struct Channels {
     pub(crate) persisted: Receiver<WriteId>,
     /// At most one for each peer, and one for the store.
     pub(crate) fetched: Receiver<Fetched>,
+    /// What became of snapshots: a few for each that is taken or transferred.
+    pub(crate) snapshots: Receiver<Input>,
     pub(crate) peers: Receiver<Reserved<FromPeer>>,
     pub(crate) clients: Receiver<Reserved<FromClient>>,
     /// Bounded by what the core has unpersisted: clients are left alone above a limit, and a
     /// leader sends no more than its window.
     pub(crate) writes: Sender<Write>,
     pub(crate) fetches: crossbeam_channel::Sender<Fetch>,
+    /// One state at a time, and what was installed or came to nothing.
+    pub(crate) work: crossbeam_channel::Sender<Work>,
     pub(crate) queues: BTreeMap<ServerId, Arc<Queue>>,
     pub(crate) publisher: Publisher,
 }
@@ -180,6 +185,9 @@ impl EvaluatorThread {
         while let Ok(fetched) = self.channels.fetched.try_recv() {
             self.evaluator.step(now, Input::Fetched(fetched));
         }
+        while let Ok(input) = self.channels.snapshots.try_recv() {
+            self.evaluator.step(now, input);
+        }
     }
 
     fn take_peers(&mut self, now: Now) {
@@ -222,6 +230,7 @@ impl EvaluatorThread {
         let takes_clients = !in_grace && self.evaluator.takes_clients();
         !(channels.persisted.is_empty()
             && channels.fetched.is_empty()
+            && channels.snapshots.is_empty()
             && channels.peers.is_empty()
             && channels.control.is_empty())
             || takes_clients && !channels.clients.is_empty()
@@ -245,6 +254,12 @@ impl EvaluatorThread {
         }
         for fetch in output.fetches {
             let _ = self.channels.fetches.send(fetch);
+        }
+        if let Some(frozen) = output.frozen {
+            let _ = self.channels.work.send(Work::Write(frozen));
+        }
+        if !output.retired.is_empty() {
+            let _ = self.channels.work.send(Work::Drop(output.retired));
         }
         for Outcomes {
             connection,

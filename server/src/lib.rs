@@ -16,8 +16,11 @@ mod logging;
 mod peer;
 mod places;
 mod published;
+mod recovery;
 mod room;
 mod signals;
+mod snapshot_thread;
+mod snapshots;
 mod start;
 mod turns;
 

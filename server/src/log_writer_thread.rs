@@ -3,7 +3,9 @@
 //! (rule 7).
 
 use crossbeam_channel::{Receiver, TryRecvError};
-use raft::{Fetch, Fetched, Write, WriteId};
+use evaluator::Input;
+use raft::{Fetch, Fetched, Index, Write, WriteId};
+use tracing::info;
 use wal::{DirectoryDisk, Error, Reader, Wal};
 
 use crate::bell::{self, Bell, Sender};
@@ -12,59 +14,79 @@ use crate::fatal;
 /// Writes are put together until they are this long: one sync serves them all.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// Appends what comes in, syncs once for all that was waiting, and reports the last. `bell` is that
-/// of `writes`. Ends when there is no evaluator any more.
-pub(crate) fn write(
-    mut wal: Wal<DirectoryDisk>,
-    writes: &Receiver<Write>,
-    bell: &Bell,
-    persisted: &Sender<WriteId>,
-) {
-    bell.attach();
-    let result = run(&mut wal, writes, persisted).and_then(|()| wal.close());
-    if let Err(error) = result {
-        fatal::end(&error);
-    }
+/// Where the writer takes from and gives to.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    pub(crate) writes: Receiver<Write>,
+    pub(crate) persisted: Sender<WriteId>,
+    /// What is not behind these is covered by snapshots.
+    pub(crate) drops: Receiver<Index>,
+    /// So much of the log stays whatever is covered.
+    pub(crate) kept_bytes: u64,
+    /// Told where the log begins.
+    pub(crate) dropped: Sender<Input>,
 }
 
-fn run(
-    wal: &mut Wal<DirectoryDisk>,
-    writes: &Receiver<Write>,
-    persisted: &Sender<WriteId>,
-) -> Result<(), Error> {
-    let mut prepares = true;
-    while let Some(first) = next(wal, writes, &mut prepares)? {
-        let mut bytes = payload_bytes(&first);
-        wal.append(&first)?;
-        while bytes < BATCH_BYTES_MAX
-            && let Ok(write) = writes.try_recv()
-        {
-            bytes += payload_bytes(&write);
-            wal.append(&write)?;
+impl LogWriter {
+    /// Appends what comes in, syncs once for all that was waiting, and reports the last; in between
+    /// drops what snapshots cover. `bell` is that of both channels. Ends when there is no evaluator
+    /// any more.
+    pub(crate) fn write(&self, mut wal: Wal<DirectoryDisk>, bell: &Bell) {
+        bell.attach();
+        let result = self.run(&mut wal).and_then(|()| wal.close());
+        if let Err(error) = result {
+            fatal::end(&error);
         }
-        let id = wal.sync()?;
-        if persisted.send(id).is_err() {
-            return Ok(());
-        }
-        prepares = true;
     }
-    Ok(())
-}
 
-/// The next write; while none waits, the log is prepared for later ones, which is done once
-/// `prepares` is false. `None` at the end.
-fn next(
-    wal: &mut Wal<DirectoryDisk>,
-    writes: &Receiver<Write>,
-    prepares: &mut bool,
-) -> Result<Option<Write>, Error> {
-    loop {
-        match writes.try_recv() {
-            Ok(write) => return Ok(Some(write)),
-            Err(TryRecvError::Disconnected) => return Ok(None),
-            Err(TryRecvError::Empty) if *prepares => *prepares = wal.prepare_next()?,
-            Err(TryRecvError::Empty) => bell::wait(),
+    fn run(&self, wal: &mut Wal<DirectoryDisk>) -> Result<(), Error> {
+        let mut prepares = true;
+        while let Some(first) = self.next(wal, &mut prepares)? {
+            let mut bytes = payload_bytes(&first);
+            wal.append(&first)?;
+            while bytes < BATCH_BYTES_MAX
+                && let Ok(write) = self.writes.try_recv()
+            {
+                bytes += payload_bytes(&write);
+                wal.append(&write)?;
+            }
+            let id = wal.sync()?;
+            if self.persisted.send(id).is_err() {
+                return Ok(());
+            }
+            self.drop_covered(wal)?;
+            prepares = true;
         }
+        Ok(())
+    }
+
+    /// The next write; while none waits, the log is prepared for later ones, which is done once
+    /// `prepares` is false. `None` at the end.
+    fn next(
+        &self,
+        wal: &mut Wal<DirectoryDisk>,
+        prepares: &mut bool,
+    ) -> Result<Option<Write>, Error> {
+        loop {
+            match self.writes.try_recv() {
+                Ok(write) => return Ok(Some(write)),
+                Err(TryRecvError::Disconnected) => return Ok(None),
+                Err(TryRecvError::Empty) if !self.drops.is_empty() => self.drop_covered(wal)?,
+                Err(TryRecvError::Empty) if *prepares => *prepares = wal.prepare_next()?,
+                Err(TryRecvError::Empty) => bell::wait(),
+            }
+        }
+    }
+
+    fn drop_covered(&self, wal: &mut Wal<DirectoryDisk>) -> Result<(), Error> {
+        while let Ok(index) = self.drops.try_recv() {
+            if let Some(position) = wal.drop_until(index, self.kept_bytes)? {
+                info!("the log begins behind index {} from now on", position.index);
+                // Nobody takes it any more once the evaluator has ended.
+                let _ = self.dropped.send(Input::Dropped(position));
+            }
+        }
+        Ok(())
     }
 }
 

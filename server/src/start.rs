@@ -1,5 +1,6 @@
 //! A server from start to end: the one place that knows all threads, tasks and channels.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -7,15 +8,13 @@ use std::time::Duration;
 use cluster::Settings;
 use evaluator::{Config, Evaluator, Member};
 use raft::{Configuration, Recovered, Seating, ServerId};
-use rand::TryRng;
-use store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use wal::{DirectoryDisk, Opened, Options, Wal};
+use wal::Opened;
 use wire::Identity;
 
 use crate::arguments::Service;
@@ -26,11 +25,14 @@ use crate::error::Error;
 use crate::evaluator_thread::{Channels, Control, EvaluatorThread};
 use crate::http::{LimitedListener, Site, router};
 use crate::listen::{Acceptor, Bound, bind};
+use crate::log_writer_thread::{self, LogWriter};
 use crate::peer::{self, Callee, Peers, Queue, Refusals};
 use crate::published::{self, Publisher, View};
+use crate::recovery::{self, Recovery};
 use crate::signals::Signals;
+use crate::snapshots::{Figures, Snapshots};
 use crate::turns::Turns;
-use crate::{files, log_writer_thread, room};
+use crate::{files, room, snapshot_thread};
 
 /// Room for what clients and peers have said and the evaluator has not taken. What clients have
 /// there waits behind what is under way: little enough that both are done within a second.
@@ -83,7 +85,15 @@ async fn run(service: Service, rpc: &Handle, http: &Handle) -> Result<(), Error>
     let (publisher, view) = published::channel(clock, server.clone());
     let peers = others(&service);
     let counters = Arc::new(Counters::new());
-    serve_http(http, http_port, &view, &counters, &peers);
+    let figures = Arc::new(Figures::default());
+    let site = Site {
+        view: view.clone(),
+        clients: Arc::clone(&counters),
+        queues: queues(&peers),
+        snapshots: Arc::clone(&figures),
+    };
+    let listener = LimitedListener::new(Acceptor::new(http_port, "an HTTP connection"));
+    http.spawn(axum::serve(listener, router(site)).into_future());
     info!(
         "server {} starts: clients on {}:{}, process {}",
         server.id,
@@ -93,25 +103,26 @@ async fn run(service: Service, rpc: &Handle, http: &Handle) -> Result<(), Error>
     );
 
     tell_exposed(&[("client_port", &client_port), ("rpc_port", &rpc_port)]);
-    let opening = open_log(&service)?;
-    let (wal, opened) = tokio::select! {
-        opened = opening => opened.expect("the thread that opens the log sends a result")?,
+    let recovering = recovery::begin(&service)?;
+    let recovery = tokio::select! {
+        recovery = recovering => recovery.expect("the thread that reads the log sends a result")?,
         () = signals.stop() => {
             info!("stops before its log was read");
             return Ok(());
         }
     };
-    check_members(&service, &opened.recovered)?;
+    check_members(&service, &recovery.opened.recovered)?;
     let parts = Parts {
         service,
         view,
         publisher,
         counters,
+        figures,
         peers,
         connections_max,
         ports: (client_port, rpc_port),
     };
-    let mut running = parts.start(wal, &opened, rpc)?;
+    let mut running = parts.start(recovery, rpc)?;
     let result = tokio::select! {
         () = signals.stop() => Ok(()),
         Some(error) = running.fatal.recv() => Err(error),
@@ -143,42 +154,11 @@ fn listen_within(runtime: &Handle, port: Bound) -> Result<TcpListener, Error> {
     port.listen()
 }
 
-fn serve_http(
-    http: &Handle,
-    listener: TcpListener,
-    view: &View,
-    counters: &Arc<Counters>,
-    peers: &[(Callee, Arc<Queue>)],
-) {
-    let site = Site {
-        view: view.clone(),
-        clients: Arc::clone(counters),
-        queues: peers
-            .iter()
-            .map(|(callee, queue)| (callee.id, Arc::clone(queue)))
-            .collect(),
-    };
-    let listener = LimitedListener::new(Acceptor::new(listener, "an HTTP connection"));
-    http.spawn(axum::serve(listener, router(site)).into_future());
-}
-
-type Log = (Wal<DirectoryDisk>, Opened);
-
-/// Reads the log back, on a thread of its own: a long one takes seconds.
-fn open_log(service: &Service) -> Result<oneshot::Receiver<Result<Log, wal::Error>>, Error> {
-    let (sender, receiver) = oneshot::channel();
-    let data_dir = service.data_dir.clone();
-    let options = Options {
-        server_id: ServerId(service.server.id),
-        segment_bytes: wal::SEGMENT_BYTES,
-        seed: random()?,
-    };
-    spawn("quorate-recovery", move || {
-        let log = DirectoryDisk::open(&data_dir).and_then(|disk| Wal::open(disk, options));
-        // Nobody waits for it any more once the server has been told to stop.
-        let _ = sender.send(log);
-    })?;
-    Ok(receiver)
+fn queues(peers: &[(Callee, Arc<Queue>)]) -> BTreeMap<ServerId, Arc<Queue>> {
+    let queues = peers.iter();
+    queues
+        .map(|(callee, queue)| (callee.id, Arc::clone(queue)))
+        .collect()
 }
 
 /// The members of a cluster are fixed by its log; cluster.toml names those of a new one (rule 41).
@@ -201,14 +181,8 @@ fn check_members(service: &Service, recovered: &Recovered) -> Result<(), Error> 
     })
 }
 
-/// A number from the operating system.
-fn random() -> Result<u64, Error> {
-    rand::rngs::SysRng
-        .try_next_u64()
-        .map_err(|error| Error::system("draw a random number")(std::io::Error::other(error)))
-}
-
-fn spawn(
+/// Starts a thread.
+pub(crate) fn spawn(
     name: &str,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<thread::JoinHandle<()>, Error> {
@@ -224,6 +198,7 @@ struct Parts {
     view: View,
     publisher: Publisher,
     counters: Arc<Counters>,
+    figures: Arc<Figures>,
     peers: Vec<(Callee, Arc<Queue>)>,
     connections_max: usize,
     /// The client port and the RPC port.
@@ -243,17 +218,18 @@ struct Running {
 
 impl Parts {
     /// Starts the threads and the tasks, and listens.
-    fn start(
-        self,
-        wal: Wal<DirectoryDisk>,
-        opened: &Opened,
-        rpc: &Handle,
-    ) -> Result<Running, Error> {
-        tell_recovered(opened);
+    fn start(self, recovery: Recovery, rpc: &Handle) -> Result<Running, Error> {
+        let Recovery {
+            wal,
+            opened,
+            store,
+            loaded,
+        } = recovery;
+        recovery::tell(&opened);
+        self.figures.set(loaded.unwrap_or_default());
         let settings = &self.service.settings;
         let clock = self.view.clock;
-        let config = config(&self.service, opened, random()?);
-        let store = Store::new(config.seed);
+        let config = config(&self.service, &opened, recovery::random()?);
         let evaluator = Evaluator::new(config, opened.recovered.clone(), store, clock.now());
         let (bell, log_bell) = (Bell::default(), Bell::default());
         let (to_clients, clients) = room::channel(CLIENTS_BYTES_MAX, &bell.soft());
@@ -263,7 +239,16 @@ impl Parts {
         let (writes, from_writes) = bell::unbounded(&log_bell);
         let (fetches, from_fetches) = crossbeam_channel::unbounded();
         let (to_fetched, fetched) = bell::unbounded(&bell);
-        let queues = self.peers.iter();
+        let (to_evaluator, from_snapshots) = bell::unbounded(&bell);
+        let (drops, from_drops) = bell::unbounded(&log_bell);
+        let (work, from_work) = crossbeam_channel::unbounded();
+        let snapshots = Snapshots::new(
+            wal.snapshots(),
+            opened.recovered.snapshot.as_ref(),
+            to_evaluator.clone(),
+            drops,
+            self.figures,
+        );
         let channels = Channels {
             bell,
             control: from_control,
@@ -273,30 +258,39 @@ impl Parts {
             clients,
             writes,
             fetches,
-            queues: queues
-                .map(|(callee, queue)| (callee.id, Arc::clone(queue)))
-                .collect(),
+            snapshots: from_snapshots,
+            work,
+            queues: queues(&self.peers),
             publisher: self.publisher,
         };
         let evaluator_thread = EvaluatorThread::new(
             evaluator,
             channels,
             clock,
-            identity(&self.service, opened),
+            identity(&self.service, &opened),
             settings.election_timeout.start,
             settings.heartbeat,
         );
         let turns = Turns::new(evaluator_thread);
         let reader = wal.reader();
+        let log = LogWriter {
+            writes: from_writes,
+            persisted: to_persisted,
+            drops: from_drops,
+            kept_bytes: settings.log_kept_bytes,
+            dropped: to_evaluator,
+        };
         let threads = vec![
             spawn("quorate-evaluator", move || turns.run())?,
-            spawn("quorate-log", move || {
-                log_writer_thread::write(wal, &from_writes, &log_bell, &to_persisted);
-            })?,
+            spawn("quorate-log", move || log.write(wal, &log_bell))?,
             spawn("quorate-log-read", move || {
                 log_writer_thread::read_back(&reader, &from_fetches, &to_fetched);
             })?,
         ];
+        // Nobody waits for its end: the next start removes a snapshot that is not finished.
+        spawn("quorate-snapshot", move || {
+            snapshot_thread::run(&from_work, &snapshots);
+        })?;
 
         let (to_fatal, fatal) = mpsc::unbounded_channel();
         let shared = Arc::new(Peers {
@@ -411,9 +405,8 @@ fn config(service: &Service, opened: &Opened, seed: u64) -> Config {
         seed,
         item_bytes_max: service.settings.value_bytes_max,
         limits: evaluator::Limits {
-            // Nobody writes them out yet.
-            snapshot_entries: u64::MAX,
-            snapshot_bytes: u64::MAX,
+            snapshot_entries: service.settings.snapshot_entries,
+            snapshot_bytes: service.settings.snapshot_bytes,
             ..evaluator::Limits::default()
         },
     }
@@ -438,22 +431,5 @@ fn tell_exposed(ports: &[(&str, &Bound)]) {
         if !port.is_loopback() {
             warn!("{field} can be reached from other machines, without a password or encryption");
         }
-    }
-}
-
-fn tell_recovered(opened: &Opened) {
-    let last = opened.recovered.last;
-    let term = opened.recovered.hard_state.term;
-    info!(
-        "the log ends at index {}, the term is {term}; start number {} of instance {}",
-        last.index, opened.restart, opened.instance
-    );
-    if let Some(torn) = &opened.torn {
-        info!(
-            "{}: {} bytes behind byte {} were never synced, and are erased",
-            torn.file.display(),
-            torn.bytes,
-            torn.offset
-        );
     }
 }

@@ -24,6 +24,18 @@ pub struct Settings {
     pub followers: Followers,
     /// Threads that serve sockets, beside the evaluator's and the log's.
     pub threads: usize,
+    /// A snapshot is taken once so many entries, or so many bytes of them, were applied since the
+    /// last one.
+    pub snapshot_entries: u64,
+    pub snapshot_bytes: u64,
+    /// Of the bytes of snapshots that a server sends to others, so many go out in a second, to all
+    /// of them together.
+    pub snapshot_send_rate: u64,
+    /// What a snapshot covers of the log is kept as long as the log is not longer than this, so
+    /// that a follower that was away for a moment needs no snapshot.
+    pub log_kept_bytes: u64,
+    /// The length of one file of the log: a multiple of 4096. Only whole files are dropped.
+    pub log_segment_bytes: u64,
     pub log_format: LogFormat,
     /// Which log lines are printed, in the language of tracing's `EnvFilter`.
     pub log_level: String,
@@ -55,6 +67,11 @@ impl Default for Settings {
             incomplete_command: Duration::from_secs(30),
             followers: Followers::Redirect,
             threads: 2,
+            snapshot_entries: 1_000_000,
+            snapshot_bytes: 256 << 20,
+            snapshot_send_rate: 64 << 20,
+            log_kept_bytes: 64 << 20,
+            log_segment_bytes: 64 << 20,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
         }
@@ -75,7 +92,7 @@ pub struct Setting {
 }
 
 /// All settings, in the order in which they are shown.
-pub const SETTINGS: [Setting; 9] = [
+pub const SETTINGS: [Setting; 14] = [
     Setting {
         name: "election_timeout_ms",
         value: "MIN..MAX",
@@ -155,6 +172,57 @@ pub const SETTINGS: [Setting; 9] = [
             Some(())
         },
         show: |settings| settings.threads.to_string(),
+    },
+    Setting {
+        name: "snapshot_entries",
+        value: "1..1000000000",
+        help: "A snapshot is taken after so many entries of the log",
+        set: |settings, value| {
+            settings.snapshot_entries = number(value, &(1..=1_000_000_000))?;
+            Some(())
+        },
+        show: |settings| settings.snapshot_entries.to_string(),
+    },
+    Setting {
+        name: "snapshot_bytes",
+        value: "4096..1099511627776",
+        help: "A snapshot is taken after so many bytes of commands, if that comes first",
+        set: |settings, value| {
+            settings.snapshot_bytes = number(value, &(4096..=1 << 40))?;
+            Some(())
+        },
+        show: |settings| settings.snapshot_bytes.to_string(),
+    },
+    Setting {
+        name: "snapshot_send_rate",
+        value: "4096..1099511627776",
+        help: "So many bytes of snapshots are sent to other servers in a second",
+        set: |settings, value| {
+            settings.snapshot_send_rate = number(value, &(4096..=1 << 40))?;
+            Some(())
+        },
+        show: |settings| settings.snapshot_send_rate.to_string(),
+    },
+    Setting {
+        name: "log_kept_bytes",
+        value: "0..1099511627776",
+        help: "So much of the log is kept even though snapshots cover it",
+        set: |settings, value| {
+            settings.log_kept_bytes = number(value, &(0..=1 << 40))?;
+            Some(())
+        },
+        show: |settings| settings.log_kept_bytes.to_string(),
+    },
+    Setting {
+        name: "log_segment_bytes",
+        value: "8192..1073741824, a multiple of 4096",
+        help: "The length of one file of the log",
+        set: |settings, value| {
+            let bytes = number(value, &(8192..=1 << 30))?;
+            settings.log_segment_bytes = bytes;
+            bytes.is_multiple_of(4096).then_some(())
+        },
+        show: |settings| settings.log_segment_bytes.to_string(),
     },
     Setting {
         name: "log_format",

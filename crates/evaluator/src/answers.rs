@@ -145,6 +145,7 @@ impl Answers {
             last_applied: self.last_applied,
             last_log_index: view.last_log_index,
             persisted_index: view.persisted_index,
+            before: view.before,
             cluster: view.hard_state.seating.cluster(),
             seats_filled,
             seats_empty: self.members_count() - seats_filled,

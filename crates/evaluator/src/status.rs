@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use command::{LogTime, Outcome, Read, Reply, StoreMode, Write};
-use raft::{ClusterId, Index, Role, ServerId, Term};
+use raft::{ClusterId, Index, Position, Role, ServerId, Term};
 use store::Counts;
 
 /// What can be read off the evaluator between two turns.
@@ -29,6 +29,8 @@ pub struct Status {
     pub last_applied: Index,
     pub last_log_index: Index,
     pub persisted_index: Index,
+    /// The entry before the first that the log holds.
+    pub before: Position,
     /// The cluster that this server knows to exist.
     pub cluster: Option<ClusterId>,
     /// Members whose data directory is known, and those whose is not (rule 41).

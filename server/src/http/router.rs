@@ -1,5 +1,6 @@
 //! Which path answers what. Anything else is 404.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -13,13 +14,15 @@ use super::status::StatusBody;
 use crate::client::Counters;
 use crate::peer::Queue;
 use crate::published::View;
+use crate::snapshots::Figures;
 
 /// What the answers are made of.
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) view: View,
     pub(crate) clients: Arc<Counters>,
-    pub(crate) queues: Vec<(ServerId, Arc<Queue>)>,
+    pub(crate) queues: BTreeMap<ServerId, Arc<Queue>>,
+    pub(crate) snapshots: Arc<Figures>,
 }
 
 /// All paths of the HTTP port.

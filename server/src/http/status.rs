@@ -20,6 +20,13 @@ pub(super) struct StatusBody {
     /// Whether the log is still being read.
     starting: bool,
     persisted_index: u64,
+    /// The entry before the first that the log holds.
+    log_begins_behind: u64,
+    /// The newest snapshot that was written or loaded: the length of its content, and how long
+    /// that took.
+    snapshot_index: u64,
+    snapshot_bytes: u64,
+    snapshot_ms: u64,
     /// 16 hex digits each.
     cluster: Option<String>,
     instance: Option<String>,
@@ -50,9 +57,13 @@ struct PeerBody {
 impl StatusBody {
     pub(super) fn new(site: &Site) -> StatusBody {
         let queues = site.queues.iter();
+        let snapshot = site.snapshots.get();
         let common = StatusBody {
             role: "Follower",
             id: site.view.server.id,
+            snapshot_index: snapshot.index.0,
+            snapshot_bytes: snapshot.bytes,
+            snapshot_ms: u64::try_from(snapshot.took.as_millis()).unwrap_or(u64::MAX),
             client_connections: site.clients.open(),
             peers: queues
                 .map(|(id, queue)| PeerBody {
@@ -80,6 +91,7 @@ impl StatusBody {
             last_applied: status.last_applied.0,
             last_log_index: status.last_log_index.0,
             persisted_index: status.persisted_index.0,
+            log_begins_behind: status.before.index.0,
             cluster: status.cluster.map(|cluster| cluster.to_string()),
             instance: Some(identity.instance.to_string()),
             restart: identity.restart.0,

@@ -1,0 +1,137 @@
+//! What a server starts from: its log, and the state of its newest snapshot.
+
+use std::time::Instant;
+
+use raft::{Index, Position, ServerId};
+use rand::TryRng;
+use store::{Loader, Store};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+use wal::{DirectoryDisk, Opened, Options, SnapshotReader, Snapshots, Wal};
+
+use crate::arguments::Service;
+use crate::error::Error;
+use crate::snapshots::Taken;
+use crate::start::spawn;
+
+/// All that a data directory holds.
+pub(crate) struct Recovery {
+    pub(crate) wal: Wal<DirectoryDisk>,
+    pub(crate) opened: Opened,
+    /// The state that the snapshot holds; an empty one without a snapshot.
+    pub(crate) store: Store,
+    /// What was loaded.
+    pub(crate) loaded: Option<Taken>,
+}
+
+/// Reads everything back, on a thread of its own: much of it takes seconds.
+pub(crate) fn begin(
+    service: &Service,
+) -> Result<oneshot::Receiver<Result<Recovery, Error>>, Error> {
+    let (sender, receiver) = oneshot::channel();
+    let data_dir = service.data_dir.clone();
+    let options = Options {
+        server_id: ServerId(service.server.id),
+        segment_bytes: service.settings.log_segment_bytes,
+        seed: random()?,
+    };
+    let seed = random()?;
+    spawn("quorate-recovery", move || {
+        let disk = DirectoryDisk::open(&data_dir);
+        let recovery = disk
+            .map_err(Error::from)
+            .and_then(|disk| recover(disk, options, seed));
+        // Nobody waits for it any more once the server has been told to stop.
+        let _ = sender.send(recovery);
+    })?;
+    Ok(receiver)
+}
+
+fn recover(disk: DirectoryDisk, options: Options, seed: u64) -> Result<Recovery, Error> {
+    let begun = Instant::now();
+    let (wal, opened) = Wal::open(disk, options)?;
+    for damaged in &opened.damaged {
+        warn!(
+            "{}: corrupt at byte {}: {}; this server starts without it",
+            damaged.file.display(),
+            damaged.offset,
+            damaged.problem
+        );
+    }
+    let position = opened.recovered.snapshot.as_ref().map(|it| it.position);
+    let Some(position) = position else {
+        return Ok(Recovery {
+            wal,
+            opened,
+            store: Store::new(seed),
+            loaded: None,
+        });
+    };
+    let (store, bytes) = load(&wal.snapshots(), position, seed)?;
+    let took = begun.elapsed();
+    let index = position.index;
+    info!(
+        "starts from the snapshot up to index {index}: {bytes} bytes, read with the log in {:.2} s",
+        took.as_secs_f64()
+    );
+    Ok(Recovery {
+        wal,
+        opened,
+        store,
+        loaded: Some(Taken { index, bytes, took }),
+    })
+}
+
+/// The state that a snapshot holds, and the length of its content.
+///
+/// # Errors
+/// `Log` if it can't be read, `State` if it was written by a release whose states this one can't
+/// read.
+pub(crate) fn load(
+    files: &Snapshots<DirectoryDisk>,
+    position: Position,
+    seed: u64,
+) -> Result<(Store, u64), Error> {
+    let failed = |problem| Error::State {
+        index: position.index,
+        problem,
+    };
+    let mut reader = SnapshotReader::open(files, position)?;
+    let mut loader = Loader::new(seed);
+    let mut bytes = 0;
+    while let Some(piece) = reader.read()? {
+        bytes += piece.len() as u64;
+        loader.push(&piece).map_err(failed)?;
+    }
+    Ok((loader.finish().map_err(failed)?, bytes))
+}
+
+/// A number from the operating system.
+pub(crate) fn random() -> Result<u64, Error> {
+    rand::rngs::SysRng
+        .try_next_u64()
+        .map_err(|error| Error::system("draw a random number")(std::io::Error::other(error)))
+}
+
+/// Logs what was found.
+pub(crate) fn tell(opened: &Opened) {
+    let recovered = &opened.recovered;
+    let (before, last) = (recovered.before.index, recovered.last.index);
+    let term = recovered.hard_state.term;
+    let begins = match before {
+        Index(0) => String::new(),
+        before => format!(" begins behind index {before} and"),
+    };
+    info!(
+        "the log{begins} ends at index {last}, the term is {term}; start number {} of instance {}",
+        opened.restart, opened.instance
+    );
+    if let Some(torn) = &opened.torn {
+        info!(
+            "{}: {} bytes behind byte {} were never synced, and are erased",
+            torn.file.display(),
+            torn.bytes,
+            torn.offset
+        );
+    }
+}

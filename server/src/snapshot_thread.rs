@@ -1,0 +1,72 @@
+//! The thread that has the time: it writes frozen states out as snapshots, and drops what would
+//! take a turn of the evaluator too long to drop.
+
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+use evaluator::{FrozenState, Input};
+use raft::Snapshot;
+use store::Store;
+use tracing::{info, warn};
+use wal::{Disk, Error, SNAPSHOT_PIECE_BYTES_MAX, SnapshotWriter};
+
+use crate::fatal;
+use crate::snapshots::{Snapshots, Taken};
+
+/// What the evaluator leaves to the thread.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// One at a time: the evaluator gives the next when it has heard of this one.
+    Write(FrozenState),
+    Drop(Vec<Store>),
+}
+
+/// Does what comes in, until there is no evaluator any more.
+pub(crate) fn run(work: &Receiver<Work>, snapshots: &Snapshots) {
+    while let Ok(work) = work.recv() {
+        match work {
+            Work::Write(frozen) => take(frozen, snapshots),
+            Work::Drop(stores) => drop(stores),
+        }
+    }
+}
+
+/// Writes one snapshot. For want of space there will be none; after any other error it is not known
+/// what is on disk, and the process ends (rule 7).
+fn take(frozen: FrozenState, snapshots: &Snapshots) {
+    let begun = Instant::now();
+    match write(frozen, &snapshots.files) {
+        Ok((snapshot, bytes)) => {
+            let took = begun.elapsed();
+            let index = snapshot.position.index;
+            info!(
+                "took a snapshot up to index {index}: {bytes} bytes in {:.2} s",
+                took.as_secs_f64()
+            );
+            snapshots.written(snapshot, Taken { index, bytes, took });
+        }
+        Err(error @ Error::NoSpace { .. }) => {
+            warn!("{error}; it is tried again later");
+            snapshots.tell(Input::SnapshotFailed);
+        }
+        Err(error) => fatal::end(&error),
+    }
+}
+
+/// The snapshot, once it is durable and was read back, and the length of its content.
+fn write<D: Disk>(
+    frozen: FrozenState,
+    files: &wal::Snapshots<D>,
+) -> Result<(Snapshot, u64), Error> {
+    let mut writer = SnapshotWriter::create(files, frozen.cluster, frozen.snapshot)?;
+    let mut bytes = 0;
+    frozen
+        .store
+        .write_out(SNAPSHOT_PIECE_BYTES_MAX, &mut |piece: &[u8]| {
+            bytes += piece.len() as u64;
+            writer.write(piece)
+        })?;
+    // The evaluator copies what it changes as long as this is there.
+    drop(frozen.store);
+    Ok((writer.finish()?, bytes))
+}
