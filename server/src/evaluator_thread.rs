@@ -20,6 +20,7 @@ use crate::peer::{FromPeer, Queue};
 use crate::published::{self, Published, Publisher};
 use crate::room::Reserved;
 use crate::snapshot_thread::Work;
+use crate::snapshots::FromSnapshots;
 
 /// The most messages of peers in one turn. More than all peers have under way.
 const PEER_MESSAGES_MAX: usize = 4096;
@@ -51,7 +52,7 @@ pub(crate) struct Channels {
     /// At most one for each peer, and one for the store.
     pub(crate) fetched: Receiver<Fetched>,
     /// What became of snapshots: a few for each that is taken or transferred.
-    pub(crate) snapshots: Receiver<Input>,
+    pub(crate) snapshots: Receiver<FromSnapshots>,
     pub(crate) peers: Receiver<Reserved<FromPeer>>,
     pub(crate) clients: Receiver<Reserved<FromClient>>,
     /// Bounded by what the core has unpersisted: clients are left alone above a limit, and a
@@ -60,6 +61,8 @@ pub(crate) struct Channels {
     pub(crate) fetches: crossbeam_channel::Sender<Fetch>,
     /// One state at a time, and what was installed or came to nothing.
     pub(crate) work: crossbeam_channel::Sender<Work>,
+    /// Followers that need a snapshot, each once until the end of its transfer.
+    pub(crate) installs: UnboundedSender<ServerId>,
     pub(crate) queues: BTreeMap<ServerId, Arc<Queue>>,
     pub(crate) publisher: Publisher,
 }
@@ -185,8 +188,14 @@ impl EvaluatorThread {
         while let Ok(fetched) = self.channels.fetched.try_recv() {
             self.evaluator.step(now, Input::Fetched(fetched));
         }
-        while let Ok(input) = self.channels.snapshots.try_recv() {
-            self.evaluator.step(now, input);
+        while let Ok(from_snapshots) = self.channels.snapshots.try_recv() {
+            match from_snapshots {
+                FromSnapshots::Input(input) => self.evaluator.step(now, input),
+                FromSnapshots::Message(snapshot, answer) => {
+                    // Who asked may be gone.
+                    let _ = answer.send(self.evaluator.install_message(snapshot));
+                }
+            }
         }
     }
 
@@ -254,6 +263,9 @@ impl EvaluatorThread {
         }
         for fetch in output.fetches {
             let _ = self.channels.fetches.send(fetch);
+        }
+        for follower in output.installs {
+            let _ = self.channels.installs.send(follower);
         }
         if let Some(frozen) = output.frozen {
             let _ = self.channels.work.send(Work::Write(frozen));

@@ -6,9 +6,10 @@ use tracing::warn;
 use crate::error::Error;
 
 /// Kept for everything but clients. At most 64 HTTP connections, 64 calls of other servers, 18
-/// calls to them, 64 clients that are being turned away and 12 files of the log are open at a time;
-/// the rest is for listeners, timers, signals and whatever a library opens.
-const RESERVE: u64 = 256;
+/// calls to them, 64 clients that are being turned away and 12 files of the log are open at a time,
+/// and for snapshots 18 calls with two files each, and 6 files beside; the rest is for listeners,
+/// timers, signals and whatever a library opens.
+const RESERVE: u64 = 320;
 
 /// A limit that leaves room for fewer clients than this is taken for a mistake, unless no more are
 /// wanted.
@@ -73,10 +74,10 @@ mod tests {
     #[test]
     fn clients_never_get_the_files_that_the_log_and_the_peers_need() {
         assert_eq!(connections_below(u64::MAX, 10_000), 10_000);
-        assert_eq!(connections_below(10_256, 10_000), 10_000);
-        assert_eq!(connections_below(1024, 10_000), 768);
-        assert_eq!(connections_below(257, 10_000), 1);
-        assert_eq!(connections_below(256, 10_000), 0);
+        assert_eq!(connections_below(10_320, 10_000), 10_000);
+        assert_eq!(connections_below(1024, 10_000), 704);
+        assert_eq!(connections_below(321, 10_000), 1);
+        assert_eq!(connections_below(320, 10_000), 0);
         assert_eq!(connections_below(100, 10_000), 0);
     }
 }

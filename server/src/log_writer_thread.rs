@@ -10,6 +10,7 @@ use wal::{DirectoryDisk, Error, Reader, Wal};
 
 use crate::bell::{self, Bell, Sender};
 use crate::fatal;
+use crate::snapshots::FromSnapshots;
 
 /// Writes are put together until they are this long: one sync serves them all.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -24,7 +25,7 @@ pub(crate) struct LogWriter {
     /// So much of the log stays whatever is covered.
     pub(crate) kept_bytes: u64,
     /// Told where the log begins.
-    pub(crate) dropped: Sender<Input>,
+    pub(crate) dropped: Sender<FromSnapshots>,
 }
 
 impl LogWriter {
@@ -83,7 +84,8 @@ impl LogWriter {
             if let Some(position) = wal.drop_until(index, self.kept_bytes)? {
                 info!("the log begins behind index {} from now on", position.index);
                 // Nobody takes it any more once the evaluator has ended.
-                let _ = self.dropped.send(Input::Dropped(position));
+                let dropped = Input::Dropped(position);
+                let _ = self.dropped.send(FromSnapshots::Input(dropped));
             }
         }
         Ok(())

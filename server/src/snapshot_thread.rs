@@ -8,10 +8,10 @@ use evaluator::{FrozenState, Input};
 use raft::Snapshot;
 use store::Store;
 use tracing::{info, warn};
-use wal::{Disk, Error, SNAPSHOT_PIECE_BYTES_MAX, SnapshotWriter};
+use wal::{DirectoryDisk, Error, SNAPSHOT_PIECE_BYTES_MAX, SnapshotWriter};
 
 use crate::fatal;
-use crate::snapshots::{Snapshots, Taken};
+use crate::snapshots::{FromSnapshots, Snapshots, Taken};
 
 /// What the evaluator leaves to the thread.
 #[derive(Debug)]
@@ -47,16 +47,16 @@ fn take(frozen: FrozenState, snapshots: &Snapshots) {
         }
         Err(error @ Error::NoSpace { .. }) => {
             warn!("{error}; it is tried again later");
-            snapshots.tell(Input::SnapshotFailed);
+            snapshots.tell(FromSnapshots::Input(Input::SnapshotFailed));
         }
         Err(error) => fatal::end(&error),
     }
 }
 
 /// The snapshot, once it is durable and was read back, and the length of its content.
-fn write<D: Disk>(
+fn write(
     frozen: FrozenState,
-    files: &wal::Snapshots<D>,
+    files: &wal::Snapshots<DirectoryDisk>,
 ) -> Result<(Snapshot, u64), Error> {
     let mut writer = SnapshotWriter::create(files, frozen.cluster, frozen.snapshot)?;
     let mut bytes = 0;

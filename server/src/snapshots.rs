@@ -1,11 +1,14 @@
 //! What the threads and tasks that deal with snapshots share: the files, whom they tell of what,
 //! and how far the log may be dropped.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use evaluator::Input;
-use raft::{Index, Position, Snapshot};
+use raft::{Index, Message, Position, Snapshot};
+use tokio::sync::oneshot;
 use wal::DirectoryDisk;
 
 use crate::bell::Sender;
@@ -14,12 +17,30 @@ use crate::bell::Sender;
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     pub(crate) files: wal::Snapshots<DirectoryDisk>,
-    evaluator: Sender<Input>,
+    evaluator: Sender<FromSnapshots>,
     /// The log writer drops what is not behind these.
     drops: Sender<Index>,
-    figures: Arc<Figures>,
-    /// The newest that was written here.
-    newest: Mutex<Position>,
+    pub(crate) figures: Arc<Figures>,
+    log: Mutex<Log>,
+}
+
+/// How far the log is needed.
+#[derive(Debug, Default)]
+struct Log {
+    /// The newest snapshot, written here or received.
+    newest: Position,
+    /// What is behind these is needed by followers that get a snapshot up to there, by a number of
+    /// no meaning.
+    held: BTreeMap<u64, Index>,
+    last_held: u64,
+}
+
+/// What the evaluator is told.
+#[derive(Debug)]
+pub(crate) enum FromSnapshots {
+    Input(Input),
+    /// What is a follower to be told that has received this?
+    Message(Snapshot, oneshot::Sender<Option<Message>>),
 }
 
 impl Snapshots {
@@ -27,7 +48,7 @@ impl Snapshots {
     pub(crate) fn new(
         files: wal::Snapshots<DirectoryDisk>,
         newest: Option<&Snapshot>,
-        evaluator: Sender<Input>,
+        evaluator: Sender<FromSnapshots>,
         drops: Sender<Index>,
         figures: Arc<Figures>,
     ) -> Snapshots {
@@ -37,7 +58,10 @@ impl Snapshots {
             evaluator,
             drops,
             figures,
-            newest: Mutex::new(newest),
+            log: Mutex::new(Log {
+                newest,
+                ..Log::default()
+            }),
         }
     }
 
@@ -47,31 +71,71 @@ impl Snapshots {
     pub(crate) fn written(&self, snapshot: Snapshot, figures: Taken) {
         self.figures.set(figures);
         let index = snapshot.position.index;
-        let mut newest = self.newest();
-        let before = std::mem::replace(&mut *newest, snapshot.position).index;
-        drop(newest);
-        self.tell(Input::SnapshotWritten(snapshot));
+        let (before, until) = {
+            let mut log = self.log();
+            let before = std::mem::replace(&mut log.newest, snapshot.position).index;
+            let held = log.held.values().min();
+            (before, held.map_or(before, |held| before.min(*held)))
+        };
+        self.tell(FromSnapshots::Input(Input::SnapshotWritten(snapshot)));
         if before < index {
             // The log writer ends only with the process, or after the evaluator.
-            let _ = self.drops.send(before);
+            let _ = self.drops.send(until);
         }
     }
 
-    pub(crate) fn tell(&self, input: Input) {
-        // The evaluator ends only with the process.
-        let _ = self.evaluator.send(input);
+    /// A leader's snapshot is durable here, whatever the core makes of it.
+    pub(crate) fn received(&self, position: Position, figures: Taken) {
+        self.figures.set(figures);
+        let mut log = self.log();
+        if position.index > log.newest.index {
+            log.newest = position;
+        }
     }
 
-    fn newest(&self) -> MutexGuard<'_, Position> {
-        self.newest.lock().expect("nothing panics while it is held")
+    /// From now on the log is not dropped beyond this entry.
+    pub(crate) fn hold(self: &Arc<Snapshots>, index: Index) -> Held {
+        let mut log = self.log();
+        log.last_held += 1;
+        let number = log.last_held;
+        log.held.insert(number, index);
+        Held {
+            snapshots: Arc::clone(self),
+            number,
+        }
+    }
+
+    pub(crate) fn tell(&self, what: FromSnapshots) {
+        // The evaluator ends only with the process.
+        let _ = self.evaluator.send(what);
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().expect("nothing panics while it is held")
     }
 }
 
-/// What `/status` shows of the newest snapshot.
-#[derive(Debug, Default)]
-pub(crate) struct Figures(Mutex<Taken>);
+/// Holds a part of the log until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    snapshots: Arc<Snapshots>,
+    number: u64,
+}
 
-/// One snapshot, written or loaded.
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.snapshots.log().held.remove(&self.number);
+    }
+}
+
+/// What `/status` shows of snapshots.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    newest: Mutex<Taken>,
+    received_bytes: AtomicU64,
+}
+
+/// One snapshot, written, received or loaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Taken {
     pub(crate) index: Index,
@@ -89,7 +153,16 @@ impl Figures {
         *self.taken()
     }
 
+    /// So much has arrived of a snapshot that is on its way; 0 if none is.
+    pub(crate) fn receiving(&self, bytes: u64) {
+        self.received_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.0.lock().expect("nothing panics while it is held")
+        self.newest.lock().expect("nothing panics while it is held")
     }
 }

@@ -53,14 +53,30 @@ pub(crate) fn serve(service: Service) -> Result<(), Error> {
     let clients = runtime("quorate-io", service.settings.threads)?;
     // Of their own, so that no work for clients keeps heartbeats waiting.
     let peers = runtime("quorate-rpc", 1)?;
+    let transfers = runtime("quorate-transfer", 1)?;
     // The same for what asks how the server is: it is to be told when clients are the trouble.
     let http = runtime("quorate-http", 1)?;
-    let result = clients.block_on(run(service, peers.handle(), http.handle()));
+    let others = Others {
+        rpc: peers.handle().clone(),
+        transfers: transfers.handle().clone(),
+        http: http.handle().clone(),
+    };
+    let result = clients.block_on(run(service, &others));
     // What is still under way is nobody's any more.
     clients.shutdown_background();
     peers.shutdown_background();
+    transfers.shutdown_background();
     http.shutdown_background();
     result
+}
+
+/// The threads that have nothing to do with clients.
+struct Others {
+    /// What servers say to each other.
+    rpc: Handle,
+    /// Snapshots that they send each other.
+    transfers: Handle,
+    http: Handle,
 }
 
 fn runtime(name: &str, threads: usize) -> Result<Runtime, Error> {
@@ -72,14 +88,14 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime, Error> {
         .map_err(Error::system("start threads"))
 }
 
-async fn run(service: Service, rpc: &Handle, http: &Handle) -> Result<(), Error> {
+async fn run(service: Service, runtimes: &Others) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     let connections_max = files::raise_limit(service.settings.connections_max);
     let server = &service.server;
     let host = server.bind();
     let client_port = bind(host, server.client_port, "client_port")?;
     let rpc_port = bind(host, server.rpc_port, "rpc_port")?;
-    let http_port = listen_within(http, bind(host, server.http_port, "http_port")?)?;
+    let http_port = listen_within(&runtimes.http, bind(host, server.http_port, "http_port")?)?;
 
     let clock = Clock::new();
     let (publisher, view) = published::channel(clock, server.clone());
@@ -93,7 +109,9 @@ async fn run(service: Service, rpc: &Handle, http: &Handle) -> Result<(), Error>
         snapshots: Arc::clone(&figures),
     };
     let listener = LimitedListener::new(Acceptor::new(http_port, "an HTTP connection"));
-    http.spawn(axum::serve(listener, router(site)).into_future());
+    runtimes
+        .http
+        .spawn(axum::serve(listener, router(site)).into_future());
     info!(
         "server {} starts: clients on {}:{}, process {}",
         server.id,
@@ -122,7 +140,7 @@ async fn run(service: Service, rpc: &Handle, http: &Handle) -> Result<(), Error>
         connections_max,
         ports: (client_port, rpc_port),
     };
-    let mut running = parts.start(recovery, rpc)?;
+    let mut running = parts.start(recovery, runtimes)?;
     let result = tokio::select! {
         () = signals.stop() => Ok(()),
         Some(error) = running.fatal.recv() => Err(error),
@@ -218,7 +236,7 @@ struct Running {
 
 impl Parts {
     /// Starts the threads and the tasks, and listens.
-    fn start(self, recovery: Recovery, rpc: &Handle) -> Result<Running, Error> {
+    fn start(self, recovery: Recovery, runtimes: &Others) -> Result<Running, Error> {
         let Recovery {
             wal,
             opened,
@@ -242,13 +260,14 @@ impl Parts {
         let (to_evaluator, from_snapshots) = bell::unbounded(&bell);
         let (drops, from_drops) = bell::unbounded(&log_bell);
         let (work, from_work) = crossbeam_channel::unbounded();
-        let snapshots = Snapshots::new(
+        let (installs, from_installs) = mpsc::unbounded_channel();
+        let snapshots = Arc::new(Snapshots::new(
             wal.snapshots(),
             opened.recovered.snapshot.as_ref(),
             to_evaluator.clone(),
             drops,
             self.figures,
-        );
+        ));
         let channels = Channels {
             bell,
             control: from_control,
@@ -260,6 +279,7 @@ impl Parts {
             fetches,
             snapshots: from_snapshots,
             work,
+            installs,
             queues: queues(&self.peers),
             publisher: self.publisher,
         };
@@ -272,7 +292,6 @@ impl Parts {
             settings.heartbeat,
         );
         let turns = Turns::new(evaluator_thread);
-        let reader = wal.reader();
         let log = LogWriter {
             writes: from_writes,
             persisted: to_persisted,
@@ -280,6 +299,8 @@ impl Parts {
             kept_bytes: settings.log_kept_bytes,
             dropped: to_evaluator,
         };
+        let reader = wal.reader();
+        let writer = Arc::clone(&snapshots);
         let threads = vec![
             spawn("quorate-evaluator", move || turns.run())?,
             spawn("quorate-log", move || log.write(wal, &log_bell))?,
@@ -289,22 +310,29 @@ impl Parts {
         ];
         // Nobody waits for its end: the next start removes a snapshot that is not finished.
         spawn("quorate-snapshot", move || {
-            snapshot_thread::run(&from_work, &snapshots);
+            snapshot_thread::run(&from_work, &writer);
         })?;
 
         let (to_fatal, fatal) = mpsc::unbounded_channel();
-        let shared = Arc::new(Peers {
+        let shared = Peers {
             evaluator: to_peers,
             view: self.view.clone(),
+            snapshots,
+            transfers: runtimes.transfers.clone(),
             refusals: Refusals::default(),
             fatal: to_fatal,
-        });
+        };
         let (client_port, rpc_port) = self.ports;
-        let acceptor = Acceptor::new(listen_within(rpc, rpc_port)?, "a server's call");
-        rpc.spawn(peer::serve(acceptor, Arc::clone(&shared)));
-        for (callee, queue) in self.peers {
-            rpc.spawn(peer::call(callee, queue, Arc::clone(&shared)));
-        }
+        let acceptor = Acceptor::new(listen_within(&runtimes.rpc, rpc_port)?, "a server's call");
+        let pace = peer::Pace::new(settings.snapshot_send_rate);
+        start_peers(
+            Arc::new(shared),
+            self.peers,
+            acceptor,
+            pace,
+            from_installs,
+            runtimes,
+        );
 
         let running = Running {
             view: self.view,
@@ -332,6 +360,31 @@ impl Parts {
             running.stop_connections.clone(),
         ));
         Ok(running)
+    }
+}
+
+/// Takes the calls of the other servers, calls them, and sends snapshots to those that `installs`
+/// names.
+fn start_peers(
+    shared: Arc<Peers>,
+    peers: Vec<(Callee, Arc<Queue>)>,
+    acceptor: Acceptor,
+    pace: peer::Pace,
+    installs: mpsc::UnboundedReceiver<ServerId>,
+    runtimes: &Others,
+) {
+    let callees = peers.iter().map(|(callee, _)| (callee.id, callee.clone()));
+    let sending = peer::Sending {
+        peers: Arc::clone(&shared),
+        callees: callees.collect(),
+        pace,
+    };
+    let sending = peer::send_snapshots(installs, Arc::new(sending));
+    runtimes.transfers.spawn(sending);
+    let rpc = &runtimes.rpc;
+    rpc.spawn(peer::serve(acceptor, Arc::clone(&shared)));
+    for (callee, queue) in peers {
+        rpc.spawn(peer::call(callee, queue, Arc::clone(&shared)));
     }
 }
 

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use harness::{Cluster, Process, end, line, wait, within_deadline};
-use raft::{Instance, Restart, ServerId};
+use raft::{ClusterId, Index, Instance, Position, Restart, ServerId, Term};
 use rustix::process::{Pid, Signal, test_kill_process};
-use wire::{Frame, Hello, Outgoing, VERSIONS};
+use wire::{Frame, Hello, Offer, Outgoing, Transfer, VERSIONS};
 
 /// What a server keeps of its open files for all but clients, and for how many of these there must
 /// be room at least.
-const FILES_RESERVED: usize = 256;
+const FILES_RESERVED: usize = 320;
 const CLIENTS_MIN: usize = 16;
 
 /// How many calls a server takes on its RPC port.
@@ -371,21 +371,123 @@ fn who_says_nothing_on_the_rpc_port_gives_way_to_who_belongs_there() {
     assert_eq!(still_open.kind(), ErrorKind::WouldBlock);
 }
 
+#[test]
+fn nonsense_about_snapshots_ends_its_call_with_one_line_and_nothing_else() {
+    let cluster = Cluster::new(3);
+    let server = cluster.start_heard(1);
+    within_deadline("the log is open", || server.status()["starting"] == false);
+    let offer = Offer {
+        cluster: ClusterId(7),
+        position: Position {
+            term: Term(1),
+            index: Index(9),
+        },
+        file_bytes: 10_000,
+        checksum: 1,
+    };
+    let sound = Transfer::Offer(offer);
+    let of_another = Transfer::Offer(Offer {
+        cluster: ClusterId(8),
+        ..offer
+    });
+    let absurd = Transfer::Offer(Offer {
+        file_bytes: 1 << 41,
+        ..offer
+    });
+    let piece = |offset, length: usize| Transfer::Piece {
+        offset,
+        bytes: vec![0; length].into(),
+    };
+    for (steps, line) in [
+        (vec![of_another], "of another cluster than its own"),
+        (vec![absurd], "of more than a tebibyte"),
+        (vec![piece(0, 1)], "a frame that does not belong there"),
+        (
+            vec![sound.clone(), piece(1, 1)],
+            "other bytes than it was asked for",
+        ),
+        (
+            vec![sound.clone(), piece(0, 10_001)],
+            "than it was asked for",
+        ),
+        (
+            vec![sound.clone(), Transfer::Loaded],
+            "does not belong there",
+        ),
+        (
+            vec![sound.clone(), piece(0, 10_000)],
+            "a snapshot is not received",
+        ),
+    ] {
+        let mut outgoing = Outgoing::new();
+        for step in &steps {
+            outgoing.push_transfer(*VERSIONS.end(), step);
+        }
+        let bytes = outgoing.copy_to_bytes(outgoing.remaining());
+        assert_hangs_up(call(&cluster, &server, 2, Some(ClusterId(7))), &bytes, line);
+    }
+    let too_long = u32::MAX.to_le_bytes();
+    assert_hangs_up(
+        call(&cluster, &server, 2, Some(ClusterId(7))),
+        &too_long,
+        "length",
+    );
+    let mut outgoing = Outgoing::new();
+    outgoing.push_transfer(*VERSIONS.end(), &sound);
+    let bytes = outgoing.copy_to_bytes(outgoing.remaining());
+    assert_hangs_up(
+        handshake(&cluster, &server, 2),
+        &bytes,
+        "a snapshot among messages",
+    );
+
+    assert_eq!(server.ask(b"mn\r\n"), "MN\r\n");
+    let said = server.stop_and_hear();
+    let count = |part: &str| said.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(count("ends the transfer of server 2"), 7, "{said}");
+    assert_eq!(count("a snapshot is not received"), 1, "{said}");
+    assert_eq!(count("ends the call of server 2"), 1, "{said}");
+    assert_eq!(count("ERROR") + count("panicked"), 0, "{said}");
+}
+
+/// Writes these bytes, upon which the server closes the connection.
+fn assert_hangs_up(mut stream: TcpStream, bytes: &[u8], why: &str) {
+    stream.write_all(bytes).expect("the server reads");
+    match stream.read_to_end(&mut Vec::new()) {
+        Ok(_) => {}
+        // It was closed with bytes of ours unread.
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{why}"),
+    }
+}
+
 /// Calls `server`, which is server 1, as the server with this id would: the call is taken.
 fn handshake(cluster: &Cluster, server: &Process, from: u64) -> TcpStream {
+    call(cluster, server, from, None)
+}
+
+/// The same with a snapshot of this cluster, if one is named.
+fn call(
+    cluster: &Cluster,
+    server: &Process,
+    from: u64,
+    snapshot_of: Option<ClusterId>,
+) -> TcpStream {
     let text = fs::read_to_string(cluster.config()).expect("it was written");
     let members = cluster::Cluster::parse(&text).expect("it is sound");
     let hello = Hello {
         versions: (*VERSIONS.start(), *VERSIONS.end()),
         from: ServerId(from),
         to: ServerId(1),
-        cluster: None,
+        cluster: snapshot_of,
         instance: Instance(from),
         restart: Restart(1),
         members_hash: members.members_hash(),
     };
     let mut outgoing = Outgoing::new();
-    outgoing.push_hello(&hello);
+    match snapshot_of {
+        None => outgoing.push_hello(&hello),
+        Some(_) => outgoing.push_transfer_hello(&hello),
+    }
     let mut stream = server.connect_rpc();
     stream
         .write_all(&outgoing.copy_to_bytes(outgoing.remaining()))

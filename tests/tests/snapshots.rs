@@ -128,6 +128,156 @@ fn snapshots_under_load_cost_neither_an_election_nor_an_answer() {
     Written::verify(&written, &cluster);
 }
 
+#[test]
+fn a_follower_that_needs_what_was_dropped_gets_a_snapshot_and_is_level() {
+    let mut cluster = plan(3).start();
+    let (leader, away) = (cluster.agreed_leader(), cluster.follower());
+    let term = number(&cluster.status(leader).expect("it runs"), "term");
+    let load = Load::start(&cluster, "load", 8);
+    load.wait_for_more(100);
+    leave_behind(&mut cluster, away);
+    // The others go on, while it catches up and afterwards.
+    cluster.start(away);
+    wait_for_install(&cluster, away);
+    load.wait_for_more(500);
+    let written = load.stop();
+    cluster.wait_until_applied();
+    let status = cluster.status(leader).expect("it runs");
+    assert_eq!(number(&status, "term"), term, "{status}");
+    for set in &written {
+        assert!(set.took < Duration::from_secs(1), "{set:?}");
+        assert!(!matches!(set.fate, Fate::Unknown), "{set:?}");
+    }
+    // It has all of it by itself, on its disk too.
+    lead(&mut cluster, away);
+    Written::verify(&written, &cluster);
+    cluster.kill_together(&cluster.ids());
+    cluster.start_all();
+    lead(&mut cluster, away);
+    Written::verify(&written, &cluster);
+}
+
+#[test]
+fn a_transfer_goes_on_where_it_stopped_when_the_follower_is_killed() {
+    let mut cluster = slow_transfers().start();
+    let (written, values) = write_much(&mut cluster);
+    let away = cluster.follower();
+    leave_behind_with_load(&mut cluster, away);
+    cluster.start(away);
+    wait_for_bytes(&cluster, away, 700_000);
+    cluster.kill(away);
+    cluster.start(away);
+    wait_for_install(&cluster, away);
+    let log = cluster.log(away);
+    let goes_on = log.iter().filter(|line| line.contains("goes on at byte"));
+    assert_eq!(goes_on.count(), 1, "{log:#?}");
+    cluster.wait_until_applied();
+    lead(&mut cluster, away);
+    verify(&cluster, &written, &values);
+}
+
+#[test]
+fn a_follower_whose_leader_is_killed_amid_a_transfer_gets_the_next_ones_snapshot() {
+    let mut cluster = slow_transfers().start();
+    let (written, values) = write_much(&mut cluster);
+    let (leader, away) = (cluster.agreed_leader(), cluster.follower());
+    leave_behind_with_load(&mut cluster, away);
+    cluster.start(away);
+    wait_for_bytes(&cluster, away, 100_000);
+    cluster.kill(leader);
+    wait_for_install(&cluster, away);
+    cluster.start(leader);
+    cluster.wait_until_applied();
+    lead(&mut cluster, away);
+    verify(&cluster, &written, &values);
+}
+
+/// Snapshots take some seconds to be sent.
+fn slow_transfers() -> Plan {
+    plan(3).setting("snapshot_send_rate", "500000")
+}
+
+/// Some items that make a snapshot long, and some that do not.
+fn write_much(cluster: &mut Cluster) -> (Vec<Written>, Vec<String>) {
+    let values: Vec<String> = (b'a'..=b'h')
+        .map(|letter| char::from(letter).to_string().repeat(250_000))
+        .collect();
+    let mut text = cluster.connect_to_leader();
+    for (number, value) in values.iter().enumerate() {
+        let set = format!("set big-{number} 0 0 {}\r\n{value}\r\n", value.len());
+        text.exchange(set, "STORED\r\n");
+    }
+    let load = Load::start(cluster, "much", 8);
+    load.wait_for_more(400);
+    (load.stop(), values)
+}
+
+fn verify(cluster: &Cluster, written: &[Written], values: &[String]) {
+    Written::verify(written, cluster);
+    let mut text = cluster.connect_to_leader();
+    for (number, value) in values.iter().enumerate() {
+        let hit = format!("VALUE big-{number} 0 {}\r\n{value}\r\nEND\r\n", value.len());
+        text.exchange(format!("get big-{number}\r\n"), hit);
+    }
+}
+
+/// Kills a server, and waits until a load has the others drop what it needs.
+fn leave_behind(cluster: &mut Cluster, away: u64) {
+    let last = number(&cluster.status(away).expect("it runs"), "last_log_index");
+    cluster.kill(away);
+    wait_until("log that was dropped", deadline(), || {
+        for id in cluster.running() {
+            let status = cluster.status(id)?;
+            if number(&status, "log_begins_behind") <= last {
+                return Err(format!("{away} has {last}, {status}"));
+            }
+        }
+        Ok(())
+    });
+}
+
+/// The same, with a load that ends then.
+fn leave_behind_with_load(cluster: &mut Cluster, away: u64) {
+    let load = Load::start(cluster, "behind", 8);
+    leave_behind(cluster, away);
+    let written = load.stop();
+    Written::verify(&written, cluster);
+}
+
+fn wait_for_bytes(cluster: &Cluster, id: u64, bytes: u64) {
+    wait_until("some of a snapshot", deadline(), || {
+        let status = cluster.status(id)?;
+        let arrived = number(&status, "snapshot_received_bytes");
+        (arrived >= bytes)
+            .then_some(())
+            .ok_or_else(|| status.to_string())
+    });
+}
+
+fn wait_for_install(cluster: &Cluster, id: u64) {
+    wait_until("a snapshot of a leader", deadline(), || {
+        let status = cluster.status(id)?;
+        let installed = number(&status, "snapshots_installed") > 0;
+        installed.then_some(()).ok_or_else(|| status.to_string())
+    });
+}
+
+/// Lets this server lead, which has all that the others have.
+fn lead(cluster: &mut Cluster, id: u64) {
+    wait_until("a certain leader", deadline(), || {
+        let leader = cluster.agreed_leader();
+        if leader == id {
+            return Ok(());
+        }
+        cluster.kill(leader);
+        cluster.leader();
+        cluster.start(leader);
+        cluster.agreed_leader();
+        cluster.wait_until_applied();
+        Err(format!("{leader} leads"))
+    });
+}
+
 /// Waits until every server has dropped log that snapshots cover.
 fn wait_for_drops(cluster: &Cluster) {
     let before: Vec<u64> = log_beginnings(cluster);

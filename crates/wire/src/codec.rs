@@ -328,7 +328,7 @@ fn decode_entries(mut bytes: Bytes, prev: Position) -> Result<Vec<Entry>, Error>
     }
 }
 
-fn check_position(position: Position) -> Result<(), Error> {
+pub(crate) fn check_position(position: Position) -> Result<(), Error> {
     check_number(position.term.0)?;
     check_number(position.index.0)
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! length of what follows (u32) | version (u8) | kind (u8) | group (u32) | body
 //! ```
-//! All numbers are little-endian. The version is 0 in the two frames of the handshake, whose
+//! All numbers are little-endian. The version is 0 in the frames of the handshake, whose
 //! layout never changes, and the one that the handshake agreed upon in all others.
 
 use std::collections::VecDeque;
@@ -14,6 +14,7 @@ use raft::{GroupId, Message};
 
 use crate::codec;
 use crate::hello::{Answer, Hello, VERSIONS};
+use crate::transfer::Transfer;
 
 /// The longest frame, its length field not counted.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
@@ -40,6 +41,8 @@ const APPEND_ENTRIES: u8 = 2;
 const MESSAGE: u8 = 3;
 const CLOCK: u8 = 4;
 const INSTALL_SNAPSHOT: u8 = 5;
+const TRANSFER_HELLO: u8 = 6;
+const TRANSFER: u8 = 7;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +52,9 @@ pub enum Frame {
     Message(GroupId, Message),
     /// What the sender's wall clock shows: milliseconds since 1970.
     Clock(u64),
+    /// A hello on a connection that is for the transfer of a snapshot.
+    TransferHello(Hello),
+    Transfer(Transfer),
 }
 
 /// Why bytes are no frame. The connection that they came from is of no more use.
@@ -77,7 +83,7 @@ pub fn decode(mut bytes: Bytes) -> Result<Frame, Error> {
     let version = bytes.try_get_u8().map_err(|_| Error::Short)?;
     let kind = bytes.try_get_u8().map_err(|_| Error::Short)?;
     let group = GroupId(bytes.try_get_u32_le().map_err(|_| Error::Short)?);
-    let of_handshake = matches!(kind, HELLO | ANSWER);
+    let of_handshake = matches!(kind, HELLO | ANSWER | TRANSFER_HELLO);
     if of_handshake != (version == HANDSHAKE_VERSION)
         || !(of_handshake || VERSIONS.contains(&version))
     {
@@ -86,6 +92,8 @@ pub fn decode(mut bytes: Bytes) -> Result<Frame, Error> {
     match kind {
         HELLO => Hello::decode(&mut bytes).map(Frame::Hello),
         ANSWER => Answer::decode(&mut bytes).map(Frame::Answer),
+        TRANSFER_HELLO => Hello::decode(&mut bytes).map(Frame::TransferHello),
+        TRANSFER => Transfer::decode(bytes).map(Frame::Transfer),
         APPEND_ENTRIES => Ok(Frame::Message(group, codec::decode_append_entries(bytes)?)),
         MESSAGE => Ok(Frame::Message(group, codec::decode_message(&bytes)?)),
         INSTALL_SNAPSHOT => {
@@ -164,6 +172,28 @@ impl Outgoing {
     pub fn push_hello(&mut self, hello: &Hello) {
         self.header(HANDSHAKE_VERSION, HELLO, GroupId(0), Hello::BYTES);
         hello.encode(&mut self.tail);
+    }
+
+    /// Appends a `Hello` of a connection that is for the transfer of a snapshot.
+    pub fn push_transfer_hello(&mut self, hello: &Hello) {
+        self.header(HANDSHAKE_VERSION, TRANSFER_HELLO, GroupId(0), Hello::BYTES);
+        hello.encode(&mut self.tail);
+    }
+
+    /// Appends a step of such a transfer.
+    ///
+    /// # Panics
+    /// If nobody speaks that version, or the frame would be longer than `FRAME_BYTES_MAX`.
+    pub fn push_transfer(&mut self, version: u8, transfer: &Transfer) {
+        assert!(
+            VERSIONS.contains(&version),
+            "version {version} was agreed upon"
+        );
+        self.header(version, TRANSFER, GroupId(0), transfer.bytes());
+        transfer.encode(&mut self.tail);
+        if let Transfer::Piece { bytes, .. } = transfer {
+            self.payload(bytes);
+        }
     }
 
     /// Appends an `Answer`.

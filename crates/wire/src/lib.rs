@@ -2,15 +2,19 @@
 //! and each message of the consensus core there and back. Sockets are the server's.
 //!
 //! A connection begins with one `Hello` from the server that made it, and one `Answer` from the
-//! other. If that accepts, messages follow, in the direction of the `Hello` only.
+//! other. If that accepts, messages follow, in the direction of the `Hello` only. A connection for
+//! the transfer of a snapshot begins with a hello of another kind, which servers that know nothing
+//! of it refuse, and both sides speak on it in turns.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod codec;
 mod frame;
 mod hello;
+mod transfer;
 
 pub use frame::{
     Error, FRAME_BYTES_MAX, Frame, HANDSHAKE_FRAME_BYTES_MAX, LENGTH_BYTES, Outgoing, decode,
 };
 pub use hello::{Answer, Hello, Identity, Refusal, VERSIONS};
+pub use transfer::{Failure, Offer, Transfer};

@@ -6,8 +6,8 @@ use std::io::IoSlice;
 use bytes::{Buf, Bytes, BytesMut};
 use proptest::prelude::*;
 use quorate_wire::{
-    Answer, Error, FRAME_BYTES_MAX, Frame, HANDSHAKE_FRAME_BYTES_MAX, Hello, LENGTH_BYTES,
-    Outgoing, Refusal, decode,
+    Answer, Error, FRAME_BYTES_MAX, Failure, Frame, HANDSHAKE_FRAME_BYTES_MAX, Hello, LENGTH_BYTES,
+    Offer, Outgoing, Refusal, Transfer, decode,
 };
 use raft::{
     AppendEntries, AppendEntriesReply, Body, Campaign, ClusterId, Entry, EntryKind, GroupId,
@@ -172,7 +172,36 @@ fn samples() -> Vec<(&'static str, Frame)> {
             answer(Err(Refusal::Unnamed { code: 200 })),
         ),
     ]);
+    samples.push(("transfer_hello", Frame::TransferHello(hello())));
+    samples.extend(transfers());
     samples
+}
+
+fn transfers() -> [(&'static str, Frame); 7] {
+    let offer = Offer {
+        cluster: ClusterId(0xabcd),
+        position: position(4, 9),
+        file_bytes: 70_000,
+        checksum: 0x1122_3344_5566_7788,
+    };
+    let piece = Transfer::Piece {
+        offset: 4096,
+        bytes: Bytes::from_static(b"abc"),
+    };
+    let no_space = Transfer::Failed(Failure::NoSpace);
+    [
+        ("transfer_offer", Transfer::Offer(offer)),
+        ("transfer_next", Transfer::Next { offset: 4096 }),
+        ("transfer_piece", piece),
+        ("transfer_checking", Transfer::Checking),
+        ("transfer_loaded", Transfer::Loaded),
+        (
+            "transfer_failed_damaged",
+            Transfer::Failed(Failure::Damaged),
+        ),
+        ("transfer_failed_no_space", no_space),
+    ]
+    .map(|(name, transfer)| (name, Frame::Transfer(transfer)))
 }
 
 fn push(outgoing: &mut Outgoing, frame: &Frame) {
@@ -181,6 +210,8 @@ fn push(outgoing: &mut Outgoing, frame: &Frame) {
         Frame::Answer(answer) => outgoing.push_answer(answer),
         Frame::Message(group, message) => outgoing.push_message(VERSION, *group, message),
         Frame::Clock(wall_ms) => outgoing.push_clock(VERSION, *wall_ms),
+        Frame::TransferHello(hello) => outgoing.push_transfer_hello(hello),
+        Frame::Transfer(transfer) => outgoing.push_transfer(VERSION, transfer),
     }
 }
 
@@ -216,10 +247,17 @@ fn each_kind_of_frame_survives_and_is_written_as_version_1_was() {
     }
 }
 
+fn is_of_handshake(frame: &Frame) -> bool {
+    matches!(
+        frame,
+        Frame::Hello(_) | Frame::TransferHello(_) | Frame::Answer(_)
+    )
+}
+
 #[test]
 fn a_handshake_fits_its_limit() {
     for (name, frame) in samples() {
-        if matches!(frame, Frame::Hello(_) | Frame::Answer(_)) {
+        if is_of_handshake(&frame) {
             assert!(encode(&frame).len() <= HANDSHAKE_FRAME_BYTES_MAX, "{name}");
         }
     }
@@ -238,7 +276,7 @@ fn no_frame_can_be_cut_or_lengthened() {
         let mut longer = BytesMut::from(&bytes[..]);
         longer.extend_from_slice(b"x");
         // A later release may append fields to the handshake.
-        let may_be_longer = matches!(frame, Frame::Hello(_) | Frame::Answer(_));
+        let may_be_longer = is_of_handshake(&frame);
         assert_eq!(decode(longer.freeze()).is_ok(), may_be_longer, "{name}");
     }
 }
@@ -461,7 +499,9 @@ fn take(outgoing: &mut Outgoing, written: &mut BytesMut, limit: usize) {
 #[test]
 fn hostile_bytes_are_refused_or_mean_what_they_say() {
     bolero::check!().for_each(|bytes: &[u8]| {
-        if let Ok(frame @ Frame::Message(..)) = decode(Bytes::copy_from_slice(bytes)) {
+        if let Ok(frame @ (Frame::Message(..) | Frame::Transfer(_))) =
+            decode(Bytes::copy_from_slice(bytes))
+        {
             let again = encode(&frame).slice(LENGTH_BYTES..);
             assert_eq!(decode(again), Ok(frame));
         }
@@ -482,7 +522,7 @@ fn hostile_changes_to_a_frame_are_refused_or_mean_what_they_say() {
                 let place = usize::from(*place) % bytes.len();
                 bytes[place] = *byte;
             }
-            if let Ok(frame @ Frame::Message(..)) = decode(bytes.freeze()) {
+            if let Ok(frame @ (Frame::Message(..) | Frame::Transfer(_))) = decode(bytes.freeze()) {
                 let again = encode(&frame).slice(LENGTH_BYTES..);
                 assert_eq!(decode(again), Ok(frame));
             }

@@ -27,6 +27,12 @@ pub(super) struct StatusBody {
     snapshot_index: u64,
     snapshot_bytes: u64,
     snapshot_ms: u64,
+    /// Of a snapshot that a leader is sending, so much has arrived.
+    snapshot_received_bytes: u64,
+    /// How many snapshots of leaders have taken the place of this server's state, and how many were
+    /// sent to others, since the start.
+    snapshots_installed: u64,
+    snapshots_sent: u64,
     /// 16 hex digits each.
     cluster: Option<String>,
     instance: Option<String>,
@@ -64,6 +70,7 @@ impl StatusBody {
             snapshot_index: snapshot.index.0,
             snapshot_bytes: snapshot.bytes,
             snapshot_ms: u64::try_from(snapshot.took.as_millis()).unwrap_or(u64::MAX),
+            snapshot_received_bytes: site.snapshots.received_bytes(),
             client_connections: site.clients.open(),
             peers: queues
                 .map(|(id, queue)| PeerBody {
@@ -104,6 +111,8 @@ impl StatusBody {
             item_bytes: status.store.bytes,
             log_time_ms: status.log_time.0,
             elections: status.raft.elections,
+            snapshots_installed: status.raft.installed,
+            snapshots_sent: status.raft.installs,
             ..common
         }
     }

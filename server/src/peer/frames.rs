@@ -32,6 +32,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.decoder.take_long_frames();
     }
 
+    /// What the frames come from, to be written to.
+    pub(super) fn stream(&mut self) -> &mut R {
+        &mut self.reader
+    }
+
     /// The next frame, without its length field. A part of a frame at the end of the stream is
     /// dropped (rule 61).
     ///

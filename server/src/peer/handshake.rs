@@ -38,14 +38,36 @@ pub(super) enum HandshakeError {
     Refuses { from: ServerId, refusal: Refusal },
 }
 
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Messages,
+    /// The transfer of a snapshot.
+    Snapshot,
+}
+
+/// Somebody who called and is talked to.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) hello: Hello,
+    /// The version to speak.
+    pub(super) version: u8,
+    pub(super) purpose: Purpose,
+}
+
 /// The part of the server that calls: gives the version to speak.
 pub(super) async fn call(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     identity: &Identity,
     to: ServerId,
+    purpose: Purpose,
 ) -> Result<u8, HandshakeError> {
     let mut outgoing = Outgoing::new();
-    outgoing.push_hello(&identity.hello(to));
+    let hello = identity.hello(to);
+    match purpose {
+        Purpose::Messages => outgoing.push_hello(&hello),
+        Purpose::Snapshot => outgoing.push_transfer_hello(&hello),
+    }
     stream.write_all_buf(&mut outgoing).await?;
     let frame = FrameReader::new(stream).next().await?;
     let Frame::Answer(answer) = wire::decode(frame.freeze())? else {
@@ -63,14 +85,16 @@ pub(super) async fn call(
     Ok(version)
 }
 
-/// The part of the server that is called: gives the other one's hello.
+/// The part of the server that is called.
 pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     identity: impl FnOnce() -> Option<std::sync::Arc<Identity>>,
-) -> Result<Hello, HandshakeError> {
+) -> Result<Caller, HandshakeError> {
     let frame = FrameReader::new(&mut *stream).next().await?;
-    let Frame::Hello(hello) = wire::decode(frame.freeze())? else {
-        return Err(HandshakeError::Order);
+    let (hello, purpose) = match wire::decode(frame.freeze())? {
+        Frame::Hello(hello) => (hello, Purpose::Messages),
+        Frame::TransferHello(hello) => (hello, Purpose::Snapshot),
+        _ => return Err(HandshakeError::Order),
     };
     let identity = identity().ok_or(HandshakeError::Order)?;
     let verdict = identity.check(&hello);
@@ -80,11 +104,15 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         hello: identity.hello(hello.from),
     });
     stream.write_all_buf(&mut outgoing).await?;
-    verdict.map_err(|refusal| HandshakeError::Refuses {
+    let version = verdict.map_err(|refusal| HandshakeError::Refuses {
         from: hello.from,
         refusal,
     })?;
-    Ok(hello)
+    Ok(Caller {
+        hello,
+        version,
+        purpose,
+    })
 }
 
 /// What peers and this server have against each other, told once in a while.

@@ -2,16 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use command::LogTime;
-use raft::ServerId;
+use raft::{Body, ServerId};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 use wire::Frame;
 
 use super::frames::FrameReader;
-use super::handshake::{HandshakeError, answer};
+use super::handshake::{HandshakeError, Purpose, answer};
 use super::listener::Calls;
 use super::{FromPeer, GROUP, HANDSHAKE, Peers};
 use crate::places::Place;
@@ -20,9 +21,9 @@ use crate::places::Place;
 pub(super) async fn take(
     mut stream: TcpStream,
     address: SocketAddr,
-    place: &Place,
-    peers: &Peers,
-    calls: &Calls,
+    place: Place,
+    peers: &Arc<Peers>,
+    calls: &Arc<Calls>,
 ) {
     let identity = || Some(peers.view.now()?.identity.clone());
     let handshake = tokio::select! {
@@ -32,8 +33,8 @@ pub(super) async fn take(
             return;
         }
     };
-    let hello = match handshake {
-        Ok(Ok(hello)) => hello,
+    let caller = match handshake {
+        Ok(Ok(caller)) => caller,
         Ok(Err(HandshakeError::Refuses { from, refusal })) => {
             peers.refusals.refuses(from, refusal);
             return;
@@ -50,14 +51,23 @@ pub(super) async fn take(
     if !place.earn() {
         return;
     }
-    let ended = calls.begin(hello.from);
+    if caller.purpose == Purpose::Snapshot {
+        let (receiver, calls) = (Arc::clone(peers), Arc::clone(calls));
+        peers.transfers.spawn(async move {
+            calls.receiving.receive(stream, caller, &receiver).await;
+            drop(place);
+        });
+        return;
+    }
+    let from = caller.hello.from;
+    let ended = calls.begin(from);
     tokio::select! {
-        result = listen(stream, hello.from, peers) => match result {
+        result = listen(stream, from, peers) => match result {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                warn!("ends the call of server {}: {error}", hello.from);
+                warn!("ends the call of server {from}: {error}");
             }
-            Err(error) => debug!("the call of server {} ends: {error}", hello.from),
+            Err(error) => debug!("the call of server {from} ends: {error}"),
         },
         () = ended.cancelled() => {}
     }
@@ -72,6 +82,10 @@ async fn listen(stream: TcpStream, from: ServerId, peers: &Peers) -> io::Result<
         let frame = frames.next().await?;
         let bytes = frame.len();
         let message = match wire::decode(frame.freeze()) {
+            // The snapshot that it is about comes on a call of its own, and it comes behind it.
+            Ok(Frame::Message(_, message)) if matches!(message.body, Body::InstallSnapshot(_)) => {
+                return Err(invalid("a snapshot without its file".to_owned()));
+            }
             Ok(Frame::Message(GROUP, message)) => message,
             Ok(Frame::Clock(wall_ms)) => {
                 let room = peers.evaluator.reserve(bytes).await;
@@ -83,8 +97,11 @@ async fn listen(stream: TcpStream, from: ServerId, peers: &Peers) -> io::Result<
             }
             // A group that this release does not know of.
             Ok(Frame::Message(..)) => continue,
-            Ok(Frame::Hello(_) | Frame::Answer(_)) => {
+            Ok(Frame::Hello(_) | Frame::Answer(_) | Frame::TransferHello(_)) => {
                 return Err(invalid("a handshake in the middle".to_owned()));
+            }
+            Ok(Frame::Transfer(_)) => {
+                return Err(invalid("a part of a snapshot among messages".to_owned()));
             }
             Err(error) => return Err(invalid(error.to_string())),
         };

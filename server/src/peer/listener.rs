@@ -7,23 +7,30 @@ use std::sync::{Arc, Mutex};
 use raft::ServerId;
 use tokio_util::sync::CancellationToken;
 
+use super::receive_snapshot::Receiving;
 use super::{Peers, inbound};
 use crate::listen::Acceptor;
 use crate::places::Places;
 
 /// Calls at a time, those included that have not said yet who they are. There are never more than
-/// 18 peers, so some of these can always be closed.
+/// 18 peers, each with a call for messages, and a call for a snapshot, so some of these can always be
+/// closed.
 const CALLS_MAX: usize = 64;
 
 /// The call of each peer that is listened to: a newer one ends it, since the peer has given it up.
 #[derive(Debug, Default)]
-pub(super) struct Calls(Mutex<BTreeMap<ServerId, CancellationToken>>);
+pub(super) struct Calls {
+    messages: Mutex<BTreeMap<ServerId, CancellationToken>>,
+    /// Those that bring snapshots, of which there is one at a time, whoever called.
+    pub(super) receiving: Receiving,
+}
 
 impl Calls {
     /// Ends the peer's earlier call; the token ends this one.
     pub(super) fn begin(&self, peer: ServerId) -> CancellationToken {
         let token = CancellationToken::new();
-        let mut calls = self.0.lock().expect("nothing panics while it is held");
+        let calls = self.messages.lock();
+        let mut calls = calls.expect("nothing panics while it is held");
         if let Some(earlier) = calls.insert(peer, token.clone()) {
             earlier.cancel();
         }
@@ -41,7 +48,7 @@ pub(crate) async fn serve(mut acceptor: Acceptor, peers: Arc<Peers>) {
         let peers = Arc::clone(&peers);
         let calls = Arc::clone(&calls);
         tokio::spawn(async move {
-            inbound::take(stream, address, &place, &peers, &calls).await;
+            inbound::take(stream, address, place, &peers, &calls).await;
         });
     }
 }

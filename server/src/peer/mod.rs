@@ -1,5 +1,6 @@
 //! The RPC port and the connections to the other servers. Each pair has two: whoever has something
-//! to say calls the other, and only listens for the end of the call.
+//! to say calls the other, and only listens for the end of the call. A snapshot goes over a third,
+//! which lasts as long as its transfer.
 
 mod frames;
 mod handshake;
@@ -7,27 +8,37 @@ mod inbound;
 mod listener;
 mod outbound;
 mod queue;
+mod receive_snapshot;
+mod send_snapshot;
+mod transfer_frames;
 
 pub(crate) use handshake::Refusals;
 pub(crate) use listener::serve;
 pub(crate) use outbound::{Callee, call};
 pub(crate) use queue::Queue;
+pub(crate) use send_snapshot::{Pace, Sending, send_snapshots};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use command::LogTime;
 use raft::{GroupId, Message, ServerId};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::Error;
 use crate::published::View;
 use crate::room::RoomSender;
+use crate::snapshots::Snapshots;
 
 /// The group of all messages: there is one.
 const GROUP: GroupId = GroupId(0);
 
 /// How long either side waits for the other's part of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// How long either side of a snapshot's transfer waits for a sign of the other.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// What peers' connections say to the evaluator.
 #[derive(Debug)]
@@ -44,6 +55,10 @@ pub(crate) enum FromPeer {
 pub(crate) struct Peers {
     pub(crate) evaluator: RoomSender<FromPeer>,
     pub(crate) view: View,
+    pub(crate) snapshots: Arc<Snapshots>,
+    /// Where snapshots are sent and received: with a thread of their own, so that they keep no
+    /// message waiting.
+    pub(crate) transfers: Handle,
     pub(crate) refusals: Refusals,
     /// Told why this server can't go on.
     pub(crate) fatal: UnboundedSender<Error>,

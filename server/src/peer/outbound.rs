@@ -11,7 +11,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::handshake::{self, HandshakeError};
+use super::handshake::{self, HandshakeError, Purpose};
 use super::{FromPeer, HANDSHAKE, Peers, Queue};
 
 /// How long is waited before a call is made again, at first and at most.
@@ -43,7 +43,7 @@ pub(crate) async fn call(callee: Callee, queue: Arc<Queue>, peers: Arc<Peers>) {
     let mut silent_since = Instant::now();
     let mut told = false;
     loop {
-        match connect(&callee, &peers).await {
+        match connect(&callee, &peers, Purpose::Messages).await {
             Ok((stream, version)) => {
                 info!("connected to server {}", callee.id);
                 peers.refusals.settled(callee.id);
@@ -84,7 +84,11 @@ pub(crate) async fn call(callee: Callee, queue: Arc<Queue>, peers: Arc<Peers>) {
 }
 
 /// A connection with the handshake done, and the version to speak on it.
-async fn connect(callee: &Callee, peers: &Peers) -> Result<(TcpStream, u8), HandshakeError> {
+pub(super) async fn connect(
+    callee: &Callee,
+    peers: &Peers,
+    purpose: Purpose,
+) -> Result<(TcpStream, u8), HandshakeError> {
     let address = (callee.host.as_str(), callee.rpc_port);
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
     let connection = timeout(CONNECT, TcpStream::connect(address)).await;
@@ -94,7 +98,7 @@ async fn connect(callee: &Callee, peers: &Peers) -> Result<(TcpStream, u8), Hand
         .map_err(io::Error::from)?;
     let published = peers.view.now().ok_or(HandshakeError::Order)?;
     let identity = &published.identity;
-    let handshake = handshake::call(&mut stream, identity, callee.id);
+    let handshake = handshake::call(&mut stream, identity, callee.id, purpose);
     let version = timeout(HANDSHAKE, handshake).await.map_err(late)??;
     Ok((stream, version))
 }

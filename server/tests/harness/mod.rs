@@ -116,6 +116,15 @@ impl Cluster {
         self.start_with(id, &mut self.command(id, arguments))
     }
 
+    /// Starts a server of which `Process::stop_and_hear` tells what it said.
+    pub(crate) fn start_heard(&self, id: usize) -> Process {
+        let child = self.command(id, &[]).stdout(Stdio::null()).spawn();
+        Process {
+            child: child.expect("the server can be run"),
+            ports: self.ports[id - 1],
+        }
+    }
+
     /// Starts a server with a command of one's own.
     pub(crate) fn start_with(&self, id: usize, command: &mut Command) -> Process {
         // A log that nobody reads must not fill a pipe.
@@ -236,6 +245,15 @@ impl Process {
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it is our child");
+    }
+
+    /// Asks it to stop: what it has said on standard error.
+    pub(crate) fn stop_and_hear(mut self) -> String {
+        self.signal(Signal::TERM);
+        let mut said = String::new();
+        let mut stderr = self.child.stderr.take().expect("it is piped");
+        stderr.read_to_string(&mut said).expect("it is text");
+        said
     }
 
     /// Asks it to stop: the exit code, and how long it took.
