@@ -245,7 +245,7 @@ impl Raft {
             .following
             .leader
             .is_some_and(|(leader, _)| leader == from);
-        if from_leader && self.may_campaign() {
+        if from_leader && self.is_willing() && self.may_campaign() {
             self.campaign(crate::message::Campaign::Transfer);
         }
     }

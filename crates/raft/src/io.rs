@@ -73,6 +73,8 @@ pub enum Input {
     Connected(ServerId),
     /// Hand leadership to the most caught-up server (diss. 3.10). Nothing on a follower.
     Transfer,
+    /// How this server stands for election from now on; `Candidacy::Willing` before the first.
+    Candidacy(Candidacy),
     /// A snapshot of this server's own state is durable: what `Raft::applied_snapshot` said when the
     /// state was frozen. One that is older than another is passed over.
     Snapshot(Snapshot),
@@ -148,6 +150,20 @@ pub struct Fetch {
 pub struct Fetched {
     pub fetch: Fetch,
     pub entries: Vec<Entry>,
+}
+
+/// How a server stands for election. One that leads and is not willing hands over, and tries again
+/// every second while nobody takes over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Candidacy {
+    /// When nobody leads.
+    #[default]
+    Willing,
+    /// When nobody has led for four times as long: every other server should lead rather than this
+    /// one, and this one rather than none.
+    Reluctant,
+    /// Never.
+    Barred,
 }
 
 /// A server's role. `Suspended` is a leader that has lost its majority (rule 29).

@@ -23,6 +23,9 @@ use crate::types::{
 /// How long the oldest write may wait for its sync before its leader hands over (rule 33).
 pub(crate) const STALLED_DISK_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a leader that should not lead waits before it tries again to hand over.
+pub(crate) const HANDOVER_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What a leader keeps for its term.
 #[derive(Debug)]
 pub(crate) struct Leadership {

@@ -11,7 +11,9 @@ use rand::{RngExt, SeedableRng};
 
 use crate::candidate::Tally;
 use crate::follower::Following;
-use crate::io::{Config, Counters, Fetch, Input, Output, Recovered, Role, Status, Write};
+use crate::io::{
+    Candidacy, Config, Counters, Fetch, Input, Output, Recovered, Role, Status, Write,
+};
 use crate::leader::Leadership;
 use crate::log::{Log, entry_bytes};
 use crate::message::{Body, Message, Sender};
@@ -24,6 +26,9 @@ use crate::types::{
 /// Terms grow one at a time, and in no life of a cluster as far as this: a message that names a
 /// later one is not believed, so that there is always a next term.
 const TERM_MAX: Term = Term(1 << 48);
+
+/// A reluctant server waits for so many election timeouts before it stands.
+const RELUCTANT_TIMEOUTS: u32 = 4;
 
 /// One server of one Raft group.
 #[derive(Debug)]
@@ -53,6 +58,7 @@ pub struct Raft {
     pub(crate) snapshots: Snapshots,
     pub(crate) uncommitted_bytes: usize,
     pub(crate) role: RoleState,
+    pub(crate) candidacy: Candidacy,
     pub(crate) following: Following,
     /// When this server takes matters into its own hands, unless it leads.
     pub(crate) election_deadline: Timestamp,
@@ -141,6 +147,7 @@ impl Raft {
             snapshots,
             uncommitted_bytes: 0,
             role: RoleState::Follower,
+            candidacy: Candidacy::default(),
             following: Following::default(),
             election_deadline: now,
             counters: Counters::default(),
@@ -195,6 +202,7 @@ impl Raft {
             Input::Fetched(fetched) => self.fetched(fetched),
             Input::Connected(peer) => self.connected(peer),
             Input::Transfer => self.transfer(),
+            Input::Candidacy(candidacy) => self.set_candidacy(candidacy),
             Input::Snapshot(snapshot) => self.note_snapshot(snapshot),
             Input::Dropped(position) => self.dropped(position),
             Input::InstallEnded(follower) => self.install_ended(follower),
@@ -375,7 +383,11 @@ impl Raft {
         let timeout = self
             .random
             .random_range(self.config.election_timeout.clone());
-        self.election_deadline = self.now + timeout;
+        let patience = match self.candidacy {
+            Candidacy::Reluctant => RELUCTANT_TIMEOUTS,
+            Candidacy::Willing | Candidacy::Barred => 1,
+        };
+        self.election_deadline = self.now + timeout * patience;
     }
 
     /// The timer after a refused pre-vote: one heartbeat, and up to one more so that two servers do

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mutants::Mutant;
 
-use crate::io::Recovered;
+use crate::io::{Candidacy, Recovered};
 use crate::members::{Configuration, Member};
 use crate::message::{Body, Message, Sender};
 use crate::quorum;
@@ -233,7 +233,8 @@ impl Raft {
         let seated = !matches!(self.hard_state.seating, Seating::Met(_));
         let committed = self.configurations.committed(self.commit_index);
         let applied = committed.is_none_or(|known| known.index <= self.last_applied);
-        seated && (applied || mutants::is_on(Mutant::CampaignUnapplied))
+        let barred = self.candidacy == Candidacy::Barred;
+        seated && !barred && (applied || mutants::is_on(Mutant::CampaignUnapplied))
     }
 
     /// The first configuration of a new cluster: the seats are the voters' (rule 41).

@@ -1,8 +1,10 @@
-//! Handing leadership over (diss. 3.10): when the server is about to stop, or its disk has stalled.
+//! Handing leadership over (diss. 3.10): when the server is about to stop, its disk has stalled or
+//! is full, or its state can't be trusted.
 
 use mutants::Mutant;
 
-use crate::leader::{Leadership, STALLED_DISK_AFTER};
+use crate::io::Candidacy;
+use crate::leader::{HANDOVER_INTERVAL, Leadership, STALLED_DISK_AFTER};
 use crate::message::Body;
 use crate::progress::Progress;
 use crate::raft::{Raft, RoleState};
@@ -12,8 +14,8 @@ use crate::types::{ServerId, Timestamp};
 #[derive(Debug, Default)]
 pub(crate) struct Transfer {
     under_way: Option<UnderWay>,
-    /// A stalled disk hands over again only from here on.
-    next_for_disk: Timestamp,
+    /// A leader that should not lead hands over again only from here on.
+    next_try: Timestamp,
 }
 
 #[derive(Debug)]
@@ -108,14 +110,35 @@ impl Raft {
                 Some(under_way.deadline.min(under_way.next_to_tell))
             }
             Some(under_way) => Some(under_way.deadline),
-            None => self.disk_deadline(leadership),
+            None => self.handover_deadline(leadership),
         }
     }
 
-    /// When this server's disk has kept it waiting for too long.
-    fn disk_deadline(&self, leadership: &Leadership) -> Option<Timestamp> {
+    /// When this server should hand over by itself: at once if it is not willing to lead, and when
+    /// its disk has kept it waiting for too long.
+    fn handover_deadline(&self, leadership: &Leadership) -> Option<Timestamp> {
+        let next_try = leadership.transfer.next_try;
+        if !self.is_willing() {
+            return Some(next_try);
+        }
         let oldest = self.oldest_write_at();
-        oldest.map(|at| (at + STALLED_DISK_AFTER).max(leadership.transfer.next_for_disk))
+        oldest.map(|at| (at + STALLED_DISK_AFTER).max(next_try))
+    }
+
+    /// True unless another server should lead rather than this one.
+    pub(crate) fn is_willing(&self) -> bool {
+        self.candidacy == Candidacy::Willing || mutants::is_on(Mutant::CandidacyIgnored)
+    }
+
+    pub(crate) fn set_candidacy(&mut self, candidacy: Candidacy) {
+        if std::mem::replace(&mut self.candidacy, candidacy) == candidacy {
+            return;
+        }
+        match self.role {
+            RoleState::Leader(_) => self.transfer_tick(),
+            _ if self.config.members.len() > 1 => self.restart_election_timer(),
+            _ => {}
+        }
     }
 
     pub(crate) fn transfer_tick(&mut self) {
@@ -123,15 +146,15 @@ impl Raft {
         let RoleState::Leader(leadership) = &self.role else {
             return;
         };
-        let disk_deadline = self.disk_deadline(leadership);
+        let handover_deadline = self.handover_deadline(leadership);
         let RoleState::Leader(leadership) = &mut self.role else {
             return;
         };
         let transfer = &mut leadership.transfer;
-        if transfer.is_under_way() {
-            transfer.under_way.take_if(|it| it.deadline <= now);
-        } else if disk_deadline.is_some_and(|deadline| deadline <= now) {
-            transfer.next_for_disk = now + STALLED_DISK_AFTER;
+        transfer.under_way.take_if(|it| it.deadline <= now);
+        let is_due = handover_deadline.is_some_and(|deadline| deadline <= now);
+        if is_due && !transfer.is_under_way() {
+            transfer.next_try = now + HANDOVER_INTERVAL;
             self.transfer();
         }
     }

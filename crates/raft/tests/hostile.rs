@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_raft::{
-    AppendEntries, AppendEntriesReply, Body, Campaign, ClusterId, Config, Configuration, Entry,
-    EntryKind, Fetched, HardState, Heartbeat, HeartbeatReply, Index, Input, InstallSnapshot,
+    AppendEntries, AppendEntriesReply, Body, Campaign, Candidacy, ClusterId, Config, Configuration,
+    Entry, EntryKind, Fetched, HardState, Heartbeat, HeartbeatReply, Index, Input, InstallSnapshot,
     Instance, Member, Message, Position, Raft, ReadId, Recovered, RequestVote, RequestVoteReply,
     Restart, Seating, Sender, ServerId, Snapshot, Term, Timestamp, WriteId,
 };
@@ -146,6 +146,8 @@ impl Victim {
             0 => self.step(Input::Propose(Bytes::from_static(b"proposal"))),
             1 => self.step(Input::Read(ReadId(1))),
             2 => self.step(Input::Transfer),
+            18 => self.step(Input::Candidacy(Candidacy::Reluctant)),
+            19 => self.step(Input::Candidacy(Candidacy::Willing)),
             3 => self.step(Input::Connected(ServerId(2))),
             15 => self.step(Input::Snapshot(self.raft.applied_snapshot())),
             16 => self.drop_log(),

@@ -8,7 +8,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use bytes::Bytes;
-use quorate_raft::{Counters, Index, Input, Position, ReadId, Role, ServerId, Timestamp};
+use quorate_raft::{
+    Candidacy, Counters, Index, Input, Position, ReadId, Role, ServerId, Timestamp,
+};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use simulated::{Cluster, Packet, Server, Sizes, Stepped};
@@ -37,6 +39,8 @@ struct Faults {
     pause: u32,
     /// A leader is asked to hand over.
     transfer: u32,
+    /// A server becomes willing to lead, or less so.
+    candidacy: u32,
     /// A server of a minority loses its disk, once all are seated.
     wipe: u32,
     /// A server begins to write a snapshot, drops what its log need not hold, loses a transfer that
@@ -68,6 +72,7 @@ impl Faults {
             storm: sometimes(20),
             pause: sometimes(100),
             transfer: sometimes(100),
+            candidacy: sometimes(100),
             wipe: sometimes(100),
             snapshot: sometimes(1_000),
             drop_log: sometimes(1_000),
@@ -88,6 +93,7 @@ impl Faults {
             storm: 0,
             pause: 0,
             transfer: 0,
+            candidacy: 0,
             wipe: 0,
             snapshot: 100,
             drop_log: 100,
@@ -326,6 +332,11 @@ impl World {
             let raft = self.cluster.server(id).raft.as_ref();
             self.transfers += u64::from(raft.is_some_and(|raft| raft.status().transferring));
         }
+        if self.chance(self.faults.candidacy) {
+            let all = [Candidacy::Willing, Candidacy::Reluctant, Candidacy::Barred];
+            let candidacy = all[self.random.random_range(0..3)];
+            self.input(id, Input::Candidacy(candidacy));
+        }
     }
 
     fn crash(&mut self, id: ServerId) {
@@ -508,6 +519,7 @@ impl World {
             if self.cluster.server(id).raft.is_none() {
                 self.cluster.start(id);
             }
+            self.input(id, Input::Candidacy(Candidacy::Willing));
         }
         let acknowledged = self.acknowledged.len();
         let reads = self.reads_done;

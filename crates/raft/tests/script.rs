@@ -18,8 +18,8 @@ use bytes::Bytes;
 use goldenscript::{Command, Context};
 use parse::{Args, Result, duration, keyed, next, server};
 use quorate_raft::{
-    Body, ClusterId, Index, Input, InstallSnapshot, Instance, Message, Position, ReadId, Restart,
-    Role, Sender, ServerId, Snapshot, Term, Timestamp,
+    Body, Candidacy, ClusterId, Index, Input, InstallSnapshot, Instance, Message, Position, ReadId,
+    Restart, Role, Sender, ServerId, Snapshot, Term, Timestamp,
 };
 use simulated::{Cluster, Packet, Sizes, Stepped};
 
@@ -104,6 +104,7 @@ impl Script {
             "drop_log" => self.drop_log(args, output)?,
             "install" => self.install(args, output)?,
             "install_ended" => self.install_ended(args, output)?,
+            "candidacy" => self.candidacy(args, output)?,
             "transfer" => self.input(next(args)?, Input::Transfer, output),
             "connected" => self.connected(args, output)?,
             "crash" => self.crash(args)?,
@@ -504,6 +505,19 @@ impl Script {
             Some(raft) => Before::of(&raft.status()),
             None => Before::default(),
         }
+    }
+
+    /// `candidacy S willing|reluctant|barred`
+    fn candidacy(&mut self, args: &mut Args<'_>, output: &mut String) -> Result<()> {
+        let id = next(args)?;
+        let candidacy = match args.next_pos() {
+            Some("willing") => Candidacy::Willing,
+            Some("reluctant") => Candidacy::Reluctant,
+            Some("barred") => Candidacy::Barred,
+            other => return Err(format!("no candidacy {other:?}").into()),
+        };
+        self.input(id, Input::Candidacy(candidacy), output);
+        Ok(())
     }
 
     fn input(&mut self, id: ServerId, input: Input, output: &mut String) {

@@ -44,6 +44,7 @@ fn test_of(mutant: Mutant) -> Option<Test> {
         | Mutant::LiveLeaderDisturbed
         | Mutant::StaleLeaderUntold
         | Mutant::TransferUncommitted
+        | Mutant::CandidacyIgnored
         | Mutant::TransferTakesProposals
         | Mutant::EveryConflictProbes
         | Mutant::NoWindow => script(),
