@@ -56,8 +56,9 @@ pub enum Error {
         found: u32,
         newest: u32,
     },
-    /// There is no space for a snapshot: it is given up, and everything else goes on (rule 7).
-    #[error("{}: no space left for a snapshot", file.display())]
+    /// There is no space for a snapshot, which is given up, or for the log's next segment, which
+    /// waits; nothing else is amiss (rules 7 and 9).
+    #[error("{}: no space left", file.display())]
     NoSpace { file: PathBuf },
     /// A peer sent other bytes of a snapshot than the next ones.
     #[error(
@@ -131,7 +132,7 @@ impl Error {
         }
     }
 
-    /// Says of a full disk what it means for the file of a snapshot (rule 7).
+    /// Says of a full disk what it means for a file that nothing depends on yet (rule 7).
     pub(crate) fn without_space(self) -> Error {
         match self {
             Error::Io { file, source, .. } if source.kind() == io::ErrorKind::StorageFull => {

@@ -236,6 +236,21 @@ pub(crate) struct Next<F> {
     pub(crate) zeroed: u64,
 }
 
+impl<F> Next<F> {
+    /// Makes it this long, if it is shorter.
+    pub(crate) fn reserve<D: Disk<File = F>>(&mut self, disk: &D, bytes: u64) -> Result<(), Error> {
+        if self.bytes < bytes {
+            disk.allocate(&self.file, bytes).map_err(Error::io(
+                disk,
+                NEXT_NAME,
+                "reserve space for",
+            ))?;
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+}
+
 /// The least length of a segment that a batch of this size fits in.
 pub(crate) fn bytes_for(batch_bytes: u64) -> u64 {
     let hard_state = Record::hard_state(&HardState::default()).bytes_max();
@@ -274,11 +289,7 @@ pub(crate) fn start_segment<D: Disk>(
         Some(next) => next,
         None => create_next(disk, header.file_bytes)?,
     };
-    if next.bytes < header.file_bytes {
-        disk.allocate(&next.file, header.file_bytes)
-            .map_err(Error::io(disk, NEXT_NAME, "reserve space for"))?;
-        next.bytes = header.file_bytes;
-    }
+    next.reserve(disk, header.file_bytes)?;
     let mut bytes = header.encode();
     let mut chain = header.chain;
     lay_out(
@@ -336,17 +347,23 @@ pub(crate) fn start_segment<D: Disk>(
     })
 }
 
+/// Makes the next segment's file with its space; it is not there if there is none.
 pub(crate) fn create_next<D: Disk>(disk: &D, bytes: u64) -> Result<Next<D::File>, Error> {
     let file = disk
         .create(NEXT_NAME)
         .map_err(Error::io(disk, NEXT_NAME, "create"))?;
-    disk.allocate(&file, bytes)
-        .map_err(Error::io(disk, NEXT_NAME, "reserve space for"))?;
-    Ok(Next {
+    let mut next = Next {
         file,
-        bytes,
+        bytes: 0,
         zeroed: 0,
-    })
+    };
+    if let Err(error) = next.reserve(disk, bytes) {
+        // What it got of the space is somebody else's again. It is made anew the next time, so that
+        // nothing depends on this.
+        let _ = disk.remove(NEXT_NAME);
+        return Err(error);
+    }
+    Ok(next)
 }
 
 /// Writes zeros from the next block on, up to the next step, and makes them durable. Returns how

@@ -123,21 +123,31 @@ impl<D: Disk> Wal<D> {
     /// Returns the last write, which is durable with all before it.
     ///
     /// # Errors
-    /// `Error::Io` if the disk fails, and then it is not known what of it is durable;
-    /// `Error::Failed` after an earlier error.
+    /// `Error::NoSpace` if the log would have to go on in a next segment and there is no room for
+    /// one: nothing has changed, and it may be called again. `Error::Io` if the disk fails, and
+    /// then it is not known what of it is durable; `Error::Failed` after that.
     pub fn sync(&mut self) -> Result<WriteId, Error> {
         self.guard(Wal::write_pending)?;
         Ok(self.appended)
     }
 
-    /// Does one short step of what makes later syncs quick: writes zeros ahead of the end of the
-    /// log, and makes the next segment when this one is nearly full. For times without a write
-    /// that waits. Returns whether there is more to do. A full disk is no error here (rule 7).
+    /// Does one short step of what is to be there before it is needed: the space of the next segment,
+    /// and zeros ahead of the end of the log, which make syncs quick. For times without a write that
+    /// waits. Returns whether there is more to do. A full disk is no error here (rule 7): see
+    /// `has_reserve`.
     ///
     /// # Errors
     /// `Error::Io` if the disk fails; `Error::Failed` after an earlier error.
     pub fn prepare_next(&mut self) -> Result<bool, Error> {
         self.guard(Wal::prepare_step)
+    }
+
+    /// Whether the space of the next segment is reserved: without it, what this one has left is all
+    /// that is sure to be there, and no more should be taken from clients (rule 9). To be asked once
+    /// `prepare_next` has nothing more to do.
+    #[must_use]
+    pub fn has_reserve(&self) -> bool {
+        self.next.is_some()
     }
 
     /// A handle that reads entries on another thread.
@@ -171,7 +181,7 @@ impl<D: Disk> Wal<D> {
             return Err(Error::Failed);
         }
         let result = act(self);
-        self.failed = result.is_err();
+        self.failed = !matches!(result, Ok(_) | Err(Error::NoSpace { .. }));
         result
     }
 
@@ -228,13 +238,16 @@ impl<D: Disk> Wal<D> {
     }
 
     pub(crate) fn write_pending(&mut self) -> Result<(), Error> {
-        if let Some(position) = self.begin_behind.take() {
+        if let Some(position) = self.begin_behind {
+            self.reserve_next()?;
+            self.begin_behind = None;
             return self.begin_segment(position);
         }
         if self.pending.is_empty() {
             return Ok(());
         }
         if !self.segment.has_room(self.pending_bytes) {
+            self.reserve_next()?;
             self.end_segment()?;
             self.start_next(self.pending_bytes)?;
         }
@@ -353,6 +366,18 @@ impl<D: Disk> Wal<D> {
         }
     }
 
+    /// Sees to it that the next segment has its space, with room for what is pending. Nothing else has
+    /// changed if there is none.
+    fn reserve_next(&mut self) -> Result<(), Error> {
+        let bytes = bytes_for(self.pending_bytes).max(self.options.segment_bytes);
+        let disk = &self.shared.disk;
+        match &mut self.next {
+            Some(next) => next.reserve(disk, bytes),
+            None => create_next(disk, bytes).map(|next| self.next = Some(next)),
+        }
+        .map_err(Error::without_space)
+    }
+
     /// Goes on in the next segment, with room for a batch of `batch_bytes`.
     pub(crate) fn start_next(&mut self, batch_bytes: u64) -> Result<(), Error> {
         let header = self.next_header(bytes_for(batch_bytes));
@@ -404,15 +429,12 @@ impl<D: Disk> Wal<D> {
             )?;
             return Ok(true);
         }
-        let ahead_in_next = ahead.saturating_sub(file_bytes);
-        if ahead_in_next == 0 {
-            return Ok(false);
-        }
         let Some(next) = &mut self.next else {
             let bytes = self.options.segment_bytes;
             self.next = unless_full(create_next(disk, bytes))?;
             return Ok(self.next.is_some());
         };
+        let ahead_in_next = ahead.saturating_sub(file_bytes);
         if next.zeroed < ahead_in_next.min(next.bytes) {
             next.zeroed = write_zeros(disk, &next.file, NEXT_NAME, next.zeroed, next.bytes)?;
             return Ok(true);

@@ -9,7 +9,7 @@ use quorate_wal::{Disk, Error, Failure, MemoryDisk, Wal};
 use raft::{Index, Restart, Snapshot};
 use support::hooked_disk::{Act, HookedDisk};
 use support::script::{Operation, script, script_with_snapshots};
-use support::{Done, Model, assert_grown, mix, open, operate, options};
+use support::{Done, Model, assert_grown, mix, open, operate, options, write};
 
 /// What must be recovered at the moment.
 #[derive(Clone, Debug, Default)]
@@ -153,7 +153,7 @@ fn kill(disk: &MemoryDisk, watch: &Watch) {
 fn go_on(wal: &mut Wal<MemoryDisk>, mut model: Model, disk: &MemoryDisk, seed: u64) {
     let last = model.last();
     let term = last.term.0.max(model.hard_state.term.0).max(1);
-    let write = support::write(1, term, last.index.0, &[b"one", &[7; 700], b"three"]);
+    let write = write(1, term, last.index.0, &[b"one", &[7; 700], b"three"]);
     model.apply(&write);
     wal.append(&write).expect("the log takes it");
     wal.sync().expect("the disk is sound");
@@ -304,45 +304,63 @@ fn fail(disk: &MemoryDisk, script: &[Operation]) -> (Watch, Option<Error>) {
 }
 
 #[test]
-fn a_disk_without_space_ends_the_log_when_it_needs_more_and_loses_nothing() {
+fn a_log_without_space_for_its_next_segment_waits_and_loses_nothing() {
     for full_from in [0, 3, 20, 60] {
         let disk = MemoryDisk::new();
         let script = script(9, 400);
-        let (sound, rest) = script.split_at(full_from);
         let (mut wal, _, mut model) = open(disk.clone(), 9);
         let mut acknowledged = model.clone();
-        let mut error = None;
-        for (at, operation) in sound
-            .iter()
-            .chain(rest)
-            .chain([&Operation::Sync])
-            .enumerate()
-        {
-            disk.set_full(at >= full_from);
+        let mut waits = 0;
+        for (at, operation) in script.iter().chain([&Operation::Sync]).enumerate() {
+            if at == full_from {
+                disk.set_full(true);
+            }
             if let Operation::Append(write) = operation {
                 model.apply(write);
             }
-            match operate(&mut wal, operation) {
-                Ok(Done::Synced(_)) => acknowledged = model.clone(),
-                Ok(_) => {}
-                Err(found) => {
-                    error = Some(found);
-                    break;
-                }
+            let mut done = operate(&mut wal, operation);
+            if matches!(done, Err(Error::NoSpace { .. })) {
+                waits += 1;
+                assert!(!wal.has_reserve());
+                let again = operate(&mut wal, operation);
+                assert!(matches!(again, Err(Error::NoSpace { .. })), "{again:?}");
+                let (_, _, found) = open(disk.after_power_cut(9), 9);
+                assert_eq!(found, acknowledged);
+                disk.set_full(false);
+                done = operate(&mut wal, operation);
+            }
+            if let Done::Synced(_) = done.expect("there is space") {
+                acknowledged = model.clone();
             }
         }
-        let full = matches!(&error, Some(Error::Io { source, .. })
-            if source.kind() == std::io::ErrorKind::StorageFull);
-        assert!(full, "400 operations found room on a full disk: {error:?}");
-        disk.set_full(false);
+        assert_eq!(waits, 1, "400 operations found room on a full disk");
         let (_, _, found) = open(disk.after_power_cut(9), 9);
-        assert!(
-            found == acknowledged || found == model,
-            "acknowledged up to {:?}, found up to {:?}",
-            acknowledged.last(),
-            found.last(),
-        );
+        assert_eq!(found, model);
     }
+}
+
+#[test]
+fn the_space_of_the_next_segment_is_reserved_before_this_one_is_used() {
+    let disk = MemoryDisk::new();
+    let (mut wal, _, _) = open(disk.clone(), 1);
+    let prepare = |wal: &mut Wal<MemoryDisk>| {
+        while wal.prepare_next().expect("a full disk is no error") {}
+        wal.has_reserve()
+    };
+    assert!(prepare(&mut wal));
+    disk.set_full(true);
+    let payload = vec![7; 1000];
+    let mut id = 0;
+    while prepare(&mut wal) {
+        id += 1;
+        wal.append(&write(id, 1, id - 1, &[&payload]))
+            .expect("the log takes it");
+        wal.sync().expect("the reserve has room for it");
+    }
+    // It has begun the reserve, which has room for what is under way.
+    assert!(id >= 3, "{id} entries of a quarter of a segment");
+    disk.set_full(false);
+    assert!(prepare(&mut wal));
 }
 
 /// Runs a script until the disk fails, and then everything that must be refused. Returns what
@@ -357,7 +375,11 @@ fn run(disk: &MemoryDisk, script: &[Operation]) -> Result<Model, Box<(Model, Mod
         if let Operation::Append(write) = operation {
             appended.apply(write);
         }
-        match operate(&mut wal, operation) {
+        let mut done = operate(&mut wal, operation);
+        if matches!(done, Err(Error::NoSpace { .. })) {
+            done = operate(&mut wal, operation);
+        }
+        match done {
             Ok(Done::Synced(_)) => acknowledged = appended.clone(),
             Ok(_) => {}
             Err(error) => {
