@@ -258,10 +258,10 @@ impl<'a> Pipeline<'a> {
         pending.map(|(i, _)| i).collect()
     }
 
-    /// Takes in that a server said nothing. If another one has said that nobody leads, that says
-    /// more.
+    /// Takes in that a server said nothing. If another one has said that nobody leads, or that it
+    /// has no room, that says more.
     fn learn_silence(&mut self, reason: NotDone) {
-        if !matches!(self.reason, NotDone::NoLeader) {
+        if !matches!(self.reason, NotDone::NoLeader | NotDone::OutOfDisk) {
             self.reason = reason;
         }
     }
@@ -285,6 +285,7 @@ impl<'a> Pipeline<'a> {
                     redirect = Some(leader);
                 }
                 Answer::NoLeader => self.reason = NotDone::NoLeader,
+                Answer::OutOfDisk => self.reason = NotDone::OutOfDisk,
                 Answer::Unknown if self.requests[i].changes_nothing() => {
                     self.reason = NotDone::NoLeader;
                 }

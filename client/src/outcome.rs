@@ -32,6 +32,9 @@ pub enum NotDone {
     /// Servers answered, but none of them led until the deadline.
     #[error("no leader")]
     NoLeader,
+    /// The leader had no room left on its disk until the deadline, and nobody else took over.
+    #[error("the leader is out of disk")]
+    OutOfDisk,
     /// Servers sent this client to one another until the deadline.
     #[error("redirected to {address}, which does not lead either")]
     Redirected { address: Address },

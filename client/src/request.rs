@@ -44,6 +44,7 @@ pub(crate) enum Answer {
     Ok,
     Redirect(Address),
     NoLeader,
+    OutOfDisk,
     Unknown,
     /// An error line.
     Refused(String),
@@ -132,6 +133,7 @@ impl Request {
                     Answer::Redirect(Address::new(&*host, client_port))
                 }
                 Refusal::NoLeader => Answer::NoLeader,
+                Refusal::OutOfDisk => Answer::OutOfDisk,
             })),
             Some(text::Answer::Outcome(Outcome::Unknown)) => Ok(Some(Answer::Unknown)),
             Some(text::Answer::Text(line)) => match (self.kind, line.strip_prefix("VERSION ")) {

@@ -2,10 +2,12 @@
 //! ends the process: what is on disk is not known any more, and only the next start can tell
 //! (rule 7).
 
+use std::time::{Duration, Instant};
+
 use crossbeam_channel::{Receiver, TryRecvError};
 use evaluator::Input;
 use raft::{Fetch, Fetched, Index, Write, WriteId};
-use tracing::info;
+use tracing::{info, warn};
 use wal::{DirectoryDisk, Error, Reader, Wal};
 
 use crate::bell::{self, Bell, Sender};
@@ -14,6 +16,9 @@ use crate::snapshots::FromSnapshots;
 
 /// Writes are put together until they are this long: one sync serves them all.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// How long a log that has no space reserved for its next segment waits before it tries again.
+const RESERVE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Where the writer takes from and gives to.
 #[derive(Debug)]
@@ -24,8 +29,17 @@ pub(crate) struct LogWriter {
     pub(crate) drops: Receiver<Index>,
     /// So much of the log stays whatever is covered.
     pub(crate) kept_bytes: u64,
-    /// Told where the log begins.
+    /// Told where the log begins, and whether it has its reserve.
     pub(crate) dropped: Sender<FromSnapshots>,
+}
+
+/// Whether the next segment has its space.
+#[derive(Debug)]
+struct Reserve {
+    /// As the evaluator was told last.
+    is_there: bool,
+    /// None is asked for before.
+    next_try: Instant,
 }
 
 impl LogWriter {
@@ -41,8 +55,12 @@ impl LogWriter {
     }
 
     fn run(&self, wal: &mut Wal<DirectoryDisk>) -> Result<(), Error> {
+        let mut reserve = Reserve {
+            is_there: true,
+            next_try: Instant::now(),
+        };
         let mut prepares = true;
-        while let Some(first) = self.next(wal, &mut prepares)? {
+        while let Some(first) = self.next(wal, &mut prepares, &mut reserve)? {
             let mut bytes = payload_bytes(&first);
             wal.append(&first)?;
             while bytes < BATCH_BYTES_MAX
@@ -51,11 +69,14 @@ impl LogWriter {
                 bytes += payload_bytes(&write);
                 wal.append(&write)?;
             }
-            let id = wal.sync()?;
+            let Some(id) = self.sync(wal, &mut reserve)? else {
+                return Ok(());
+            };
             if self.persisted.send(id).is_err() {
                 return Ok(());
             }
             self.drop_covered(wal)?;
+            self.look_after_reserve(wal, &mut reserve)?;
             prepares = true;
         }
         Ok(())
@@ -67,6 +88,7 @@ impl LogWriter {
         &self,
         wal: &mut Wal<DirectoryDisk>,
         prepares: &mut bool,
+        reserve: &mut Reserve,
     ) -> Result<Option<Write>, Error> {
         loop {
             match self.writes.try_recv() {
@@ -74,9 +96,73 @@ impl LogWriter {
                 Err(TryRecvError::Disconnected) => return Ok(None),
                 Err(TryRecvError::Empty) if !self.drops.is_empty() => self.drop_covered(wal)?,
                 Err(TryRecvError::Empty) if *prepares => *prepares = wal.prepare_next()?,
-                Err(TryRecvError::Empty) => bell::wait(),
+                Err(TryRecvError::Empty) if wal.has_reserve() => {
+                    self.look_after_reserve(wal, reserve)?;
+                    bell::wait();
+                }
+                Err(TryRecvError::Empty) => {
+                    self.look_after_reserve(wal, reserve)?;
+                    bell::wait_timeout(RESERVE_INTERVAL);
+                }
             }
         }
+    }
+
+    /// Makes durable what was appended. A log that has come to the end of its last segment waits for
+    /// space: this server acknowledges nothing meanwhile (rule 9). `None` if there is no evaluator
+    /// any more.
+    fn sync(
+        &self,
+        wal: &mut Wal<DirectoryDisk>,
+        reserve: &mut Reserve,
+    ) -> Result<Option<WriteId>, Error> {
+        loop {
+            match wal.sync() {
+                Err(Error::NoSpace { .. }) => {
+                    self.look_after_reserve(wal, reserve)?;
+                    self.drop_covered(wal)?;
+                    let told = Input::Reserve(reserve.is_there);
+                    if self.dropped.send(FromSnapshots::Input(told)).is_err() {
+                        return Ok(None);
+                    }
+                    bell::wait_timeout(RESERVE_INTERVAL);
+                }
+                done => return done.map(Some),
+            }
+        }
+    }
+
+    /// Asks for the next segment's space, if it is not there, and tells the evaluator what has come
+    /// of it.
+    fn look_after_reserve(
+        &self,
+        wal: &mut Wal<DirectoryDisk>,
+        reserve: &mut Reserve,
+    ) -> Result<(), Error> {
+        let now = Instant::now();
+        if !wal.has_reserve() {
+            if now < reserve.next_try {
+                return Ok(());
+            }
+            reserve.next_try = now + RESERVE_INTERVAL;
+            wal.prepare_next()?;
+        }
+        let is_there = wal.has_reserve();
+        if is_there != reserve.is_there {
+            reserve.is_there = is_there;
+            match is_there {
+                true => info!("there is space for the log's next segment again"),
+                false => warn!(
+                    "no space for the log's next segment: as leader this server takes no writes, \
+                     and hands over"
+                ),
+            }
+            // Nobody takes it any more once the evaluator has ended.
+            let _ = self
+                .dropped
+                .send(FromSnapshots::Input(Input::Reserve(is_there)));
+        }
+        Ok(())
     }
 
     fn drop_covered(&self, wal: &mut Wal<DirectoryDisk>) -> Result<(), Error> {

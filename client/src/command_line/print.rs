@@ -62,6 +62,7 @@ pub(super) fn outcome(outcome: Outcome<Printed>, form: Form) -> Exit {
                 NotDone::Key(_) => Exit::Usage,
                 NotDone::Unreachable { .. }
                 | NotDone::NoLeader
+                | NotDone::OutOfDisk
                 | NotDone::Redirected { .. }
                 | NotDone::Unanswered { .. }
                 | NotDone::TooLate

@@ -24,6 +24,8 @@ pub enum Refusal {
     Redirect { host: Arc<str>, client_port: u16 },
     /// No live leader is known, or the leader has lost its majority.
     NoLeader,
+    /// The leader has no room left on its disk (rule 9).
+    OutOfDisk,
 }
 
 /// What the store answers.

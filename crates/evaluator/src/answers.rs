@@ -17,6 +17,8 @@ pub(crate) struct Answers {
     pub(crate) now: Timestamp,
     /// The last entry that `store` has taken in.
     pub(crate) last_applied: Index,
+    /// The log has no reserve.
+    pub(crate) out_of_disk: bool,
     /// A copy of `LogClock::held_back`.
     pub(crate) clock_held_back: u64,
     /// `PeerClocks::far_off_ms`, as of when a peer's clock was last heard of.
@@ -36,6 +38,7 @@ impl Answers {
             now: Timestamp(0),
             last_applied: view.last_applied,
             view,
+            out_of_disk: false,
             clock_held_back: 0,
             clock_far_off_ms: None,
             id: config.id,
@@ -103,6 +106,9 @@ impl Answers {
     }
 
     fn refusal(&self) -> Refusal {
+        if self.leads() && self.out_of_disk {
+            return Refusal::OutOfDisk;
+        }
         let leader = self.leader().filter(|leader| *leader != self.id);
         let leader = leader.and_then(|id| self.members.iter().find(|member| member.id == id));
         match leader {
@@ -155,6 +161,7 @@ impl Answers {
             uncommitted_bytes: view.uncommitted_bytes,
             store: self.store.counts(),
             log_time: self.store.log_time(),
+            out_of_disk: self.out_of_disk,
             clock_held_back: self.clock_held_back,
             clock_far_off_ms: self.clock_far_off_ms.filter(|_| self.leads()),
             counters: self.counters,

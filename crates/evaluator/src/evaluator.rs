@@ -6,7 +6,8 @@ use bytes::Bytes;
 use command::{CodecError, Outcome, PayloadEncoder, Preamble, Write, decode};
 use mutants::Mutant;
 use raft::{
-    Entry, EntryKind, Message, Raft, ReadId, Recovered, Seating, Snapshot, Term, Timestamp,
+    Candidacy, Entry, EntryKind, Message, Raft, ReadId, Recovered, Seating, Snapshot, Term,
+    Timestamp,
 };
 use store::Store;
 
@@ -104,6 +105,10 @@ impl Evaluator {
             }
             Input::Transfer => {
                 self.transfer();
+                return;
+            }
+            Input::Reserve(is_there) => {
+                self.reserve(is_there);
                 return;
             }
             Input::PeerClock(peer, wall) => {
@@ -283,14 +288,18 @@ impl Evaluator {
     fn takes(&self) -> Takes {
         let leads = self.leads.is_some();
         Takes {
-            writes: leads && !self.stopping && !self.answers.view.transferring,
+            writes: leads && self.hands_nothing_over() && !self.answers.out_of_disk,
             reads: leads,
         }
     }
 
+    fn hands_nothing_over(&self) -> bool {
+        !self.stopping && !self.answers.view.transferring
+    }
+
     fn may_propose(&self) -> bool {
         let serves = self.answers.view.serves || mutants::is_on(Mutant::ProposedBeforeApplied);
-        self.takes().writes && serves
+        self.leads.is_some() && self.hands_nothing_over() && serves
     }
 
     /// Until when writes are kept for one entry with those that come next.
@@ -309,6 +318,22 @@ impl Evaluator {
         self.propose();
         self.stopping = true;
         self.raft.step(self.now.monotonic, raft::Input::Transfer);
+        self.answers.view = self.raft.status();
+    }
+
+    /// Without a reserve no more writes are taken, and another server is to lead. The core's own
+    /// entries, and those that make items expire, are small: what the log has left is for them.
+    fn reserve(&mut self, is_there: bool) {
+        self.answers.out_of_disk = !is_there && !mutants::is_on(Mutant::OutOfDiskIgnored);
+        if self.answers.out_of_disk {
+            self.waiting.refuse_staged(&mut self.answers);
+        }
+        let candidacy = match is_there {
+            true => Candidacy::Willing,
+            false => Candidacy::Reluctant,
+        };
+        self.raft
+            .step(self.now.monotonic, raft::Input::Candidacy(candidacy));
         self.answers.view = self.raft.status();
     }
 

@@ -124,6 +124,9 @@ pub enum Input {
     Connected(ServerId),
     /// Hand leadership over and take no more commands: the server is about to stop.
     Transfer,
+    /// Whether the log has the reserve that it should have (rule 9), when that changes; it has before
+    /// the first.
+    Reserve(bool),
     /// What `Output::frozen` gave is a durable snapshot.
     SnapshotWritten(Snapshot),
     /// It will not be one: there was no space for it.

@@ -43,6 +43,8 @@ pub struct Status {
     pub uncommitted_bytes: usize,
     pub store: Counts,
     pub log_time: LogTime,
+    /// The disk has no room for a reserve: as leader, this server takes no writes (rule 9).
+    pub out_of_disk: bool,
     /// Leaderships of this server in which its wall clock ran away and was held back (rule 50).
     pub clock_held_back: u64,
     /// How many milliseconds the wall clock of this server, if it leads, is ahead of those of a
@@ -202,6 +204,7 @@ pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
         line("quorate_elections", status.raft.elections),
         line("quorate_refused", it.refused),
         line("quorate_outcome_unknown", it.unknown),
+        line("quorate_out_of_disk", u8::from(status.out_of_disk)),
         line("quorate_clock_held_back", status.clock_held_back),
         line(
             "quorate_clock_far_off_ms",

@@ -264,7 +264,9 @@ impl Run {
                     redirect = Some(ServerId(id.expect("a host of a test")));
                     refused = true;
                 }
-                Outcome::NotDone(Refusal::NoLeader) | Outcome::Unknown => refused = true,
+                Outcome::NotDone(Refusal::NoLeader | Refusal::OutOfDisk) | Outcome::Unknown => {
+                    refused = true;
+                }
             }
             match operation {
                 Operation::Set(value) => self.clients[at].wrote(value, &outcome),

@@ -75,6 +75,8 @@ mutants! {
     StaleLeaderUntold = "stale-leader-untold",
     /// A leader hands over before everything is committed (rule 33).
     TransferUncommitted = "transfer-uncommitted",
+    /// A leader without a reserve on its disk takes writes (rule 9).
+    OutOfDiskIgnored = "out-of-disk-ignored",
     /// A server that should not lead stands and leads like any other (rule 33).
     CandidacyIgnored = "candidacy-ignored",
     /// A leader takes proposals while it hands over (rule 33).

@@ -16,7 +16,7 @@ use command::{
 use memchr::memchr;
 
 use crate::Output;
-use crate::reply::{NO_LEADER, NON_NUMERIC, OUTCOME_UNKNOWN, REDIRECT};
+use crate::reply::{NO_LEADER, NON_NUMERIC, OUT_OF_DISK, OUTCOME_UNKNOWN, REDIRECT};
 use crate::words::unsigned;
 
 /// The longest line of a reply that is taken, in bytes.
@@ -417,6 +417,7 @@ fn refusal_or_error(expected: Expected, line: &[u8]) -> Option<Answer> {
     }
     let outcome = match line {
         _ if line == NO_LEADER.as_bytes() => Outcome::NotDone(Refusal::NoLeader),
+        _ if line == OUT_OF_DISK.as_bytes() => Outcome::NotDone(Refusal::OutOfDisk),
         _ if line == OUTCOME_UNKNOWN.as_bytes() => Outcome::Unknown,
         _ if expected == Expected::Number && line == NON_NUMERIC.as_bytes() => {
             Outcome::Done(Reply::NonNumeric)

@@ -9,6 +9,7 @@ use crate::session::StatLine;
 /// What stands before the host and port that a redirect names.
 pub(crate) const REDIRECT: &str = "ERR_REDIRECT ";
 pub(crate) const NO_LEADER: &str = "SERVER_ERROR no leader";
+pub(crate) const OUT_OF_DISK: &str = "SERVER_ERROR out of disk";
 pub(crate) const OUTCOME_UNKNOWN: &str = "SERVER_ERROR outcome unknown";
 pub(crate) const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
 
@@ -51,6 +52,7 @@ pub fn write_reply(
             output.append(b"\r\n");
         }
         Outcome::NotDone(Refusal::NoLeader) => write_line(NO_LEADER, output),
+        Outcome::NotDone(Refusal::OutOfDisk) => write_line(OUT_OF_DISK, output),
         Outcome::Unknown => write_line(OUTCOME_UNKNOWN, output),
     }
 }

@@ -285,6 +285,7 @@ impl World {
     pub(crate) fn space(&mut self, id: ServerId) {
         self.host_mut(id).disk.set_full(false);
         self.note(format_args!("the disk of server {id} has space"), &[]);
+        self.prepare(id);
     }
 
     fn stall(&mut self, id: ServerId) {

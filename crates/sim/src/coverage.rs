@@ -86,8 +86,14 @@ coverage! {
     stalls,
     failed_syncs,
     full_disks,
-    /// Starts and ends of servers that a full disk has made.
+    /// Starts, snapshots and transfers that came to nothing for want of space.
     out_of_space,
+    /// Logs that lost the reserve for their next segment, and those that came to their end without
+    /// one.
+    lost_reserves,
+    waits_for_space,
+    /// Writes refused for want of space.
+    out_of_disk,
     rotten_disks,
     misreads,
     /// Wrong bytes that a server found, and did not go on with.

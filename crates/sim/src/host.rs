@@ -123,6 +123,8 @@ pub(crate) struct Process {
     /// Handed out, and not given to the log yet.
     pub(crate) writes: Vec<raft::Write>,
     pub(crate) syncing: bool,
+    /// Whether the log has its reserve, as the evaluator was told last.
+    pub(crate) has_reserve: bool,
     pub(crate) peers: VecDeque<Input>,
     pub(crate) persisted: Option<WriteId>,
     pub(crate) fetched: VecDeque<Fetched>,
@@ -205,6 +207,7 @@ impl Process {
             wal,
             writes: Vec::new(),
             syncing: false,
+            has_reserve: true,
             peers: VecDeque::new(),
             persisted: None,
             fetched: VecDeque::new(),

@@ -146,6 +146,11 @@ fn test_of(mutant: Mutant) -> Option<Test> {
             "order",
             "clients_are_left_alone_while_many_commands_are_owed_an_answer",
         ),
+        Mutant::OutOfDiskIgnored => test(
+            "quorate-evaluator",
+            "out_of_disk",
+            "without_a_reserve_anywhere_reads_go_on_and_writes_return_with_the_space",
+        ),
         Mutant::UnreadIsLater => test(
             "quorate-protocol",
             "refusals",

@@ -289,7 +289,9 @@ impl World {
         let appended = writes.iter().try_for_each(|write| wal.append(write));
         match appended.and_then(|()| wal.sync()) {
             Ok(synced) => self.logs.synced(id, synced),
-            Err(error) => self.ends_without_space(id, &error),
+            // What it has not said that it has goes with it.
+            Err(wal::Error::NoSpace { .. }) => self.coverage.waits_for_space += 1,
+            Err(error) => panic!("the log of server {id} fails: {error}"),
         }
     }
 

@@ -42,6 +42,7 @@ impl World {
             host.stalled_until = 0;
             host.fails_sync = false;
             host.disk.set_full(false);
+            self.prepare(id);
             self.schedule(0, Event::Start(id));
         }
         self.clients.push(Client::new());

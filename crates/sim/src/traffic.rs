@@ -317,6 +317,7 @@ impl World {
             Answer::Outcome(Outcome::NotDone(Refusal::Redirect { .. })) => {
                 self.coverage.redirects += 1;
             }
+            Answer::Outcome(Outcome::NotDone(Refusal::OutOfDisk)) => self.coverage.out_of_disk += 1,
             _ => {}
         }
     }

@@ -28,6 +28,9 @@ const LATE_NS: u64 = SECOND;
 /// How long clients are not listened to when what they say would wait anyway.
 const CLIENTS_LEFT_NS: u64 = 200_000;
 
+/// How long a log that waits for space waits before it tries again.
+const RESERVE_INTERVAL_NS: u64 = 200 * MS;
+
 impl World {
     /// Something came for this server: it takes a turn as soon as it can.
     pub(crate) fn wake(&mut self, id: ServerId) {
@@ -314,10 +317,8 @@ impl World {
         }
         process.syncing = true;
         for write in std::mem::take(&mut process.writes) {
-            if let Err(error) = process.wal.append(&write) {
-                self.ends_without_space(id, &error);
-                return;
-            }
+            let appended = process.wal.append(&write);
+            appended.unwrap_or_else(|error| panic!("the log of server {id} fails: {error}"));
         }
         self.schedule(after, Event::Synced(id));
         self.perhaps_crash_unsynced(id, after);
@@ -337,8 +338,10 @@ impl World {
         let synced = process.wal.sync();
         let synced = match synced {
             Ok(id) => id,
-            Err(error) if is_full(&error) => {
-                self.ends_without_space(id, &error);
+            Err(wal::Error::NoSpace { .. }) => {
+                // What was to fail was not reached.
+                host.disk.fail_at(0, wal::Failure::Device);
+                self.waits_for_space(id);
                 return;
             }
             Err(error) => {
@@ -358,16 +361,23 @@ impl World {
         self.prepare(id);
     }
 
-    /// A full disk ends a server that needs more of it.
-    pub(crate) fn ends_without_space(&mut self, id: ServerId, error: &wal::Error) {
-        assert!(is_full(error), "the log of server {id} fails: {error}");
-        self.coverage.out_of_space += 1;
-        self.note(format_args!("server {id} ends: {error}"), &[]);
-        self.kill(id);
+    /// The log has come to its end, and there is no space for more of it: it tries again later.
+    fn waits_for_space(&mut self, id: ServerId) {
+        self.coverage.waits_for_space += 1;
+        self.note(format_args!("the log of server {id} waits for space"), &[]);
+        self.look_after_reserve(id);
+        if let Some(process) = &mut self.host_mut(id).process {
+            process.syncing = false;
+            self.drop_log(id);
+        }
+        if let Some(process) = &mut self.host_mut(id).process {
+            process.syncing = true;
+            self.schedule(RESERVE_INTERVAL_NS, Event::Synced(id));
+        }
     }
 
     /// The log gets its next segment ready, while nothing else is to do.
-    fn prepare(&mut self, id: ServerId) {
+    pub(crate) fn prepare(&mut self, id: ServerId) {
         let Some(process) = &mut self.host_mut(id).process else {
             return;
         };
@@ -377,7 +387,7 @@ impl World {
         for _ in 0..3 {
             match process.wal.prepare_next() {
                 Ok(true) => {}
-                Ok(false) => return,
+                Ok(false) => break,
                 Err(error) => {
                     // The failure that was meant for the sync.
                     self.coverage.failed_syncs += 1;
@@ -386,6 +396,23 @@ impl World {
                     return;
                 }
             }
+        }
+        self.look_after_reserve(id);
+    }
+
+    /// The evaluator is told of a reserve that is lost or there again.
+    fn look_after_reserve(&mut self, id: ServerId) {
+        let Some(process) = &mut self.host_mut(id).process else {
+            return;
+        };
+        let is_there = process.wal.has_reserve();
+        if std::mem::replace(&mut process.has_reserve, is_there) != is_there {
+            self.coverage.lost_reserves += u64::from(!is_there);
+            self.note(
+                format_args!("server {id} has a reserve: {is_there}"),
+                &[u8::from(is_there)],
+            );
+            self.peer_input(id, Input::Reserve(is_there));
         }
     }
 

@@ -143,8 +143,8 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Whether the space of the next segment is reserved: without it, what this one has left is all
-    /// that is sure to be there, and no more should be taken from clients (rule 9). To be asked once
-    /// `prepare_next` has nothing more to do.
+    /// that is sure to be there, and no more should be taken from clients (rule 9). To be asked behind
+    /// `prepare_next`, which begins with that space.
     #[must_use]
     pub fn has_reserve(&self) -> bool {
         self.next.is_some()
@@ -415,6 +415,12 @@ impl<D: Disk> Wal<D> {
     fn prepare_step(&mut self) -> Result<bool, Error> {
         let segment = &mut self.segment;
         let disk = &self.shared.disk;
+        if self.next.is_none() {
+            self.next = unless_full(create_next(disk, self.options.segment_bytes))?;
+            if self.next.is_some() {
+                return Ok(true);
+            }
+        }
         let ahead = segment.end + ZEROED_AHEAD_BYTES;
         let file_bytes = segment.header.file_bytes;
         if segment.zeroed < ahead.min(file_bytes) {
@@ -429,13 +435,10 @@ impl<D: Disk> Wal<D> {
             )?;
             return Ok(true);
         }
-        let Some(next) = &mut self.next else {
-            let bytes = self.options.segment_bytes;
-            self.next = unless_full(create_next(disk, bytes))?;
-            return Ok(self.next.is_some());
-        };
         let ahead_in_next = ahead.saturating_sub(file_bytes);
-        if next.zeroed < ahead_in_next.min(next.bytes) {
+        if let Some(next) = &mut self.next
+            && next.zeroed < ahead_in_next.min(next.bytes)
+        {
             next.zeroed = write_zeros(disk, &next.file, NEXT_NAME, next.zeroed, next.bytes)?;
             return Ok(true);
         }

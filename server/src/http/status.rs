@@ -33,6 +33,8 @@ pub(super) struct StatusBody {
     /// sent to others, since the start.
     snapshots_installed: u64,
     snapshots_sent: u64,
+    /// The disk has no room for the log's next segment: as leader, this server takes no writes.
+    out_of_disk: bool,
     /// 16 hex digits each.
     cluster: Option<String>,
     instance: Option<String>,
@@ -99,6 +101,7 @@ impl StatusBody {
             last_log_index: status.last_log_index.0,
             persisted_index: status.persisted_index.0,
             log_begins_behind: status.before.index.0,
+            out_of_disk: status.out_of_disk,
             cluster: status.cluster.map(|cluster| cluster.to_string()),
             instance: Some(identity.instance.to_string()),
             restart: identity.restart.0,
