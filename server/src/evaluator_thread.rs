@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 use evaluator::{ConnectionId, Evaluator, Input, Now, Outcomes, Output};
 use raft::{Fetch, Fetched, Seating, ServerId, Timestamp, Write, WriteId};
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use wire::Identity;
 
 use crate::bell::{Bell, Sender};
@@ -204,6 +204,7 @@ impl EvaluatorThread {
             let input = match reserved.value {
                 FromPeer::Message(message) => Input::Message(message),
                 FromPeer::Clock(peer, wall) => Input::PeerClock(peer, wall),
+                FromPeer::StateHash(peer, hash) => Input::PeerStateHash(peer, hash),
                 FromPeer::Connected(peer) => Input::Connected(peer),
             };
             self.evaluator.step(now, input);
@@ -266,6 +267,13 @@ impl EvaluatorThread {
         }
         for follower in output.installs {
             let _ = self.channels.installs.send(follower);
+        }
+        if let Some(job) = output.hash_job {
+            let _ = self.channels.work.send(Work::Hash(job));
+        }
+        if let Some(hash) = output.state_hash {
+            let queues = self.channels.queues.values();
+            queues.for_each(|queue| queue.push_state_hash(hash));
         }
         if let Some(frozen) = output.frozen {
             let _ = self.channels.work.send(Work::Write(frozen));
@@ -386,6 +394,12 @@ fn tell_changes(old: &evaluator::Status, new: &evaluator::Status) {
         warn!("has lost its majority in term {term}");
     } else if leads(old) && !leads(new) {
         info!("leads no more, the term is {term}");
+    }
+    if let (None, Some(index)) = (old.differs_at, new.differs_at) {
+        error!(
+            "the state behind entry {index} is not that of a majority of the servers: this server \
+             serves no more. Stop it, delete its snapshots, and see to its memory"
+        );
     }
     if new.clock_held_back > old.clock_held_back {
         warn!(

@@ -1,10 +1,10 @@
-//! The thread that has the time: it writes frozen states out as snapshots, and drops what would
+//! The thread that has the time: it writes frozen states out as snapshots, hashes them, and drops what would
 //! take a turn of the evaluator too long to drop.
 
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
-use evaluator::{FrozenState, Input};
+use evaluator::{FrozenState, HashJob, Input};
 use raft::Snapshot;
 use store::Store;
 use tracing::{info, warn};
@@ -18,6 +18,7 @@ use crate::snapshots::{FromSnapshots, Snapshots, Taken};
 pub(crate) enum Work {
     /// One at a time: the evaluator gives the next when it has heard of this one.
     Write(FrozenState),
+    Hash(HashJob),
     Drop(Vec<Store>),
 }
 
@@ -26,6 +27,10 @@ pub(crate) fn run(work: &Receiver<Work>, snapshots: &Snapshots) {
     while let Ok(work) = work.recv() {
         match work {
             Work::Write(frozen) => take(frozen, snapshots),
+            Work::Hash(HashJob { index, store }) => {
+                let hashed = Input::StateHashed(index, store.state_hash());
+                snapshots.tell(FromSnapshots::Input(hashed));
+            }
             Work::Drop(stores) => drop(stores),
         }
     }

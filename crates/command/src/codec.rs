@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! version 1 (u8) | log time, ms (u64) | item bytes max (u32) | commands (u16) | commands
+//! version 2 (u8) | log time, ms (u64) | item bytes max (u32) | mark | commands (u16) | commands
+//! mark           function (u8) | index (u64) | hash (u64)
 //! ```
 //! Each command is its code (u8) and its operands:
 //!
@@ -27,8 +29,14 @@ use crate::{Direction, Exptime, Key, LogTime, Store, StoreMode, Write};
 
 const VERSION: u8 = 1;
 
+/// With a mark.
+const VERSION_MARKED: u8 = 2;
+
 /// version, log time, item bytes max, commands.
 const HEADER_BYTES: usize = 1 + 8 + 4 + 2;
+
+/// function, index, hash.
+const MARK_BYTES: usize = 1 + 8 + 8;
 
 /// The most that one payload holds, header included, but for a single larger command.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -59,6 +67,18 @@ pub struct Preamble {
     /// The largest item (key + value + 56) that append and prepend may make: the leader's own
     /// setting, so that all servers judge by the same one (rule 47).
     pub item_bytes_max: u32,
+    /// All servers are to hash the state behind this entry, and to compare what they had before.
+    pub mark: Option<Mark>,
+}
+
+/// What the hash of the state behind an entry is on most servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Which function it is: others can't be compared.
+    pub function: u8,
+    /// The entry; 0 if there is no hash to be compared.
+    pub index: u64,
+    pub hash: u64,
 }
 
 /// Why bytes are no payload.
@@ -139,10 +159,24 @@ impl PayloadEncoder {
     #[must_use]
     pub fn finish(&mut self, preamble: &Preamble) -> Bytes {
         let mut payload = self.bytes.split();
-        let mut header = &mut payload[..HEADER_BYTES];
-        header.put_u8(VERSION);
+        if preamble.mark.is_some() {
+            let mut longer = BytesMut::with_capacity(MARK_BYTES + payload.len());
+            longer.put_bytes(0, MARK_BYTES);
+            longer.put_slice(&payload);
+            payload = longer;
+        }
+        let mut header = &mut payload[..];
+        header.put_u8(match preamble.mark {
+            None => VERSION,
+            Some(_) => VERSION_MARKED,
+        });
         header.put_u64_le(preamble.log_time.0);
         header.put_u32_le(preamble.item_bytes_max);
+        if let Some(mark) = preamble.mark {
+            header.put_u8(mark.function);
+            header.put_u64_le(mark.index);
+            header.put_u64_le(mark.hash);
+        }
         header.put_u16_le(self.commands);
         self.commands = 0;
         self.bytes.put_bytes(0, HEADER_BYTES);
@@ -241,19 +275,26 @@ fn encode_key(key: &Key, bytes: &mut BytesMut) {
 /// If it is of an unknown version, or has no whole header.
 pub fn decode(mut payload: Bytes) -> Result<(Preamble, Commands), CodecError> {
     let truncated = CodecError::Truncated { place: 0 };
-    match payload.first() {
+    let is_marked = match payload.first() {
         None => return Err(truncated),
-        Some(&VERSION) => {}
+        Some(&VERSION) => false,
+        Some(&VERSION_MARKED) => true,
         Some(&found) => return Err(CodecError::Version { found }),
-    }
-    if payload.len() < HEADER_BYTES {
+    };
+    let header_bytes = HEADER_BYTES + if is_marked { MARK_BYTES } else { 0 };
+    if payload.len() < header_bytes {
         return Err(truncated);
     }
-    let mut header = payload.split_to(HEADER_BYTES);
+    let mut header = payload.split_to(header_bytes);
     header.advance(1);
     let preamble = Preamble {
         log_time: LogTime(header.get_u64_le()),
         item_bytes_max: header.get_u32_le(),
+        mark: is_marked.then(|| Mark {
+            function: header.get_u8(),
+            index: header.get_u64_le(),
+            hash: header.get_u64_le(),
+        }),
     };
     let commands = Commands {
         rest: payload,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_command::{
     CodecError, Direction, ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, Exptime, KEY_BYTES_MAX, Key,
-    LogTime, PayloadEncoder, Preamble, Store, StoreMode, Write, decode, encoded_bytes,
+    LogTime, Mark, PayloadEncoder, Preamble, Store, StoreMode, Write, decode, encoded_bytes,
 };
 
 fn key(bytes: &[u8]) -> Key {
@@ -60,14 +60,28 @@ fn one_of_each() -> Vec<Write> {
 const PREAMBLE: Preamble = Preamble {
     log_time: LogTime(1_700_000_000_123),
     item_bytes_max: 1 << 20,
+    mark: None,
+};
+
+const MARKED: Preamble = Preamble {
+    mark: Some(Mark {
+        function: 3,
+        index: 0x0102_0304_0506,
+        hash: 0xfedc_ba98_7654_3210,
+    }),
+    ..PREAMBLE
 };
 
 fn encode(writes: &[Write]) -> Bytes {
+    encode_with(&PREAMBLE, writes)
+}
+
+fn encode_with(preamble: &Preamble, writes: &[Write]) -> Bytes {
     let mut encoder = PayloadEncoder::new();
     for write in writes {
         encoder.push(write);
     }
-    encoder.finish(&PREAMBLE)
+    encoder.finish(preamble)
 }
 
 fn decode_all(payload: Bytes) -> Result<(Preamble, Vec<Write>), CodecError> {
@@ -75,42 +89,52 @@ fn decode_all(payload: Bytes) -> Result<(Preamble, Vec<Write>), CodecError> {
     Ok((preamble, commands.collect::<Result<_, _>>()?))
 }
 
-#[test]
-fn version_1_reads_and_writes_the_bytes_it_was_released_with() {
-    let golden = include_str!("fixtures/payload-v1.hex");
+/// A version's bytes are read and written as they were released.
+#[track_caller]
+fn is_as_released(preamble: Preamble, golden: &str) {
     let golden: String = golden.split_whitespace().collect();
-    let hex: String = encode(&one_of_each())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let payload = encode_with(&preamble, &one_of_each());
+    let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, golden);
     let bytes: Vec<u8> = (0..golden.len() / 2)
-        .map(|at| u8::from_str_radix(&golden[at * 2..at * 2 + 2], 16).unwrap())
+        .map(|at| u8::from_str_radix(&golden[at * 2..at * 2 + 2], 16).expect("hex digits"))
         .collect();
     assert_eq!(
-        decode_all(Bytes::from(bytes)).unwrap(),
-        (PREAMBLE, one_of_each())
+        decode_all(Bytes::from(bytes)),
+        Ok((preamble, one_of_each()))
     );
 }
 
 #[test]
+fn version_1_reads_and_writes_the_bytes_it_was_released_with() {
+    is_as_released(PREAMBLE, include_str!("fixtures/payload-v1.hex"));
+}
+
+#[test]
+fn version_2_is_version_1_with_a_mark() {
+    is_as_released(MARKED, include_str!("fixtures/payload-v2.hex"));
+}
+
+#[test]
 fn a_payload_cut_anywhere_is_refused() {
-    let payload = encode(&one_of_each());
-    for length in 0..payload.len() {
-        let error = decode_all(payload.slice(..length)).unwrap_err();
-        assert!(
-            matches!(error, CodecError::Truncated { .. }),
-            "cut at {length}: {error}"
-        );
+    for preamble in [PREAMBLE, MARKED] {
+        let payload = encode_with(&preamble, &one_of_each());
+        for length in 0..payload.len() {
+            let error = decode_all(payload.slice(..length)).unwrap_err();
+            assert!(
+                matches!(error, CodecError::Truncated { .. }),
+                "cut at {length}: {error}"
+            );
+        }
     }
 }
 
 #[test]
 fn a_payload_of_another_version_is_refused() {
     let mut payload = encode(&one_of_each()).to_vec();
-    payload[0] = 2;
+    payload[0] = 3;
     let error = decode_all(Bytes::from(payload)).unwrap_err();
-    assert_eq!(error, CodecError::Version { found: 2 });
+    assert_eq!(error, CodecError::Version { found: 3 });
 }
 
 #[test]
@@ -255,8 +279,10 @@ proptest! {
         writes in proptest::collection::vec(any_write(), 0..20),
         log_time: u64,
         item_bytes_max: u32,
+        mark: Option<(u8, u64, u64)>,
     ) {
-        let preamble = Preamble { log_time: LogTime(log_time), item_bytes_max };
+        let mark = mark.map(|(function, index, hash)| Mark { function, index, hash });
+        let preamble = Preamble { log_time: LogTime(log_time), item_bytes_max, mark };
         let mut encoder = PayloadEncoder::new();
         for write in &writes {
             let before = encoder.bytes();
@@ -269,10 +295,12 @@ proptest! {
     #[test]
     fn any_bytes_decode_to_commands_or_an_error(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = decode_all(Bytes::from(bytes.clone()));
-        if let Some(version) = bytes.first_mut() {
-            *version = 1;
+        for known in [1, 2] {
+            if let Some(version) = bytes.first_mut() {
+                *version = known;
+            }
+            let _ = decode_all(Bytes::from(bytes.clone()));
         }
-        let _ = decode_all(Bytes::from(bytes));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) struct Answers {
     pub(crate) last_applied: Index,
     /// The log has no reserve.
     pub(crate) out_of_disk: bool,
+    /// A copy of `StateHashes::differs_at`.
+    pub(crate) differs_at: Option<Index>,
     /// A copy of `LogClock::held_back`.
     pub(crate) clock_held_back: u64,
     /// `PeerClocks::far_off_ms`, as of when a peer's clock was last heard of.
@@ -39,6 +41,7 @@ impl Answers {
             last_applied: view.last_applied,
             view,
             out_of_disk: false,
+            differs_at: None,
             clock_held_back: 0,
             clock_far_off_ms: None,
             id: config.id,
@@ -49,9 +52,10 @@ impl Answers {
         }
     }
 
-    /// This server leads and has a majority. Whether it serves yet is another question.
+    /// This server leads and has a majority, and its state can be believed. Whether it serves yet is
+    /// another question.
     pub(crate) fn leads(&self) -> bool {
-        self.view.role == Role::Leader
+        self.view.role == Role::Leader && self.differs_at.is_none()
     }
 
     /// The leader, if it was heard from lately; this server itself while it has its majority.
@@ -162,6 +166,9 @@ impl Answers {
             store: self.store.counts(),
             log_time: self.store.log_time(),
             out_of_disk: self.out_of_disk,
+            state_hash: None,
+            state_hashes_compared: 0,
+            differs_at: self.differs_at,
             clock_held_back: self.clock_held_back,
             clock_far_off_ms: self.clock_far_off_ms.filter(|_| self.leads()),
             counters: self.counters,

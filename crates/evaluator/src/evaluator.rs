@@ -6,7 +6,7 @@ use bytes::Bytes;
 use command::{CodecError, Outcome, PayloadEncoder, Preamble, Write, decode};
 use mutants::Mutant;
 use raft::{
-    Candidacy, Entry, EntryKind, Message, Raft, ReadId, Recovered, Seating, Snapshot, Term,
+    Candidacy, Entry, EntryKind, Index, Message, Raft, ReadId, Recovered, Seating, Snapshot, Term,
     Timestamp,
 };
 use store::Store;
@@ -16,6 +16,7 @@ use crate::io::{Config, Input, Limits, Now, Output};
 use crate::log_time::LogClock;
 use crate::peer_clocks::PeerClocks;
 use crate::snapshots::{FrozenState, LoadedState, Snapshots};
+use crate::state_hashes::{HashJob, StateHashes};
 use crate::status::Status;
 use crate::waiting::{Owner, Takes, Waiting};
 
@@ -43,6 +44,9 @@ pub struct Evaluator {
     peer_clocks: PeerClocks,
     encoder: PayloadEncoder,
     snapshots: Snapshots,
+    state_hashes: StateHashes,
+    /// A state that an entry of this turn has asked to be hashed.
+    hash_job: Option<HashJob>,
     /// To be handed out and dropped.
     retired: Vec<Store>,
     item_bytes_max: u32,
@@ -77,6 +81,8 @@ impl Evaluator {
             peer_clocks: PeerClocks::default(),
             encoder: PayloadEncoder::new(),
             snapshots: Snapshots::default(),
+            state_hashes: StateHashes::default(),
+            hash_job: None,
             retired: Vec::new(),
             item_bytes_max: u32::try_from(config.item_bytes_max).unwrap_or(u32::MAX),
             limits: config.limits,
@@ -115,6 +121,14 @@ impl Evaluator {
                 self.peer_clocks.heard(peer, wall, now.wall);
                 let members = self.answers.members_count();
                 self.answers.clock_far_off_ms = self.peer_clocks.far_off_ms(members);
+                return;
+            }
+            Input::StateHashed(index, hash) => {
+                self.state_hashes.hashed(index, hash);
+                return;
+            }
+            Input::PeerStateHash(peer, hash) => {
+                self.state_hashes.heard(peer, hash);
                 return;
             }
             Input::SnapshotWritten(snapshot) => {
@@ -157,6 +171,9 @@ impl Evaluator {
         for entry in output.committed {
             self.apply(entry);
         }
+        if self.answers.differs_at.is_some() {
+            self.tell_candidacy();
+        }
         let frozen = self.freeze();
         for (id, index) in output.reads {
             self.waiting.confirmed(id, index);
@@ -172,6 +189,8 @@ impl Evaluator {
             fetches: output.fetches,
             outcomes: self.waiting.take_outcomes(),
             frozen,
+            hash_job: self.hash_job.take(),
+            state_hash: self.state_hashes.take_untold(),
             installs: output.installs,
             retired: std::mem::take(&mut self.retired),
         }
@@ -249,7 +268,11 @@ impl Evaluator {
     #[must_use]
     pub fn status(&self) -> Status {
         let owed = self.waiting.owed().commands;
-        self.answers.status(owed, self.waiting.connections())
+        Status {
+            state_hash: self.state_hashes.own(),
+            state_hashes_compared: self.state_hashes.compared(),
+            ..self.answers.status(owed, self.waiting.connections())
+        }
     }
 
     /// How far this server has come into its cluster: what it presents to the others (rule 41).
@@ -328,9 +351,16 @@ impl Evaluator {
         if self.answers.out_of_disk {
             self.waiting.refuse_staged(&mut self.answers);
         }
-        let candidacy = match is_there {
-            true => Candidacy::Willing,
-            false => Candidacy::Reluctant,
+        self.tell_candidacy();
+    }
+
+    fn tell_candidacy(&mut self) {
+        let candidacy = if self.answers.differs_at.is_some() {
+            Candidacy::Barred
+        } else if self.answers.out_of_disk {
+            Candidacy::Reluctant
+        } else {
+            Candidacy::Willing
         };
         self.raft
             .step(self.now.monotonic, raft::Input::Candidacy(candidacy));
@@ -359,9 +389,14 @@ impl Evaluator {
     /// Proposes what the encoder holds.
     fn propose_entry(&mut self, owners: Vec<Owner>) {
         let log_time = self.clock.stamp(self.now, self.answers.store.log_time());
+        let members = self.answers.members_count();
+        let mark = self
+            .state_hashes
+            .mark(self.now.monotonic, &self.limits, members);
         let payload = self.encoder.finish(&Preamble {
             log_time,
             item_bytes_max: self.item_bytes_max,
+            mark,
         });
         if mutants::is_on(Mutant::ProposedTwice) {
             let proposal = raft::Input::Propose(payload.clone());
@@ -442,7 +477,8 @@ impl Evaluator {
     /// The state as it is, if a snapshot of it is due. A server without a seat takes none: it may
     /// have come to another cluster than its own (rule 41).
     fn freeze(&mut self) -> Option<FrozenState> {
-        if !self.snapshots.is_due(&self.limits, self.now.monotonic) {
+        let differs = self.answers.differs_at.is_some();
+        if differs || !self.snapshots.is_due(&self.limits, self.now.monotonic) {
             return None;
         }
         let Seating::Seated { cluster, .. } = self.seating() else {
@@ -486,6 +522,14 @@ impl Evaluator {
                 }
             }
         }
+        if self.state_hashes.applied(preamble.mark.as_ref()) {
+            self.state_hashes.begun();
+            self.hash_job = Some(HashJob {
+                index: Index(index),
+                store: self.answers.store.freeze(),
+            });
+        }
+        self.answers.differs_at = self.state_hashes.differs_at();
     }
 
     fn apply_own(&mut self, place: u16, write: &Write, owner: Owner) {

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use command::{Command, LogTime, Outcome};
 use raft::{
-    Fetch, Fetched, Instance, Message, Position, Restart, ServerId, Snapshot, Timestamp, WriteId,
+    Fetch, Fetched, Index, Instance, Message, Position, Restart, ServerId, Snapshot, Timestamp,
+    WriteId,
 };
 use store::Store;
 
 use crate::snapshots::{FrozenState, LoadedState};
+use crate::state_hashes::{HashJob, StateHash};
 
 /// What is fixed while a server runs.
 #[derive(Clone, Debug)]
@@ -53,6 +55,8 @@ pub struct Limits {
     /// since the last one was begun.
     pub snapshot_entries: u64,
     pub snapshot_bytes: u64,
+    /// The states of all servers are hashed and compared this often, while something is written.
+    pub state_hash_interval: Duration,
 }
 
 impl Default for Limits {
@@ -67,6 +71,7 @@ impl Default for Limits {
             owed_keys_max: 512 << 10,
             snapshot_entries: 1_000_000,
             snapshot_bytes: 256 << 20,
+            state_hash_interval: Duration::from_secs(60),
         }
     }
 }
@@ -118,6 +123,10 @@ pub enum Input {
     Message(Message),
     /// What this peer's wall clock shows.
     PeerClock(ServerId, LogTime),
+    /// What `Output::hash_job` came to: the hash of the state behind this entry.
+    StateHashed(Index, u64),
+    /// The hash of a state of this peer.
+    PeerStateHash(ServerId, StateHash),
     Persisted(WriteId),
     Fetched(Fetched),
     /// A connection to this peer was made.
@@ -149,6 +158,10 @@ pub struct Output {
     pub outcomes: Vec<Outcomes>,
     /// The state, to be written out as a snapshot. One at a time.
     pub frozen: Option<FrozenState>,
+    /// The state, to be hashed. One at a time.
+    pub hash_job: Option<HashJob>,
+    /// To be told to all peers; nothing depends on its getting there.
+    pub state_hash: Option<StateHash>,
     /// Servers that need the newest snapshot; each once until its `Input::InstallEnded`.
     pub installs: Vec<ServerId>,
     /// States that are of no use any more. To drop one takes a while.

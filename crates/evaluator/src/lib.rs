@@ -12,10 +12,12 @@ mod log_time;
 mod owed;
 mod peer_clocks;
 mod snapshots;
+mod state_hashes;
 mod status;
 mod waiting;
 
 pub use evaluator::Evaluator;
 pub use io::*;
 pub use snapshots::{FrozenState, LoadedState};
+pub use state_hashes::{HashJob, StateHash};
 pub use status::{Counters, Status};

@@ -6,6 +6,8 @@ use command::{LogTime, Outcome, Read, Reply, StoreMode, Write};
 use raft::{ClusterId, Index, Position, Role, ServerId, Term};
 use store::Counts;
 
+use crate::state_hashes::StateHash;
+
 /// What can be read off the evaluator between two turns.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -45,6 +47,13 @@ pub struct Status {
     pub log_time: LogTime,
     /// The disk has no room for a reserve: as leader, this server takes no writes (rule 9).
     pub out_of_disk: bool,
+    /// The newest hash of this server's state: equal on all servers at equal indexes.
+    pub state_hash: Option<StateHash>,
+    /// How many of them were compared with those of a majority.
+    pub state_hashes_compared: u64,
+    /// The entry behind which this server's state was not that of a majority, if it ever was: it
+    /// serves no more, and leads no more, until it is started anew.
+    pub differs_at: Option<Index>,
     /// Leaderships of this server in which its wall clock ran away and was held back (rule 50).
     pub clock_held_back: u64,
     /// How many milliseconds the wall clock of this server, if it leads, is ahead of those of a
@@ -205,6 +214,10 @@ pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
         line("quorate_refused", it.refused),
         line("quorate_outcome_unknown", it.unknown),
         line("quorate_out_of_disk", u8::from(status.out_of_disk)),
+        line(
+            "quorate_state_differs_at",
+            status.differs_at.unwrap_or_default(),
+        ),
         line("quorate_clock_held_back", status.clock_held_back),
         line(
             "quorate_clock_far_off_ms",

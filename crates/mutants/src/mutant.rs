@@ -75,6 +75,8 @@ mutants! {
     StaleLeaderUntold = "stale-leader-untold",
     /// A leader hands over before everything is committed (rule 33).
     TransferUncommitted = "transfer-uncommitted",
+    /// A server whose state is not that of a majority goes on (rule 47).
+    StateHashIgnored = "state-hash-ignored",
     /// A leader without a reserve on its disk takes writes (rule 9).
     OutOfDiskIgnored = "out-of-disk-ignored",
     /// A server that should not lead stands and leads like any other (rule 33).

@@ -56,6 +56,7 @@ coverage! {
     /// Messages of older terms or of an older start.
     stale_messages,
     /// Snapshots that were written, that a crash cut short, and that a start loaded.
+    state_hashes,
     snapshots,
     snapshots_cut,
     loads,

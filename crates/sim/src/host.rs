@@ -197,6 +197,7 @@ impl Process {
                 unsettled_bytes_max: options.unsettled_bytes_max,
                 owed_commands_max: options.owed_commands_max,
                 snapshot_entries: options.snapshot_entries,
+                state_hash_interval: Duration::from_millis(options.state_hash_ms),
                 ..Limits::default()
             },
         };

@@ -146,6 +146,11 @@ fn test_of(mutant: Mutant) -> Option<Test> {
             "order",
             "clients_are_left_alone_while_many_commands_are_owed_an_answer",
         ),
+        Mutant::StateHashIgnored => test(
+            "quorate-evaluator",
+            "state_hashes",
+            "a_server_whose_state_differs_stops_serving_and_hands_over",
+        ),
         Mutant::OutOfDiskIgnored => test(
             "quorate-evaluator",
             "out_of_disk",

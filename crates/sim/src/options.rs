@@ -179,6 +179,7 @@ pub struct Options {
     pub segment_bytes: u64,
     /// A snapshot is due after so many entries, and so much of the log stays behind it.
     pub snapshot_entries: u64,
+    pub state_hash_ms: u64,
     pub keep_bytes: u64,
     pub clients: usize,
     pub keys: u64,
@@ -247,6 +248,7 @@ impl Options {
                 64 << 10
             },
             snapshot_entries: u64::from(logarithmic(random, 10, 2000)),
+            state_hash_ms: u64::from(logarithmic(random, 50, 5000)),
             keep_bytes: u64::from(logarithmic(random, 1, 100)) << 10,
             clients: if nimble {
                 6

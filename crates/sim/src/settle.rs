@@ -173,6 +173,7 @@ impl World {
         let committed = self.logs.committed_index();
         for id in self.counting() {
             self.check_state(id, committed);
+            self.check_state_agrees(id);
         }
         for id in self.ids() {
             let host = self.host(id);

@@ -4,8 +4,8 @@
 use std::io::ErrorKind;
 
 use bytes::{Buf, Bytes};
-use evaluator::{Input, Now, Output};
-use raft::{Body, Fetch, Fetched, GroupId, Message, ServerId, Timestamp};
+use evaluator::{Input, Now, Output, StateHash};
+use raft::{Body, Fetch, Fetched, GroupId, Index, Message, ServerId, Timestamp};
 use rand::RngExt;
 use wire::{Frame, Outgoing};
 
@@ -27,6 +27,9 @@ const LATE_NS: u64 = SECOND;
 
 /// How long clients are not listened to when what they say would wait anyway.
 const CLIENTS_LEFT_NS: u64 = 200_000;
+
+/// How long it takes to hash a state, at most.
+const HASHING_NS: u64 = 50 * MS;
 
 /// How long a log that waits for space waits before it tries again.
 const RESERVE_INTERVAL_NS: u64 = 200 * MS;
@@ -135,6 +138,14 @@ impl World {
         if let Some(frozen) = output.frozen {
             self.freezes(id, frozen);
         }
+        if let Some(job) = output.hash_job {
+            let after = self.up_to(HASHING_NS);
+            let hash = job.store.state_hash();
+            self.schedule(after, Event::Hashed(id, job.index, hash));
+        }
+        if let Some(hash) = output.state_hash {
+            self.tell_state_hash(id, hash);
+        }
         for to in output.installs {
             let after = self.latency();
             self.schedule(after, Event::Transfer(id, to));
@@ -160,6 +171,39 @@ impl World {
         }
     }
 
+    /// A server's state is hashed; none has found before that its state differs.
+    pub(crate) fn hashed(&mut self, id: ServerId, index: Index, hash: u64) {
+        self.coverage.state_hashes += 1;
+        self.peer_input(id, Input::StateHashed(index, hash));
+        self.check_state_agrees(id);
+    }
+
+    /// No server has found that its state is not that of a majority.
+    pub(crate) fn check_state_agrees(&self, id: ServerId) {
+        if let Some(process) = &self.host(id).process {
+            let differs_at = process.evaluator.status().differs_at;
+            assert!(
+                differs_at.is_none(),
+                "the state of server {id} differs at {differs_at:?}"
+            );
+        }
+    }
+
+    fn tell_state_hash(&mut self, from: ServerId, state: StateHash) {
+        let Some(process) = &self.host(from).process else {
+            return;
+        };
+        let links = process.links.iter();
+        let versions: Vec<(ServerId, u8)> = links
+            .filter_map(|(to, link)| Some((*to, link.version?)))
+            .collect();
+        for (to, version) in versions {
+            let mut outgoing = Outgoing::new();
+            outgoing.push_state_hash(version, state.function, state.index, state.hash);
+            self.transmit_all(from, to, outgoing, true);
+        }
+    }
+
     fn send(&mut self, from: ServerId, to: ServerId, message: &Message) {
         self.logs
             .sends(from, to, message, self.options.append_bytes_max);
@@ -182,7 +226,11 @@ impl World {
             outgoing.push_clock(version, wall.0);
         }
         outgoing.push_message(version, GroupId(0), message);
-        let mut bytes = outgoing.copy_to_bytes(outgoing.remaining());
+        self.transmit_all(from, to, outgoing, urgent);
+    }
+
+    fn transmit_all(&mut self, from: ServerId, to: ServerId, mut frames: Outgoing, urgent: bool) {
+        let mut bytes = frames.copy_to_bytes(frames.remaining());
         while bytes.has_remaining() {
             let length = bytes.get_u32_le() as usize;
             let frame = bytes.split_to(length);
@@ -290,6 +338,18 @@ impl World {
                 Input::Message(message)
             }
             Ok(Frame::Clock(wall_ms)) => Input::PeerClock(from, command::LogTime(wall_ms)),
+            Ok(Frame::StateHash {
+                function,
+                index,
+                hash,
+            }) => {
+                let state = StateHash {
+                    function,
+                    index,
+                    hash,
+                };
+                Input::PeerStateHash(from, state)
+            }
             other => panic!("our own frame is {other:?}"),
         };
         self.peer_input(to, input);

@@ -83,6 +83,8 @@ pub(crate) enum Event {
         server: ServerId,
         connection: u64,
     },
+    /// A server has hashed its state behind this entry.
+    Hashed(ServerId, Index, u64),
     Client(usize),
     Start(ServerId),
     Kill(ServerId),
@@ -103,7 +105,7 @@ impl Event {
     fn server(&self) -> Option<ServerId> {
         match self {
             Event::Turn(id) | Event::Synced(id) | Event::Fetched(id, _) => Some(*id),
-            Event::Snapshot(id) => Some(*id),
+            Event::Snapshot(id) | Event::Hashed(id, ..) => Some(*id),
             Event::Connect(from, _) | Event::Transfer(from, _) => Some(*from),
             Event::ToServer { server, .. }
             | Event::Writable { server, .. }
@@ -327,6 +329,7 @@ impl World {
             Event::Turn(id) => self.turn(id),
             Event::Synced(id) => self.synced(id),
             Event::Snapshot(id) => self.snapshot(id),
+            Event::Hashed(id, index, hash) => self.hashed(id, index, hash),
             Event::Transfer(from, to) => self.transfers(from, to),
             Event::Fetched(id, fetch) => self.fetched(id, fetch),
             Event::Frame {

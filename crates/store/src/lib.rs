@@ -9,5 +9,6 @@ mod moment;
 mod snapshot;
 mod store;
 
+pub use moment::STATE_HASH_FUNCTION;
 pub use snapshot::{Frozen, LoadError, Loader};
 pub use store::{Counts, Store};

@@ -8,6 +8,10 @@ use foldhash::quality::FoldHasher;
 
 use crate::item::Item;
 
+/// Which function `state_hash` is. Servers of two releases compare their states only if it is the same
+/// in both.
+pub const STATE_HASH_FUNCTION: u8 = 1;
+
 /// A place in the log, and what the commands up to there left behind besides the items.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Moment {

@@ -37,6 +37,7 @@ impl Fixture {
         let preamble = Preamble {
             log_time: self.log_time,
             item_bytes_max: self.item_bytes_max,
+            mark: None,
         };
         self.store.enter(self.index, &preamble);
         let apply = |(place, write)| self.store.apply(place, write);

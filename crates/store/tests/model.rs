@@ -212,7 +212,7 @@ proptest! {
             };
             index += 1;
             let log_time = LogTime(clock as u64);
-            store.enter(index, &Preamble { log_time, item_bytes_max: 1 << 20 });
+            store.enter(index, &Preamble { log_time, item_bytes_max: 1 << 20, mark: None });
             model.enter(index, log_time);
             for (place, write) in (0u16..).zip(&writes) {
                 let unique = (index << 16) + u64::from(place);

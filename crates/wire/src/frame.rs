@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use raft::{GroupId, Message};
+use raft::{GroupId, Index, Message};
 
 use crate::codec;
 use crate::hello::{Answer, Hello, VERSIONS};
@@ -43,6 +43,7 @@ const CLOCK: u8 = 4;
 const INSTALL_SNAPSHOT: u8 = 5;
 const TRANSFER_HELLO: u8 = 6;
 const TRANSFER: u8 = 7;
+const STATE_HASH: u8 = 8;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,12 @@ pub enum Frame {
     Message(GroupId, Message),
     /// What the sender's wall clock shows: milliseconds since 1970.
     Clock(u64),
+    /// What function number `function` makes of the sender's state behind the entry at `index`.
+    StateHash {
+        function: u8,
+        index: Index,
+        hash: u64,
+    },
     /// A hello on a connection that is for the transfer of a snapshot.
     TransferHello(Hello),
     Transfer(Transfer),
@@ -105,7 +112,20 @@ pub fn decode(mut bytes: Bytes) -> Result<Frame, Error> {
             Ok(_) if bytes.has_remaining() => Err(Error::Trailing { found: bytes.len() }),
             Ok(wall_ms) => Ok(Frame::Clock(wall_ms)),
         },
+        STATE_HASH => decode_state_hash(bytes),
         found => Err(Error::Kind { found }),
+    }
+}
+
+fn decode_state_hash(mut bytes: Bytes) -> Result<Frame, Error> {
+    let frame = Frame::StateHash {
+        function: bytes.try_get_u8().map_err(|_| Error::Short)?,
+        index: Index(bytes.try_get_u64_le().map_err(|_| Error::Short)?),
+        hash: bytes.try_get_u64_le().map_err(|_| Error::Short)?,
+    };
+    match bytes.len() {
+        0 => Ok(frame),
+        found => Err(Error::Trailing { found }),
     }
 }
 
@@ -166,6 +186,21 @@ impl Outgoing {
         );
         self.header(version, CLOCK, GroupId(0), size_of::<u64>());
         self.tail.put_u64_le(wall_ms);
+    }
+
+    /// Appends a hash of this server's state.
+    ///
+    /// # Panics
+    /// If nobody speaks that version.
+    pub fn push_state_hash(&mut self, version: u8, function: u8, index: Index, hash: u64) {
+        assert!(
+            VERSIONS.contains(&version),
+            "version {version} was agreed upon"
+        );
+        self.header(version, STATE_HASH, GroupId(0), 1 + 8 + 8);
+        self.tail.put_u8(function);
+        self.tail.put_u64_le(index.0);
+        self.tail.put_u64_le(hash);
     }
 
     /// Appends a `Hello`.

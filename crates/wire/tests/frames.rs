@@ -153,6 +153,14 @@ fn samples() -> Vec<(&'static str, Frame)> {
         .collect();
     samples.extend([
         ("clock", Frame::Clock(1_795_243_977_411)),
+        (
+            "state_hash",
+            Frame::StateHash {
+                function: 1,
+                index: Index(77_000),
+                hash: 0xfedc_ba98_7654_3210,
+            },
+        ),
         ("hello", Frame::Hello(hello())),
         ("answer_accepted", answer(Ok(VERSION))),
         (
@@ -210,6 +218,11 @@ fn push(outgoing: &mut Outgoing, frame: &Frame) {
         Frame::Answer(answer) => outgoing.push_answer(answer),
         Frame::Message(group, message) => outgoing.push_message(VERSION, *group, message),
         Frame::Clock(wall_ms) => outgoing.push_clock(VERSION, *wall_ms),
+        Frame::StateHash {
+            function,
+            index,
+            hash,
+        } => outgoing.push_state_hash(VERSION, *function, *index, *hash),
         Frame::TransferHello(hello) => outgoing.push_transfer_hello(hello),
         Frame::Transfer(transfer) => outgoing.push_transfer(VERSION, transfer),
     }

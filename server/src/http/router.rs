@@ -51,6 +51,7 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
     let (ready, why) = newest.map_or((false, "no leader is known"), |newest| {
         let status = &newest.status;
         match status.leader {
+            _ if status.differs_at.is_some() => (false, "its state is not that of a majority"),
             None => (false, "no leader is known"),
             Some(leader) if leader == status.id => (status.serves, "the log is being applied"),
             Some(_) => (true, ""),

@@ -35,6 +35,12 @@ pub(super) struct StatusBody {
     snapshots_sent: u64,
     /// The disk has no room for the log's next segment: as leader, this server takes no writes.
     out_of_disk: bool,
+    /// The newest hash of this server's state, 16 hex digits, and the entry behind which it was taken:
+    /// equal on all servers at equal indexes.
+    state_hash: Option<String>,
+    state_hash_index: u64,
+    /// The entry behind which this server's state was not that of a majority: it serves no more.
+    state_differs_at: Option<u64>,
     /// 16 hex digits each.
     cluster: Option<String>,
     instance: Option<String>,
@@ -102,6 +108,9 @@ impl StatusBody {
             persisted_index: status.persisted_index.0,
             log_begins_behind: status.before.index.0,
             out_of_disk: status.out_of_disk,
+            state_hash: status.state_hash.map(|it| format!("{:016x}", it.hash)),
+            state_hash_index: status.state_hash.map_or(0, |it| it.index.0),
+            state_differs_at: status.differs_at.map(|index| index.0),
             cluster: status.cluster.map(|cluster| cluster.to_string()),
             instance: Some(identity.instance.to_string()),
             restart: identity.restart.0,

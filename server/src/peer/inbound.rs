@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use command::LogTime;
+use evaluator::StateHash;
 use raft::{Body, ServerId};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -91,6 +92,22 @@ async fn listen(stream: TcpStream, from: ServerId, peers: &Peers) -> io::Result<
                 let room = peers.evaluator.reserve(bytes).await;
                 let clock = FromPeer::Clock(from, LogTime(wall_ms));
                 if !peers.evaluator.send(room, clock) {
+                    return Ok(());
+                }
+                continue;
+            }
+            Ok(Frame::StateHash {
+                function,
+                index,
+                hash,
+            }) => {
+                let room = peers.evaluator.reserve(bytes).await;
+                let state = StateHash {
+                    function,
+                    index,
+                    hash,
+                };
+                if !peers.evaluator.send(room, FromPeer::StateHash(from, state)) {
                     return Ok(());
                 }
                 continue;

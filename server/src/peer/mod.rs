@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command::LogTime;
+use evaluator::StateHash;
 use raft::{GroupId, Message, ServerId};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
@@ -46,6 +47,8 @@ pub(crate) enum FromPeer {
     Message(Message),
     /// What its wall clock shows.
     Clock(ServerId, LogTime),
+    /// What its state is.
+    StateHash(ServerId, StateHash),
     /// This server has called the peer, who listens.
     Connected(ServerId),
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
+use evaluator::StateHash;
 use raft::{Body, Message};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
@@ -56,6 +57,8 @@ struct Waiting {
     /// Of `entries`.
     bytes: usize,
     dropped: u64,
+    /// The newest hash of this server's state, if the peer is still to be told.
+    state_hash: Option<StateHash>,
     /// When the peer was last told what the wall clock shows, on this connection.
     told_clock: Option<Instant>,
     link: Option<Link>,
@@ -100,6 +103,11 @@ impl Queue {
             }
             waiting.urgent.push_back((Instant::now(), message));
         }
+    }
+
+    /// The peer is told of this with the next message.
+    pub(crate) fn push_state_hash(&self, hash: StateHash) {
+        self.waiting().state_hash = Some(hash);
     }
 
     /// Writes what waits, if there is a connection and it takes anything; what it does not take
@@ -208,6 +216,9 @@ impl Waiting {
         if !self.urgent.is_empty() && !self.told_clock.is_some_and(told_lately) {
             outgoing.push_clock(version, Clock::wall().0);
             self.told_clock = Some(Instant::now());
+        }
+        if let Some(state) = self.state_hash.take() {
+            outgoing.push_state_hash(version, state.function, state.index, state.hash);
         }
         while let Some((_, message)) = self.urgent.pop_front() {
             outgoing.push_message(version, GROUP, &message);

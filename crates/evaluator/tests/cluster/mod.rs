@@ -67,6 +67,8 @@ pub struct Server {
     outcomes: BTreeMap<ConnectionId, Vec<Outcome>>,
     /// Heartbeats sent; a read round shows in them.
     pub heartbeats_sent: u64,
+    /// The state is not what the log makes of it.
+    pub misled: bool,
     /// States frozen for a snapshot, and those that were of no use any more.
     pub frozen: Vec<FrozenState>,
     pub retired: Vec<Store>,
@@ -120,6 +122,7 @@ impl Cluster {
                 restart: Restart(0),
                 outcomes: BTreeMap::new(),
                 heartbeats_sent: 0,
+                misled: false,
                 frozen: Vec::new(),
                 retired: Vec::new(),
             });
@@ -265,12 +268,23 @@ impl Cluster {
         server.fetches.extend(output.fetches);
         server.frozen.extend(output.frozen);
         server.retired.extend(output.retired);
+        if let Some(job) = output.hash_job {
+            let hash = job.store.state_hash() ^ u64::from(server.misled);
+            server.inbox.push_back(Input::StateHashed(job.index, hash));
+        }
         for outcomes in output.outcomes {
             let all = server.outcomes.entry(outcomes.connection).or_default();
             all.extend(outcomes.outcomes);
         }
         for (to, message) in output.messages {
             self.send(id, to, message);
+        }
+        if let Some(hash) = output.state_hash {
+            for to in self.others(id) {
+                if !self.cut.contains(&(id, to)) {
+                    self.deliver(to, Input::PeerStateHash(id, hash));
+                }
+            }
         }
     }
 
