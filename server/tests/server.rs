@@ -241,7 +241,7 @@ fn a_data_directory_belongs_to_one_server_at_a_time_and_for_ever() {
     let (code, said) = others.refusal(1, &["--log-level", "error"]);
     assert_ne!(code, 0);
     assert!(
-        said.contains("another server is running on this data directory"),
+        said.contains("another process is using this data directory"),
         "{said}"
     );
     first.kill();

@@ -67,11 +67,19 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn sync(&self, file: &Self::File) -> io::Result<()>;
 }
 
+/// What may be done with the files of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    All,
+    Read,
+}
+
 /// A directory of the file system. Its files are readable by their owner only.
 #[derive(Debug)]
 pub struct DirectoryDisk {
     path: PathBuf,
     directory: OwnedFd,
+    access: Access,
     /// Held while it is open.
     lock: Mutex<Option<OwnedFd>>,
 }
@@ -114,19 +122,42 @@ impl DirectoryDisk {
                 .and_then(|parent| parent.sync_all())
                 .map_err(failed("sync the directory that holds it"))?;
         }
+        Self::open_as(path, Access::All)
+    }
+
+    /// The directory at `path`, which is there. What is in it can be read, and not be changed.
+    ///
+    /// # Errors
+    /// `Error::Io` if it can't be opened.
+    pub fn open_to_read(path: &Path) -> Result<DirectoryDisk, Error> {
+        Self::open_as(path, Access::Read)
+    }
+
+    fn open_as(path: &Path, access: Access) -> Result<DirectoryDisk, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(CWD, path, flags, Mode::empty())
-            .map_err(io::Error::from)
-            .map_err(failed("open the data directory"))?;
+        let directory = rustix::fs::openat(CWD, path, flags, Mode::empty());
+        let directory = directory.map_err(|error| Error::Io {
+            file: path.to_path_buf(),
+            operation: "open the data directory",
+            source: error.into(),
+        })?;
         Ok(DirectoryDisk {
             path: path.to_path_buf(),
             directory,
+            access,
             lock: Mutex::new(None),
         })
     }
 
     fn open_file(&self, name: &str, flags: OFlags) -> io::Result<DirectoryFile> {
         let cached = self.open_with(name, flags)?.into();
+        if self.access == Access::Read {
+            return Ok(DirectoryFile {
+                cached,
+                direct: None,
+                aligned: Mutex::default(),
+            });
+        }
         let direct = match self.open_with(name, OFlags::DIRECT) {
             Ok(direct) => Some(direct.into()),
             Err(error) if is_invalid(&error) => None,
@@ -139,9 +170,21 @@ impl DirectoryDisk {
         })
     }
 
+    /// The files of a directory that is only read are refused by the kernel, its names here.
+    fn may_change(&self) -> io::Result<()> {
+        match self.access {
+            Access::All => Ok(()),
+            Access::Read => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+        }
+    }
+
     fn open_with(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        let access = match self.access {
+            Access::All => OFlags::RDWR,
+            Access::Read => OFlags::RDONLY,
+        };
         // A link in the directory may lead anywhere, so it is not followed.
-        let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = flags | access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
         Ok(rustix::fs::openat(&self.directory, name, flags, mode)?)
     }
@@ -155,8 +198,16 @@ impl Disk for DirectoryDisk {
     }
 
     fn lock(&self, name: &str) -> io::Result<bool> {
-        let file = self.open_with(name, OFlags::CREATE)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let (flags, operation) = match self.access {
+            Access::All => (OFlags::CREATE, FlockOperation::NonBlockingLockExclusive),
+            Access::Read => (OFlags::empty(), FlockOperation::NonBlockingLockShared),
+        };
+        let file = match self.open_with(name, flags) {
+            // Whoever may only read takes the lock if there is one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            file => file?,
+        };
+        match rustix::fs::flock(&file, operation) {
             Ok(()) => {
                 *self.lock.lock().expect("no holder of this lock panics") = Some(file);
                 Ok(true)
@@ -182,6 +233,7 @@ impl Disk for DirectoryDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<DirectoryFile> {
+        self.may_change()?;
         match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
@@ -190,6 +242,7 @@ impl Disk for DirectoryDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.may_change()?;
         Ok(rustix::fs::renameat(
             &self.directory,
             from,
@@ -199,6 +252,7 @@ impl Disk for DirectoryDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.may_change()?;
         Ok(rustix::fs::unlinkat(
             &self.directory,
             name,

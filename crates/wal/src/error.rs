@@ -34,7 +34,7 @@ pub enum Error {
     #[error("{}: missing; this server can't vouch for its data any more", file.display())]
     Missing { file: PathBuf },
     /// Another process uses the directory.
-    #[error("{}: locked: another server is running on this data directory", file.display())]
+    #[error("{}: locked: another process is using this data directory", file.display())]
     Locked { file: PathBuf },
     /// The directory is another server's (rule 41).
     #[error(
@@ -46,6 +46,9 @@ pub enum Error {
         expected: ServerId,
         found: ServerId,
     },
+    /// There is none of the files that a server keeps.
+    #[error("{}: no server has kept its data here", directory.display())]
+    NoData { directory: PathBuf },
     /// A later release wrote this.
     #[error(
         "{}: has format version {found}, and this release reads versions up to {newest}",

@@ -24,7 +24,9 @@ mod beginning;
 mod contents;
 mod disk;
 mod error;
+mod inspect;
 mod memory_disk;
+mod mend;
 mod meta;
 mod open;
 mod reader;
@@ -39,6 +41,7 @@ mod window;
 
 pub use disk::{DirectoryDisk, Disk};
 pub use error::{Error, Problem};
+pub use inspect::{FileReport, Finding, Holds, Seen, Tally, Verdict, inspect};
 pub use memory_disk::{Failure, MemoryDisk, MemoryFile};
 pub use open::{Opened, Options};
 pub use reader::Reader;

@@ -30,11 +30,14 @@ use rand::rngs::StdRng;
 use crate::disk::Disk;
 use crate::error::{Error, Problem};
 use crate::segment::{FORMAT_VERSION, Identity, Unreadable, parse_name, seal, unseal};
+use crate::snapshot_file::parse_snapshot_name;
 
 const MAGIC: &[u8; 8] = b"QUORMETA";
+/// Of the state that a directory's first file begins with.
+pub(crate) const FIRST_SEQUENCE: u64 = 1;
 const META_BYTES: usize = 4096;
-const NAMES: [&str; 2] = ["meta.0", "meta.1"];
-const TEMPORARY_NAME: &str = "meta.tmp";
+pub(crate) const NAMES: [&str; 2] = ["meta.0", "meta.1"];
+pub(crate) const TEMPORARY_NAME: &str = "meta.tmp";
 
 /// What both files are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,14 +137,10 @@ pub(crate) fn claim<D: Disk>(
         }
         return Ok(loaded);
     }
-    if names.iter().any(|name| parse_name(name).is_some()) {
-        return Err(Error::Missing {
-            file: disk.path().join("meta.0"),
-        });
-    }
+    must_be_there(disk, names)?;
     let instance = Instance(random.next_u64().max(1));
     let state = State {
-        sequence: 1,
+        sequence: FIRST_SEQUENCE,
         identity: Identity { server, instance },
         restart: Restart(0),
         cluster: None,
@@ -156,18 +155,48 @@ pub(crate) fn claim<D: Disk>(
     })
 }
 
+/// Without the files there is nothing that they would be about.
+pub(crate) fn must_be_there<D: Disk>(disk: &D, names: &[String]) -> Result<(), Error> {
+    let has_data =
+        |name: &String| parse_name(name).is_some() || parse_snapshot_name(name).is_some();
+    if names.iter().any(has_data) {
+        return Err(Error::Missing {
+            file: disk.path().join("meta.0"),
+        });
+    }
+    Ok(())
+}
+
 /// Reads the files of a directory with these names; `None` if it has neither.
 fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded<D::File>>, Error> {
     let mut files = Files([None, None]);
+    let mut states = Vec::new();
+    for (name, file) in NAMES.into_iter().zip(&mut files.0) {
+        if let Some((opened, state)) = read_if_there(disk, name, names)? {
+            *file = Some(opened);
+            states.push((name, state));
+        }
+    }
+    Ok(newest(disk, states)?.map(|(state, doubtful)| Loaded {
+        files,
+        state,
+        doubtful,
+    }))
+}
+
+/// What a file says that may be there.
+pub(crate) type Read = Result<State, Unreadable>;
+
+/// The newest of what the files say, and whether it is in doubt; `None` if there are none.
+pub(crate) fn newest<D: Disk>(
+    disk: &D,
+    files: Vec<(&str, Read)>,
+) -> Result<Option<(State, bool)>, Error> {
     let mut newest: Option<State> = None;
     let mut readable = 0;
     let mut unreadable: Option<Error> = None;
-    for (name, file) in NAMES.into_iter().zip(&mut files.0) {
-        if !names.iter().any(|listed| listed == name) {
-            continue;
-        }
-        let opened = disk.open(name).map_err(Error::io(disk, name, "open"))?;
-        match read(disk, name, file.insert(opened))? {
+    for (name, state) in files {
+        match state {
             Ok(state) => {
                 readable += 1;
                 if newest.is_none_or(|newest| newest.sequence < state.sequence) {
@@ -180,17 +209,27 @@ fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded<D::File>>, 
         }
     }
     match (newest, unreadable) {
-        (Some(state), _) => Ok(Some(Loaded {
-            files,
-            state,
-            doubtful: readable < NAMES.len(),
-        })),
+        (Some(state), _) => Ok(Some((state, readable < NAMES.len()))),
         (None, Some(error)) => Err(error),
         (None, None) => Ok(None),
     }
 }
 
-fn read<D: Disk>(disk: &D, name: &str, file: &D::File) -> Result<Result<State, Unreadable>, Error> {
+/// Opens and reads this file, if it is among these.
+pub(crate) fn read_if_there<D: Disk>(
+    disk: &D,
+    name: &str,
+    names: &[String],
+) -> Result<Option<(D::File, Read)>, Error> {
+    if !names.iter().any(|listed| listed == name) {
+        return Ok(None);
+    }
+    let file = disk.open(name).map_err(Error::io(disk, name, "open"))?;
+    let state = read(disk, name, &file)?;
+    Ok(Some((file, state)))
+}
+
+fn read<D: Disk>(disk: &D, name: &str, file: &D::File) -> Result<Read, Error> {
     let failed = Error::io(disk, name, "read");
     let length = disk.length(file).map_err(&failed)?;
     if length < META_BYTES as u64 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mutants::Mutant;
-use raft::{HardState, Instance, Position, Recovered, Restart, ServerId, Snapshot, WriteId};
+use raft::{Entry, HardState, Instance, Position, Recovered, Restart, ServerId, Snapshot, WriteId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -17,6 +17,9 @@ use crate::recover::{Log, Torn, missing, recover};
 use crate::segment::{SegmentHeader, start_segment};
 use crate::snapshots::{Catalog, Damaged, Found, find, remove, tidy};
 use crate::wal::{SEGMENT_BYTES_MIN, Synced, Wal};
+
+/// The file that is locked while a server uses the directory.
+pub(crate) const LOCK_NAME: &str = "lock";
 
 /// What is fixed while a log is open.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +83,9 @@ impl<D: Disk> Wal<D> {
         let doubtful = claimed.doubtful && !mutants::is_on(Mutant::RestartReused);
         meta.restart = Restart(meta.restart.0 + 1 + u64::from(doubtful));
         let found = find(&disk, &names, log.contents.hard_state.seating.cluster())?;
-        reaches_back(&disk, &log, &found)?;
+        let first = log.places.segments.front();
+        let first = first.expect("there is a segment").sequence;
+        reaches_back(&disk, first, log.contents.before, &found)?;
         let mut wal = Wal {
             synced: Synced {
                 hard_state: log.contents.hard_state,
@@ -108,7 +113,7 @@ impl<D: Disk> Wal<D> {
             failed: false,
         };
         let mut configurations = log.configurations;
-        if let Some(position) = wal.is_obsolete_for(found.newest.as_ref()) {
+        if let Some(position) = obsolete_for(&wal.contents, found.newest.as_ref()) {
             configurations.clear();
             wal.begin_behind(position);
             wal.write_pending()?;
@@ -128,38 +133,49 @@ impl<D: Disk> Wal<D> {
         let opened = Opened {
             instance: wal.meta.identity.instance,
             restart: wal.meta.restart,
-            recovered: Recovered {
-                hard_state: wal.contents.hard_state,
-                before: wal.contents.before,
-                snapshot: found.newest,
-                term_starts: wal.contents.term_starts.clone(),
-                last: wal.contents.last,
-                configurations,
-            },
+            recovered: recovered(&wal.contents, found.newest, configurations),
             torn: log.torn,
             damaged: found.damaged,
         };
         Ok((wal, opened))
     }
+}
 
-    /// Where the log must begin anew, if it does not hold the newest snapshot's last entry: a
-    /// crash cut the installation of the snapshot short, or the entries that led to it were not
-    /// synced.
-    fn is_obsolete_for(&self, newest: Option<&Snapshot>) -> Option<Position> {
-        let position = newest?.position;
-        let is_held = self.contents.position_at(position.index) == Some(position);
-        let is_obsolete = !is_held && !mutants::is_on(Mutant::ObsoleteLogKept);
-        is_obsolete.then_some(position)
+/// Where the log must begin anew, if it does not hold the newest snapshot's last entry: a crash cut
+/// the installation of the snapshot short, or the entries that led to it were not synced.
+pub(crate) fn obsolete_for(contents: &Contents, newest: Option<&Snapshot>) -> Option<Position> {
+    let position = newest?.position;
+    let is_held = contents.position_at(position.index) == Some(position);
+    let is_obsolete = !is_held && !mutants::is_on(Mutant::ObsoleteLogKept);
+    is_obsolete.then_some(position)
+}
+
+/// What the consensus core is told.
+pub(crate) fn recovered(
+    contents: &Contents,
+    snapshot: Option<Snapshot>,
+    configurations: Vec<Entry>,
+) -> Recovered {
+    Recovered {
+        hard_state: contents.hard_state,
+        before: contents.before,
+        snapshot,
+        term_starts: contents.term_starts.clone(),
+        last: contents.last,
+        configurations,
     }
 }
 
-/// Checks that nothing is missing between the newest snapshot and the log.
-fn reaches_back<D: Disk>(disk: &D, log: &Log<D::File>, found: &Found) -> Result<(), Error> {
-    let first = log.places.segments.front();
-    let first = first.expect("there is a segment").sequence;
-    let before = log.contents.before.index;
+/// Checks that nothing is missing between the newest snapshot and the log, which begins behind
+/// `before` in the segment `first`.
+pub(crate) fn reaches_back<D: Disk>(
+    disk: &D,
+    first: u64,
+    before: Position,
+    found: &Found,
+) -> Result<(), Error> {
     let newest = found.newest.as_ref();
-    if first == 1 || newest.is_some_and(|newest| newest.position.index >= before) {
+    if first == 1 || newest.is_some_and(|newest| newest.position.index >= before.index) {
         return Ok(());
     }
     match found.damaged.first() {
@@ -172,13 +188,13 @@ fn reaches_back<D: Disk>(disk: &D, log: &Log<D::File>, found: &Found) -> Result<
     }
 }
 
-fn lock<D: Disk>(disk: &D) -> Result<(), Error> {
-    let name = "lock";
-    if disk.lock(name).map_err(Error::io(disk, name, "lock"))? {
+pub(crate) fn lock<D: Disk>(disk: &D) -> Result<(), Error> {
+    let locked = disk.lock(LOCK_NAME);
+    if locked.map_err(Error::io(disk, LOCK_NAME, "lock"))? {
         return Ok(());
     }
     Err(Error::Locked {
-        file: disk.path().join(name),
+        file: disk.path().join(LOCK_NAME),
     })
 }
 

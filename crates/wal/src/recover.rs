@@ -25,6 +25,8 @@ use raft::{Entry, EntryKind, HardState, Position};
 use crate::contents::Contents;
 use crate::disk::Disk;
 use crate::error::{Error, Problem};
+use crate::inspect::{Seen, Tally};
+use crate::mend::mend;
 use crate::meta::Mark;
 use crate::reader::{Place, Places};
 use crate::record::{
@@ -73,54 +75,43 @@ pub(crate) fn recover<D: Disk>(
     names: &[String],
 ) -> Result<Option<Log<D::File>>, Error> {
     let Segments { names, useless } = segments(disk, mark, names)?;
-    let mut scan = Scan {
-        disk,
-        identity,
-        mark,
-        contents: Contents::default(),
-        configurations: Vec::new(),
-        places: Places::default(),
-        batch: 0,
-        chain: Chain::default(),
-        has_ended: false,
-        steps: Vec::new(),
-    };
+    let mut scan = Scan::new(disk, identity, mark, Some(Places::default()), |_| Ok(()));
     let mut last = None;
     for (at, name) in names.iter().enumerate() {
         last = Some(scan.segment(name, at + 1 == names.len())?);
     }
-    let Some((segment, torn)) = last else {
+    let Some(scanned) = last else {
         return Ok(None);
     };
-    // A process that was killed may have written what it did not come to sync, and a torn end was
-    // erased just above.
-    let name = segment.header.name();
-    disk.sync(&segment.file)
-        .map_err(Error::io(disk, &name, "sync"))?;
+    mend(disk, &scanned)?;
     Ok(Some(Log {
         contents: scan.contents,
         configurations: scan.configurations,
-        places: scan.places,
+        places: scan.places.expect("it was given some"),
         batch: scan.batch,
-        segment,
+        segment: scanned.segment,
         chain: scan.chain,
         has_ended: scan.has_ended,
-        torn,
+        torn: scanned.torn,
         useless,
     }))
 }
 
 /// The names of segments.
-struct Segments<'a> {
+pub(crate) struct Segments<'a> {
     /// Those of the log, in order and none missing.
-    names: Vec<&'a String>,
-    useless: Vec<String>,
+    pub(crate) names: Vec<&'a String>,
+    pub(crate) useless: Vec<String>,
 }
 
 /// Of all segments those that are the log: the last ones without a gap, from the last one that
 /// begins a log on. What is before a gap was dropped for a snapshot, and came back or was not yet
 /// gone at a crash; or else the log begins too late for the snapshot.
-fn segments<'a, D: Disk>(disk: &D, mark: Mark, names: &'a [String]) -> Result<Segments<'a>, Error> {
+pub(crate) fn segments<'a, D: Disk>(
+    disk: &D,
+    mark: Mark,
+    names: &'a [String],
+) -> Result<Segments<'a>, Error> {
     let mut segments: Vec<_> = names
         .iter()
         .filter_map(|name| Some((parse_name(name)?.0, name)))
@@ -150,19 +141,29 @@ fn segments<'a, D: Disk>(disk: &D, mark: Mark, names: &'a [String]) -> Result<Se
 /// The error for a segment that is not there.
 pub(crate) fn missing<D: Disk>(disk: &D, sequence: u64) -> Error {
     Error::Missing {
-        file: disk.path().join(format!("wal-{sequence:016x}-*.log")),
+        file: disk.path().join(segments_named(sequence)),
     }
+}
+
+/// The names that a segment may have, as far as its sequence tells.
+pub(crate) fn segments_named(sequence: u64) -> String {
+    format!("wal-{sequence:016x}-*.log")
 }
 
 /// True if the log begins with this segment. One that can't be read is complained of later.
 fn begins<D: Disk>(disk: &D, name: &str) -> Result<bool, Error> {
+    Ok(header_of(disk, name)?.is_some_and(|header| header.begins))
+}
+
+/// The header of this segment, if it can be read.
+pub(crate) fn header_of<D: Disk>(disk: &D, name: &str) -> Result<Option<SegmentHeader>, Error> {
     let window = Window::open(disk, name)?;
     if window.file_bytes < SEGMENT_HEADER_BYTES as u64 {
-        return Ok(false);
+        return Ok(None);
     }
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     window.read_header(&mut bytes)?;
-    Ok(SegmentHeader::decode(&bytes).is_ok_and(|header| header.begins))
+    Ok(SegmentHeader::decode(&bytes).ok())
 }
 
 /// One effect of a batch that is not known to be whole yet, with the offset of its record.
@@ -188,30 +189,71 @@ struct Bad {
     incomplete: bool,
 }
 
-struct Scan<'a, D: Disk> {
+/// A segment that was read.
+pub(crate) struct Scanned<F> {
+    pub(crate) segment: Segment<F>,
+    pub(crate) torn: Option<Torn>,
+    /// The block in which the last whole batch of the log begins.
+    pub(crate) again_from: u64,
+    /// The verified bytes from there to the end of the batch.
+    pub(crate) again: Vec<u8>,
+}
+
+/// Reads segments in order, and changes nothing.
+pub(crate) struct Scan<'a, D: Disk, S> {
     disk: &'a D,
     identity: Identity,
     mark: Mark,
-    contents: Contents,
-    configurations: Vec<Entry>,
-    places: Places,
+    pub(crate) contents: Contents,
+    pub(crate) configurations: Vec<Entry>,
+    /// `None` if nobody wants to know where the entries are.
+    places: Option<Places>,
+    /// The segment that was begun last.
+    current: Option<SegmentHeader>,
     batch: u64,
     chain: Chain,
     has_ended: bool,
+    /// Of the segment that was begun last.
+    pub(crate) tally: Tally,
     /// What the batch that is being read came to so far.
     steps: Vec<Step>,
+    /// Is shown each record, before it is known that its batch is whole.
+    pub(crate) see: S,
 }
 
-impl<D: Disk> Scan<'_, D> {
-    fn segment(
-        &mut self,
-        name: &str,
-        is_last: bool,
-    ) -> Result<(Segment<D::File>, Option<Torn>), Error> {
+impl<'a, D: Disk, S: FnMut(Seen<'_>) -> Result<(), Error>> Scan<'a, D, S> {
+    pub(crate) fn new(
+        disk: &'a D,
+        identity: Identity,
+        mark: Mark,
+        places: Option<Places>,
+        see: S,
+    ) -> Scan<'a, D, S> {
+        Scan {
+            disk,
+            identity,
+            mark,
+            contents: Contents::default(),
+            configurations: Vec::new(),
+            places,
+            current: None,
+            batch: 0,
+            chain: Chain::default(),
+            has_ended: false,
+            tally: Tally::default(),
+            steps: Vec::new(),
+            see,
+        }
+    }
+
+    pub(crate) fn segment(&mut self, name: &str, is_last: bool) -> Result<Scanned<D::File>, Error> {
+        self.tally = Tally::default();
         let mut window = Window::open(self.disk, name)?;
         let header = self.header(name, &mut window)?;
-        let header = Arc::new(header);
-        self.places.segments.push_back(Arc::clone(&header));
+        self.current = Some(header);
+        if let Some(places) = &mut self.places {
+            places.segments.push_back(Arc::new(header));
+        }
         self.has_ended = false;
         // Where the last whole batch begins and ends, and where the last record ends.
         let mut begin = SEGMENT_HEADER_BYTES as u64;
@@ -235,37 +277,24 @@ impl<D: Disk> Scan<'_, D> {
             }
         }
         self.steps.clear();
-        if is_last {
-            self.write_again(name, &mut window, begin, whole)?;
-        }
+        let again_from = if is_last { block_start(begin) } else { whole };
+        let again = window.bytes(again_from, (whole - again_from) as usize)?;
+        let again = again.to_vec();
         let tail_start = block_start(whole);
         let tail = window.bytes(tail_start, (whole - tail_start) as usize)?;
         let segment = Segment {
             tail: tail.to_vec(),
             file: window.file,
-            header: *header,
+            header,
             end: whole,
             zeroed: whole,
         };
-        Ok((segment, torn))
-    }
-
-    /// Writes the last batch again, as it is: if its sync failed, or the process was killed before,
-    /// it may be in the kernel's memory alone, and if the sync failed the kernel takes that for
-    /// written, so that no later sync would write it (rule 7). It is the only one: none is written
-    /// before the one before it is synced.
-    fn write_again(
-        &self,
-        name: &str,
-        window: &mut Window<'_, D>,
-        begin: u64,
-        end: u64,
-    ) -> Result<(), Error> {
-        let start = block_start(begin);
-        let bytes = window.bytes(start, (end - start) as usize)?.to_vec();
-        self.disk
-            .write_at(&window.file, &bytes, start)
-            .map_err(Error::io(self.disk, name, "write"))
+        Ok(Scanned {
+            segment,
+            torn,
+            again_from,
+            again,
+        })
     }
 
     /// Reads the segment's header, and checks that it goes on where the segment before ended. The
@@ -295,9 +324,8 @@ impl<D: Disk> Scan<'_, D> {
                 found: header.identity.server,
             });
         }
-        if self.places.segments.is_empty() && header.sequence > 1 {
-            self.contents.begin_behind(header.previous);
-            self.places.begin_behind(header.previous.index);
+        if self.current.is_none() && header.sequence > 1 {
+            self.begin_behind(header.previous);
             self.batch = header.first_batch.saturating_sub(1);
             self.chain = header.chain;
         }
@@ -334,6 +362,13 @@ impl<D: Disk> Scan<'_, D> {
         Ok(header)
     }
 
+    fn begin_behind(&mut self, before: Position) {
+        self.contents.begin_behind(before);
+        if let Some(places) = &mut self.places {
+            places.begin_behind(before.index);
+        }
+    }
+
     /// Reads the record behind `end` into a step. Returns where it ends, and whether its batch
     /// does.
     fn record(
@@ -342,6 +377,7 @@ impl<D: Disk> Scan<'_, D> {
         window: &mut Window<'_, D>,
         end: u64,
     ) -> Result<Result<(u64, bool), Bad>, Error> {
+        let file = window.name();
         let start = header_start(end);
         let bad = |problem, incomplete| {
             Ok(Err(Bad {
@@ -395,6 +431,12 @@ impl<D: Disk> Scan<'_, D> {
             Ok(effect) => effect,
             Err(problem) => return bad(problem, false),
         };
+        (self.see)(Seen::Record {
+            file,
+            offset: start,
+            header: &header,
+            payload,
+        })?;
         self.steps.push(Step {
             offset: start,
             chain,
@@ -405,73 +447,98 @@ impl<D: Disk> Scan<'_, D> {
 
     /// Takes the steps of a whole batch.
     fn apply(&mut self, name: &str) -> Result<(), Error> {
-        let segment = self.places.segments.back();
-        let segment = segment.expect("a batch is in a segment").sequence;
-        for step in self.steps.drain(..) {
+        let mut steps = std::mem::take(&mut self.steps);
+        for step in steps.drain(..) {
             self.chain = step.chain;
-            let contents = &mut self.contents;
-            let last = contents.last;
-            let problem = match step.effect {
-                Effect::Entry(position, payload) if contents.takes(position) => {
-                    contents.append(position);
-                    self.places.push(Place::new(segment, step.offset));
-                    self.configurations.extend(payload.map(|payload| Entry {
-                        term: position.term,
-                        index: position.index,
-                        kind: EntryKind::Configuration,
-                        payload,
-                    }));
-                    continue;
-                }
-                Effect::HardState(hard_state) if hard_state.term >= contents.hard_state.term => {
-                    contents.hard_state = hard_state;
-                    continue;
-                }
-                Effect::Truncate(to) if contents.position_at(to.index) == Some(to) => {
-                    contents.truncate_to(to);
-                    self.places.truncate_to(to.index);
-                    self.configurations.retain(|entry| entry.index <= to.index);
-                    continue;
-                }
-                // The entries in between were superseded before the log was made to begin here.
-                Effect::Truncate(to)
-                    if to.index < contents.before.index && to.term <= contents.before.term =>
-                {
-                    contents.begin_behind(to);
-                    self.places.begin_behind(to.index);
-                    self.configurations.clear();
-                    continue;
-                }
-                Effect::End(position) if position == last => {
-                    self.has_ended = true;
-                    continue;
-                }
-                Effect::Entry(position, _) if position.index != last.index.next() => {
-                    unexpected("entry's index", last.index.next().0, position.index.0)
-                }
-                Effect::Entry(position, _) => {
-                    unexpected("entry's term", last.term.0.max(1), position.term.0)
-                }
-                Effect::HardState(hard_state) => unexpected(
-                    "hard state's term",
-                    contents.hard_state.term.0,
-                    hard_state.term.0,
-                ),
-                Effect::Truncate(position) | Effect::End(position) => {
-                    unexpected("last entry's index", last.index.0, position.index.0)
-                }
-            };
-            return Err(Error::Corrupt {
+            self.tally.records += 1;
+            let taken = self.take(step.effect, step.offset);
+            taken.map_err(|problem| Error::Corrupt {
                 file: self.disk.path().join(name),
                 offset: step.offset,
                 problem,
-            });
+            })?;
         }
+        // For its memory.
+        self.steps = steps;
         self.batch += 1;
         Ok(())
     }
 
-    /// Decides what a bad place is: a torn batch, which is erased, or the end of the log with
+    /// Takes what the record at this offset does.
+    fn take(&mut self, effect: Effect, offset: u64) -> Result<(), Problem> {
+        let contents = &mut self.contents;
+        let last = contents.last;
+        match effect {
+            Effect::Entry(position, payload) if contents.takes(position) => {
+                self.take_entry(position, payload, offset);
+                Ok(())
+            }
+            Effect::HardState(hard_state) if hard_state.term >= contents.hard_state.term => {
+                contents.hard_state = hard_state;
+                Ok(())
+            }
+            Effect::Truncate(to) if contents.position_at(to.index) == Some(to) => {
+                contents.truncate_to(to);
+                if let Some(places) = &mut self.places {
+                    places.truncate_to(to.index);
+                }
+                self.configurations.retain(|entry| entry.index <= to.index);
+                Ok(())
+            }
+            // The entries in between were superseded before the log was made to begin here.
+            Effect::Truncate(to)
+                if to.index < contents.before.index && to.term <= contents.before.term =>
+            {
+                self.begin_behind(to);
+                self.configurations.clear();
+                Ok(())
+            }
+            Effect::End(position) if position == last => {
+                self.has_ended = true;
+                Ok(())
+            }
+            Effect::Entry(position, _) if position.index != last.index.next() => Err(unexpected(
+                "entry's index",
+                last.index.next().0,
+                position.index.0,
+            )),
+            Effect::Entry(position, _) => Err(unexpected(
+                "entry's term",
+                last.term.0.max(1),
+                position.term.0,
+            )),
+            Effect::HardState(hard_state) => Err(unexpected(
+                "hard state's term",
+                contents.hard_state.term.0,
+                hard_state.term.0,
+            )),
+            Effect::Truncate(position) | Effect::End(position) => Err(unexpected(
+                "last entry's index",
+                last.index.0,
+                position.index.0,
+            )),
+        }
+    }
+
+    fn take_entry(&mut self, position: Position, configuration: Option<Bytes>, offset: u64) {
+        self.contents.append(position);
+        self.tally.entries += 1;
+        self.tally.first = self.tally.first.or(Some(position));
+        self.tally.last = Some(position);
+        let segment = self.current.expect("a batch is in a segment").sequence;
+        if let Some(places) = &mut self.places {
+            places.push(Place::new(segment, offset));
+        }
+        self.configurations
+            .extend(configuration.map(|payload| Entry {
+                term: position.term,
+                index: position.index,
+                kind: EntryKind::Configuration,
+                payload,
+            }));
+    }
+
+    /// Decides what a bad place is: a torn batch, which is to be erased, or the end of the log with
     /// nothing behind it, or else corruption. `whole` is where the last whole batch ends.
     fn judge(
         &self,
@@ -504,9 +571,6 @@ impl<D: Disk> Scan<'_, D> {
         };
         if written_end == bad.offset && self.steps.is_empty() {
             return Ok(None);
-        }
-        if !mutants::is_on(Mutant::TornTailKept) {
-            window.erase(whole, written_end)?;
         }
         Ok(Some(Torn {
             file,

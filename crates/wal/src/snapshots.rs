@@ -97,7 +97,7 @@ impl<D: Disk> Shared<D> {
                 .map_err(Error::io(disk, "", "sync the data directory"))?;
         }
         if !mutants::is_on(Mutant::SnapshotNotReadBack) {
-            verify(disk, expected.position, None)?;
+            verify(disk, expected.position, None, |_| Ok(()))?;
         }
         let kept = self.snapshots.add(expected.clone());
         let names = disk.list();
@@ -304,6 +304,24 @@ pub struct Damaged {
     pub problem: Problem,
 }
 
+impl Damaged {
+    /// What an error says, if it is that.
+    pub(crate) fn of(error: &Error) -> Option<Damaged> {
+        match error {
+            Error::Corrupt {
+                file,
+                offset,
+                problem,
+            } => Some(Damaged {
+                file: file.clone(),
+                offset: *offset,
+                problem: problem.clone(),
+            }),
+            _ => None,
+        }
+    }
+}
+
 /// What a start finds.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
@@ -321,42 +339,40 @@ pub(crate) fn find<D: Disk>(
 ) -> Result<Found, Error> {
     let mut found = Found::default();
     for position in positions(names) {
-        match verify(disk, position, cluster) {
-            Ok(snapshot) => {
+        match verify(disk, position, cluster, |_| Ok(())) {
+            Ok((snapshot, _)) => {
                 found.newest = Some(snapshot);
                 break;
             }
-            Err(Error::Corrupt {
-                file,
-                offset,
-                problem,
-            }) => found.damaged.push(Damaged {
-                file,
-                offset,
-                problem,
-            }),
-            Err(error) => return Err(error),
+            Err(error) => found.damaged.push(Damaged::of(&error).ok_or(error)?),
         }
     }
     Ok(found)
 }
 
 /// Of all snapshots among these files, the newest first.
-fn positions(names: &[String]) -> Vec<Position> {
+pub(crate) fn positions(names: &[String]) -> Vec<Position> {
     let positions = names.iter().filter_map(|name| parse_snapshot_name(name));
     let mut positions: Vec<Position> = positions.collect();
     positions.sort_unstable_by_key(|position| std::cmp::Reverse((position.index, position.term)));
     positions
 }
 
-fn verify<D: Disk>(
+/// Reads the whole of a snapshot, which must be this cluster's, and shows each piece of its content
+/// to `see`. Gives it with the length of its content.
+pub(crate) fn verify<D: Disk>(
     disk: &D,
     position: Position,
     cluster: Option<ClusterId>,
-) -> Result<Snapshot, Error> {
+    mut see: impl FnMut(Bytes) -> Result<(), Error>,
+) -> Result<(Snapshot, u64), Error> {
     let name = snapshot_name(position);
     let mut file = FileReader::open(disk, &name)?;
-    file.verify(disk)?;
+    let mut content_bytes = 0;
+    while let Some(piece) = file.next(disk)? {
+        content_bytes += piece.len() as u64;
+        see(piece)?;
+    }
     let header = file.header();
     let must_be = |what, expected, found| {
         if expected == found {
@@ -377,7 +393,13 @@ fn verify<D: Disk>(
     must_be("snapshot's term", position.term.0, found.term.0)?;
     let cluster = cluster.unwrap_or(header.cluster);
     must_be("snapshot's cluster", cluster.0, header.cluster.0)?;
-    Ok(header.snapshot.clone())
+    Ok((header.snapshot.clone(), content_bytes))
+}
+
+/// True for the name of a snapshot that is being written or received, or was not finished.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    let is_temporary = name.strip_suffix(TEMPORARY).and_then(parse_stem).is_some();
+    is_temporary || parse_part_name(name).is_some()
 }
 
 /// Removes what an earlier start left behind: snapshots older than the one before the newest, and

@@ -33,6 +33,10 @@ impl<'a, D: Disk> Window<'a, D> {
         })
     }
 
+    pub(crate) fn name(&self) -> &'a str {
+        self.name
+    }
+
     /// This many bytes at this offset. The file is that long.
     pub(crate) fn bytes(&mut self, offset: u64, length: usize) -> Result<&[u8], Error> {
         let is_held = offset >= self.part_offset
@@ -92,20 +96,5 @@ impl<'a, D: Disk> Window<'a, D> {
             start = end;
         }
         Ok(Some(written_end))
-    }
-
-    /// Writes zeros; `recover` makes them durable.
-    pub(crate) fn erase(&mut self, from: u64, to: u64) -> Result<(), Error> {
-        let zeros = vec![0; READ_BYTES];
-        let mut offset = from;
-        while offset < to {
-            let length = (to - offset).min(READ_BYTES as u64) as usize;
-            let (zeros, _) = zeros.split_at(length);
-            self.disk
-                .write_at(&self.file, zeros, offset)
-                .map_err(Error::io(self.disk, self.name, "erase a torn end"))?;
-            offset += length as u64;
-        }
-        Ok(())
     }
 }

@@ -217,7 +217,7 @@ fn a_directory_in_use_is_refused() {
     assert!(matches!(error, Error::Locked { .. }), "{error}");
     assert_eq!(
         error.to_string(),
-        "memory/lock: locked: another server is running on this data directory"
+        "memory/lock: locked: another process is using this data directory"
     );
 }
 

@@ -559,9 +559,12 @@ fn fixture() -> (std::path::PathBuf, Snapshot) {
 fn version_1_is_read_and_still_written_so() {
     let (path, snapshot) = fixture();
     let file = std::fs::read(&path).expect("the fixture is there");
+    // Without meta files it would be nobody's.
     let disk = MemoryDisk::new();
+    drop(open(disk.clone(), 1));
+    let disk = disk.after_kill();
     disk.put(&name_of(snapshot.position), &file);
-    let (wal, opened, _) = open(disk, 1);
+    let (wal, opened, _) = open(disk, 2);
     assert_eq!(opened.recovered.snapshot.as_ref(), Some(&snapshot));
     let found = read_snapshot(&wal.snapshots(), snapshot.position).expect("it is sound");
     assert!(found == content_of(&snapshot));
