@@ -13,15 +13,19 @@ use crate::error::Error;
 #[derive(Args, Debug)]
 struct Arguments {
     /// This server's id in cluster.toml
-    #[arg(long, value_name = "N")]
-    id: u64,
+    #[arg(long, value_name = "N", required_unless_present_any = ["check", "dump"])]
+    id: Option<u64>,
 
     /// The members that a new cluster starts with
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["check", "dump"])]
+    config: Option<PathBuf>,
 
     /// Where this server keeps its log; made if it is not there
-    #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present_any = ["print_config", "check", "dump"]
+    )]
     data_dir: Option<PathBuf>,
 
     /// End when the process that started this one ends; if a process id is given, also when that
@@ -38,6 +42,16 @@ struct Arguments {
     /// Print the configuration and where each setting comes from, and end
     #[arg(long)]
     print_config: bool,
+
+    /// Verify every byte of the data directory of a server that is stopped, change nothing, and
+    /// end: with 0 if it is sound, 1 if something is damaged, 2 if it can't be checked
+    #[arg(long, value_name = "DIR", exclusive = true)]
+    check: Option<PathBuf>,
+
+    /// As --check, and print what the log holds: a line for each record and each command, with
+    /// keys and without values
+    #[arg(long, value_name = "DIR", exclusive = true)]
+    dump: Option<PathBuf>,
 }
 
 /// A process is to end with its parent.
@@ -54,6 +68,15 @@ pub(crate) enum Task {
     Serve(Box<Service>),
     /// Print this.
     Print(String),
+    Inspect(Inspect),
+}
+
+/// A data directory, to be looked at.
+#[derive(Debug)]
+pub(crate) struct Inspect {
+    pub(crate) data_dir: PathBuf,
+    /// Print its records too.
+    pub(crate) dump: bool,
 }
 
 /// One server, to be run.
@@ -74,19 +97,22 @@ pub(crate) struct Service {
 pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let arguments = Arguments::from_arg_matches(&matches)?;
-    let text = std::fs::read_to_string(&arguments.config).map_err(|source| Error::Config {
-        file: arguments.config.clone(),
-        problem: source.to_string(),
-    })?;
-    let cluster = Cluster::parse(&text).map_err(|error| Error::Config {
-        file: arguments.config.clone(),
-        problem: error.to_string(),
-    })?;
-    let Some(server) = cluster.server(arguments.id).cloned() else {
-        return Err(Error::UnknownId {
-            id: arguments.id,
-            file: arguments.config,
-        });
+    let dump = arguments.dump.is_some();
+    if let Some(data_dir) = arguments.check.or(arguments.dump) {
+        return Ok(Task::Inspect(Inspect { data_dir, dump }));
+    }
+    let (id, file) = arguments
+        .id
+        .zip(arguments.config)
+        .expect("clap requires both");
+    let problem = |problem: String| Error::Config {
+        file: file.clone(),
+        problem,
+    };
+    let text = std::fs::read_to_string(&file).map_err(|error| problem(error.to_string()))?;
+    let cluster = Cluster::parse(&text).map_err(|error| problem(error.to_string()))?;
+    let Some(server) = cluster.server(id).cloned() else {
+        return Err(Error::UnknownId { id, file });
     };
     let (settings, sources) = Settings::resolve(
         |flag| given(&matches, flag),
@@ -94,7 +120,7 @@ pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Task
         cluster.settings(),
     )?;
     let Some(data_dir) = arguments.data_dir.filter(|_| !arguments.print_config) else {
-        let configuration = configuration(arguments.id, &cluster, &settings, &sources);
+        let configuration = configuration(id, &cluster, &settings, &sources);
         return Ok(Task::Print(configuration));
     };
     Ok(Task::Serve(Box::new(Service {

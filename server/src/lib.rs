@@ -10,6 +10,7 @@ mod evaluator_thread;
 mod fatal;
 mod files;
 mod http;
+mod inspect;
 mod listen;
 mod log_writer_thread;
 mod logging;
@@ -36,10 +37,11 @@ use crate::error::Error;
 /// that a process does: it takes over its signals, its log and what a panic does.
 ///
 /// Gives 0 after a stop that was asked for, 2 for a command line that makes no sense, and 1, with
-/// one line on standard error, for anything else that can't work.
+/// one line on standard error, for anything else that can't work. A look at a data directory gives
+/// what `inspect::run` says.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match try_run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(Error::Arguments(error)) => {
             // It goes to standard output if it was asked for.
             let _ = error.print();
@@ -52,13 +54,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn try_run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Error> {
+fn try_run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Error> {
     let service = match arguments::read(arguments)? {
         Task::Serve(service) => service,
         Task::Print(configuration) => {
             print!("{configuration}");
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
+        Task::Inspect(inspect) => return Ok(inspect::run(&inspect)),
     };
     if let Some(which) = service.die_with_parent {
         signals::die_with_parent(which)?;
@@ -69,5 +72,6 @@ fn try_run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Error> {
     files::check_limit(service.settings.connections_max)?;
     logging::start(&service.settings)?;
     fatal::end_on_panic();
-    start::serve(*service)
+    start::serve(*service)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -369,7 +369,8 @@ fn encode_hard_state(hard_state: &HardState) -> Bytes {
 }
 
 /// The hard state of this term with this payload; `None` if it is none.
-pub(crate) fn decode_hard_state(term: Term, payload: &[u8]) -> Option<HardState> {
+#[must_use]
+pub fn decode_hard_state(term: Term, payload: &[u8]) -> Option<HardState> {
     if payload.len() != HARD_STATE_BYTES {
         return None;
     }

@@ -1,0 +1,277 @@
+//! The lines of `--check` and `--dump`. Keys are escaped, and of values there is only the length:
+//! what users keep is in no log and in no output.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use command::{Direction, Key, StoreMode};
+use raft::{Configuration, EntryKind, HardState, Position, Seating};
+use wal::record::{Header, Kind, decode_hard_state};
+use wal::{Error, FileReport, Finding, Holds, Tally, Verdict};
+
+/// Where the lines go.
+pub(super) struct Output<W> {
+    to: W,
+}
+
+impl<W: Write> Output<W> {
+    pub(super) fn new(to: W) -> Output<W> {
+        Output { to }
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+
+    /// One line for a file: what it holds, and how it is.
+    pub(super) fn file(&mut self, report: &FileReport<'_>) -> io::Result<()> {
+        let file = report.file.escape_default();
+        let held = held(&report.holds);
+        match &report.finding {
+            Finding::Sound => writeln!(self.to, "{file}: {held}ok"),
+            Finding::Torn(torn) => writeln!(
+                self.to,
+                "{file}: {held}ok but for a torn end: {} bytes behind byte {} were never synced, \
+                 and the next start erases them",
+                torn.bytes, torn.offset
+            ),
+            Finding::Damaged(error) => writeln!(self.to, "{file}: {held}{}", damage(error)),
+        }
+    }
+
+    /// One line for all of it.
+    pub(super) fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
+        let server = verdict.server;
+        let files = match verdict.damaged {
+            1 => "1 file is".to_owned(),
+            files => format!("{files} files are"),
+        };
+        let start = match &verdict.start {
+            Ok(start) => start,
+            Err(refusal) => {
+                return writeln!(
+                    self.to,
+                    "damaged: {files} not as written; no server starts here: {refusal}"
+                );
+            }
+        };
+        let log = match start.last.index == start.before.index {
+            true => format!("an empty log behind {}", place(start.before)),
+            false => format!(
+                "the log from index {} to {}",
+                start.before.index.next(),
+                place(start.last)
+            ),
+        };
+        let snapshot = start.snapshot.as_ref().map_or(String::new(), |snapshot| {
+            format!("the snapshot of {} and ", place(snapshot.position))
+        });
+        let found = format!("server {server} starts here with {snapshot}{log}");
+        match verdict.damaged {
+            0 => writeln!(self.to, "sound: {found}"),
+            _ => writeln!(
+                self.to,
+                "damaged: {files} not as written, and not needed: {found}"
+            ),
+        }
+    }
+
+    /// One line for a record, and one for each command in it.
+    pub(super) fn record(
+        &mut self,
+        file: &str,
+        offset: u64,
+        header: &Header,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        let Position { term, index } = header.position;
+        let batch = header.batch;
+        let mut start = format!("{file} {offset} batch={batch} term={term}");
+        if !matches!(header.kind, Kind::HardState) {
+            start = format!("{start} index={index}");
+        }
+        match header.kind {
+            Kind::Entry(EntryKind::NoOp) => writeln!(self.to, "{start} no_op"),
+            Kind::Entry(EntryKind::Configuration) => {
+                writeln!(self.to, "{start} configuration{}", configuration(payload))
+            }
+            Kind::Entry(EntryKind::Command) => self.commands(&start, payload),
+            Kind::HardState => {
+                let state = decode_hard_state(term, payload);
+                let state = state.map_or(" unreadable".to_owned(), |state| hard_state(&state));
+                writeln!(self.to, "{start} hard_state{state}")
+            }
+            Kind::Truncate => writeln!(self.to, "{start} truncate"),
+            Kind::SegmentEnd => writeln!(self.to, "{start} segment_end"),
+            Kind::Recovering => writeln!(self.to, "{start} recovering"),
+            Kind::Recovered => writeln!(self.to, "{start} recovered"),
+        }
+    }
+
+    fn commands(&mut self, start: &str, payload: &[u8]) -> io::Result<()> {
+        let bytes = payload.len();
+        let (preamble, commands) = match command::decode(Bytes::copy_from_slice(payload)) {
+            Ok(decoded) => decoded,
+            Err(error) => return writeln!(self.to, "{start} commands unreadable: {error}"),
+        };
+        writeln!(
+            self.to,
+            "{start} commands={} bytes={bytes} log_time_ms={} item_bytes_max={}",
+            commands.total(),
+            preamble.log_time.0,
+            preamble.item_bytes_max
+        )?;
+        for (command, place) in commands.zip(0_u16..) {
+            match command {
+                Ok(write) => writeln!(self.to, "{start} command={place} {}", shown(&write))?,
+                Err(error) => writeln!(self.to, "{start} command={place} unreadable: {error}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a file holds, up to what is said of it.
+fn held(holds: &Holds) -> String {
+    match holds {
+        Holds::Meta {
+            server,
+            instance,
+            restart,
+            cluster,
+            marked,
+        } => format!(
+            "server {server}, instance {instance}, cluster {}, start number {restart}, synced up \
+             to index {marked} or further: ",
+            or_none(*cluster)
+        ),
+        Holds::Segment { tally, bytes } => segment(tally, *bytes),
+        Holds::Snapshot {
+            snapshot,
+            content_bytes,
+        } => format!(
+            "the state after {}, {content_bytes} bytes, configuration of {}: ",
+            place(snapshot.position),
+            or_none(
+                snapshot
+                    .configuration
+                    .as_ref()
+                    .map(|entry| format!("index {}", entry.index))
+            )
+        ),
+        Holds::Unused(what) => format!("{what}: "),
+        Holds::Unknown => String::new(),
+    }
+}
+
+fn segment(tally: &Tally, bytes: Option<u64>) -> String {
+    let Tally {
+        records, entries, ..
+    } = tally;
+    let which = match (tally.first, tally.last) {
+        (Some(first), Some(last)) => format!(" from {} to {}", place(first), place(last)),
+        _ => String::new(),
+    };
+    let bytes = bytes.map_or("so far".to_owned(), |bytes| format!("{bytes} bytes"));
+    format!("{records} records, {entries} entries{which}, {bytes}: ")
+}
+
+/// What is wrong with a file that the line has named.
+fn damage(error: &Error) -> String {
+    match error {
+        Error::Corrupt {
+            offset, problem, ..
+        } => format!("corrupt at byte {offset}: {problem}"),
+        Error::Missing { .. } => "missing".to_owned(),
+        Error::OtherServer {
+            expected, found, ..
+        } => format!("of server {found}, not of server {expected}"),
+        other => other.to_string(),
+    }
+}
+
+fn place(position: Position) -> String {
+    format!("index {} of term {}", position.index, position.term)
+}
+
+fn or_none(value: Option<impl Display>) -> String {
+    value.map_or("none".to_owned(), |value| value.to_string())
+}
+
+fn hard_state(state: &HardState) -> String {
+    let voted_for = or_none(state.voted_for);
+    let seating = match state.seating {
+        Seating::Unseated => "unseated".to_owned(),
+        Seating::Met(cluster) => format!("met cluster={cluster}"),
+        Seating::Seated {
+            cluster,
+            configuration_index,
+        } => format!("seated cluster={cluster} configuration_index={configuration_index}"),
+    };
+    format!(" voted_for={voted_for} seating={seating}")
+}
+
+fn configuration(payload: &[u8]) -> String {
+    let Some(configuration) = Configuration::decode(Bytes::copy_from_slice(payload)) else {
+        return " unreadable".to_owned();
+    };
+    let members = configuration.members.iter().map(|member| {
+        let seat = or_none(member.seat);
+        let address = member.address.escape_ascii();
+        format!(" member={} seat={seat} address=\"{address}\"", member.id)
+    });
+    let members: String = members.collect();
+    format!(" cluster={}{members}", configuration.cluster)
+}
+
+fn quoted(key: &Key) -> String {
+    format!("\"{}\"", key.as_bytes().escape_ascii())
+}
+
+/// A command with its operands, but for the value.
+fn shown(write: &command::Write) -> String {
+    match write {
+        command::Write::Store(store) => {
+            let (name, unique) = match store.mode {
+                StoreMode::Set => ("set", None),
+                StoreMode::Add => ("add", None),
+                StoreMode::Replace => ("replace", None),
+                StoreMode::Append => ("append", None),
+                StoreMode::Prepend => ("prepend", None),
+                StoreMode::Cas(unique) => ("cas", Some(unique)),
+            };
+            let unique = unique.map_or(String::new(), |unique| format!(" unique={unique}"));
+            format!(
+                "{name} key={} flags={} exptime={} value_bytes={}{unique}",
+                quoted(&store.key),
+                store.flags,
+                store.exptime.0,
+                store.value.len()
+            )
+        }
+        command::Write::Delete { key } => format!("delete key={}", quoted(key)),
+        command::Write::Arithmetic {
+            key,
+            direction,
+            delta,
+        } => {
+            let name = match direction {
+                Direction::Increment => "incr",
+                Direction::Decrement => "decr",
+            };
+            format!("{name} key={} delta={delta}", quoted(key))
+        }
+        command::Write::Touch { key, exptime } => {
+            format!("touch key={} exptime={}", quoted(key), exptime.0)
+        }
+        command::Write::GetAndTouch { keys, exptime } => {
+            let keys: String = keys
+                .iter()
+                .map(|key| format!(" key={}", quoted(key)))
+                .collect();
+            format!("gat exptime={}{keys}", exptime.0)
+        }
+        command::Write::FlushAll { delay } => format!("flush_all delay={}", delay.0),
+    }
+}

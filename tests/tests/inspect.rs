@@ -1,0 +1,209 @@
+//! `quorate-server --check` and `--dump` on the directories of real servers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use quorate_tests::{Ended, Plan, Process, Programs, deadline};
+
+const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
+
+fn look(option: &str, directory: &Path) -> Ended {
+    let mut command = PROGRAMS.server();
+    command.arg(option).arg(directory);
+    Process::start("the look", command).wait(deadline())
+}
+
+fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(directory).expect("it is there");
+    let files = files.map(|file| {
+        let path = file.expect("it was listed").path();
+        let name = path.file_name().expect("it is a file").to_string_lossy();
+        let content = fs::read(&path).expect("it is a file");
+        (name.into_owned(), content)
+    });
+    files.collect()
+}
+
+/// Turns one bit over.
+fn flip(file: &Path, offset: u64) {
+    let file = fs::File::options().read(true).write(true).open(file);
+    let file = file.expect("it is there");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset)
+        .expect("it is that long");
+    file.write_all_at(&[byte[0] ^ 4], offset)
+        .expect("it is ours");
+}
+
+#[test]
+fn a_stopped_servers_directory_is_checked_and_left_as_it_is() {
+    let mut cluster = Plan::new(PROGRAMS, 1).patient().start();
+    let directory = cluster.data_directory(1);
+    let mut text = cluster.connect_to_leader();
+    text.exchange("set greeting 5 0 6\r\nsecret\r\n", "STORED\r\n");
+
+    let running = look("--check", &directory);
+    assert_eq!(running.code(), Some(2), "{running:#?}");
+    assert_eq!(running.stderr.len(), 1, "{running:#?}");
+    assert!(running.stderr[0].contains("lock: locked"), "{running:#?}");
+
+    cluster.terminate(1);
+    let before = contents(&directory);
+    let sound = look("--check", &directory);
+    assert_eq!(sound.code(), Some(0), "{sound:#?}");
+    assert!(sound.stderr.is_empty(), "{sound:#?}");
+    let (verdict, files) = sound.stdout.split_last().expect("it says something");
+    assert!(
+        verdict.starts_with("sound: server 1 starts here"),
+        "{verdict}"
+    );
+    for name in before.keys().filter(|name| *name != "lock") {
+        let lines = files
+            .iter()
+            .filter(|line| line.starts_with(&format!("{name}: ")));
+        assert_eq!(lines.count(), 1, "{name} in {files:#?}");
+    }
+    assert!(files.iter().all(|line| line.ends_with("ok")), "{files:#?}");
+
+    let log = before
+        .keys()
+        .find(|name| name.ends_with(".log"))
+        .expect("there is a log");
+    let at = before[log].windows(6).position(|bytes| bytes == b"secret");
+    let at = at.expect("the value is in the log") as u64;
+    flip(&directory.join(log), at);
+    let damaged = look("--check", &directory);
+    assert_eq!(damaged.code(), Some(1), "{damaged:#?}");
+    let line = damaged
+        .stdout
+        .iter()
+        .find(|line| line.starts_with(log))
+        .expect("it has a line");
+    assert!(line.contains("corrupt at byte"), "{line}");
+    let (verdict, _) = damaged.stdout.split_last().expect("it says something");
+    assert!(
+        verdict.starts_with("damaged: 1 file is not as written; no server starts here"),
+        "{verdict}"
+    );
+    flip(&directory.join(log), at);
+    assert_eq!(contents(&directory), before);
+
+    flip(&directory.join("meta.0"), 20);
+    let meta = look("--check", &directory);
+    assert_eq!(meta.code(), Some(1), "{meta:#?}");
+    assert!(
+        meta.stdout[0].starts_with("meta.0: corrupt at byte 0"),
+        "{meta:#?}"
+    );
+    let (verdict, _) = meta.stdout.split_last().expect("it says something");
+    assert!(verdict.contains("server 1 starts here"), "{verdict}");
+    cluster.start(1);
+    let mut text = cluster.connect_to_leader();
+    text.exchange(
+        "get greeting\r\n",
+        "VALUE greeting 5 6\r\nsecret\r\nEND\r\n",
+    );
+}
+
+#[test]
+fn what_is_no_servers_directory_is_not_checked() {
+    let cluster = Plan::new(PROGRAMS, 1).prepare();
+    let missing = cluster.directory().join("missing");
+    let empty = cluster.directory().join("empty");
+    fs::create_dir(&empty).expect("it is ours");
+    for option in ["--check", "--dump"] {
+        for directory in [&missing, &empty] {
+            let ended = look(option, directory);
+            assert_eq!(ended.code(), Some(2), "{ended:#?}");
+            assert_eq!(ended.stderr.len(), 1, "{ended:#?}");
+            assert!(ended.stdout.is_empty(), "{ended:#?}");
+        }
+    }
+    assert!(!missing.exists(), "nothing was made");
+    assert!(contents(&empty).is_empty(), "nothing was made");
+    let mut command = cluster.server_command(1);
+    command.arg("--check").arg(&empty);
+    let ended = Process::start("the look", command).wait(deadline());
+    assert_eq!(
+        ended.code(),
+        Some(2),
+        "a server and a look at once: {ended:#?}"
+    );
+}
+
+#[test]
+fn a_dump_names_every_record_and_key_and_no_value() {
+    let mut cluster = Plan::new(PROGRAMS, 1).patient().start();
+    let mut text = cluster.connect_to_leader();
+    text.exchange("set greet\"ing 5 0 6\r\nsecret\r\n", "STORED\r\n");
+    text.exchange("append greet\"ing 0 0 6\r\nsecret\r\n", "STORED\r\n");
+    text.exchange("delete greet\"ing\r\n", "DELETED\r\n");
+    text.exchange("incr n 1\r\n", "NOT_FOUND\r\n");
+    text.exchange("gat 100 a b\r\n", "END\r\n");
+    cluster.terminate(1);
+    let directory = cluster.data_directory(1);
+    let dump = look("--dump", &directory);
+    assert_eq!(dump.code(), Some(0), "{dump:#?}");
+    let all = dump.stdout.join("\n");
+    assert!(!all.contains("secret"), "{all}");
+    for part in [
+        " hard_state voted_for=none seating=unseated",
+        " term=1 index=1 configuration cluster=",
+        " set key=\"greet\\\"ing\" flags=5 exptime=0 value_bytes=6",
+        " append key=\"greet\\\"ing\" flags=0 exptime=0 value_bytes=6",
+        " delete key=\"greet\\\"ing\"",
+        " incr key=\"n\" delta=1",
+        " gat exptime=100 key=\"a\" key=\"b\"",
+        " commands=1 bytes=",
+        "sound: server 1 starts here",
+    ] {
+        assert!(all.contains(part), "no {part:?} in {all}");
+    }
+    let check = look("--check", &directory);
+    for line in &check.stdout {
+        assert!(dump.stdout.contains(line), "no {line:?} in {all}");
+    }
+
+    // Whoever reads may stop reading.
+    let mut command = PROGRAMS.server();
+    command.arg("--dump").arg(&directory);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it is a program");
+    let output = BufReader::new(child.stdout.take().expect("it is piped"));
+    drop(output.lines().next());
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.stderr, b"", "{ended:?}");
+}
+
+#[test]
+fn a_dump_stops_at_damage_and_says_where() {
+    let mut cluster = Plan::new(PROGRAMS, 1).patient().start();
+    let mut text = cluster.connect_to_leader();
+    for key in ["first", "second", "third"] {
+        text.exchange(format!("set {key} 0 0 6\r\nsecret\r\n"), "STORED\r\n");
+    }
+    cluster.terminate(1);
+    let directory = cluster.data_directory(1);
+    let files = contents(&directory);
+    let log = files
+        .keys()
+        .find(|name| name.ends_with(".log"))
+        .expect("there is a log");
+    let at = files[log].windows(6).position(|bytes| bytes == b"second");
+    flip(
+        &directory.join(log),
+        at.expect("the key is in the log") as u64,
+    );
+    let dump = look("--dump", &directory);
+    assert_eq!(dump.code(), Some(1), "{dump:#?}");
+    let all = dump.stdout.join("\n");
+    assert!(
+        all.contains("key=\"first\"") && !all.contains("key=\"third\""),
+        "{all}"
+    );
+    assert!(all.contains(": corrupt at byte"), "{all}");
+}
