@@ -39,6 +39,11 @@ struct Arguments {
     )]
     die_with_parent: Option<u32>,
 
+    /// Begin with the state of this backup, in a data directory that is empty: once, and all
+    /// servers of a new cluster with the same one
+    #[arg(long, value_name = "FILE")]
+    restore: Option<PathBuf>,
+
     /// Print the configuration and where each setting comes from, and end
     #[arg(long)]
     print_config: bool,
@@ -87,6 +92,8 @@ pub(crate) struct Service {
     pub(crate) cluster: Cluster,
     pub(crate) settings: Settings,
     pub(crate) data_dir: PathBuf,
+    /// The backup to begin with.
+    pub(crate) restore: Option<PathBuf>,
     pub(crate) die_with_parent: Option<DieWithParent>,
 }
 
@@ -128,6 +135,7 @@ pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Task
         cluster,
         settings,
         data_dir,
+        restore: arguments.restore,
         die_with_parent: arguments.die_with_parent.map(|parent| match parent {
             0 => DieWithParent::Parent,
             process => DieWithParent::Process(process),

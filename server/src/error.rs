@@ -71,6 +71,15 @@ pub(crate) enum Error {
         found: Vec<ServerId>,
         named: Vec<ServerId>,
     },
+    /// What a backup holds is no state that this release can read.
+    #[error("{}: no backup that this release can read: {problem}", file.display())]
+    Backup { file: PathBuf, problem: LoadError },
+    /// A seated peer did not begin with the backup that this server was restored from.
+    #[error(
+        "server {peer} refuses this server, which was restored from another backup: stop it, empty \
+         its data directory and start it without --restore"
+    )]
+    OtherBackup { peer: ServerId },
     /// A majority of the members belongs to another cluster.
     #[error("a majority of the members belongs to another cluster than this data directory")]
     OtherCluster,

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use command::Outcome;
 use crossbeam_channel::Receiver;
-use evaluator::{ConnectionId, Evaluator, Input, Now, Outcomes, Output};
+use evaluator::{ConnectionId, Evaluator, FrozenState, Input, Now, Outcomes, Output};
 use raft::{Fetch, Fetched, Seating, ServerId, Timestamp, Write, WriteId};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 use wire::Identity;
 
@@ -32,10 +33,12 @@ const BATCHES_MAX: usize = 1024;
 const CLIENTS_LEFT: Duration = Duration::from_micros(200);
 
 /// What the server asks of the thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Control {
     /// Hand leadership over; `Published::may_stop` says when that is done.
     Transfer,
+    /// Give the state as it is, once this server has a seat.
+    Freeze(oneshot::Sender<Option<FrozenState>>),
     /// End.
     Stop,
 }
@@ -176,6 +179,10 @@ impl EvaluatorThread {
         while let Ok(control) = self.channels.control.try_recv() {
             match control {
                 Control::Transfer => self.evaluator.step(now, Input::Transfer),
+                Control::Freeze(asker) => {
+                    // Whoever asked may be gone.
+                    let _ = asker.send(self.evaluator.freeze_now());
+                }
                 Control::Stop => self.stops = true,
             }
         }

@@ -1,5 +1,6 @@
 //! What a server starts from: its log, and the state of its newest snapshot.
 
+use std::path::Path;
 use std::time::Instant;
 
 use raft::{Index, Position, ServerId};
@@ -7,7 +8,7 @@ use rand::TryRng;
 use store::{Loader, Store};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
-use wal::{DirectoryDisk, Opened, Options, SnapshotReader, Snapshots, Wal};
+use wal::{Backup, DirectoryDisk, Opened, Options, SnapshotReader, Snapshots, Wal};
 
 use crate::arguments::Service;
 use crate::error::Error;
@@ -36,15 +37,37 @@ pub(crate) fn begin(
         seed: random()?,
     };
     let seed = random()?;
+    let backup = service.restore.clone();
     spawn("quorate-recovery", move || {
-        let disk = DirectoryDisk::open(&data_dir);
-        let recovery = disk
-            .map_err(Error::from)
-            .and_then(|disk| recover(disk, options, seed));
+        let restored = backup.map_or(Ok(()), |backup| restore(&data_dir, &options, &backup));
+        let recovery = restored.and_then(|()| {
+            let disk = DirectoryDisk::open(&data_dir)?;
+            recover(disk, options, seed)
+        });
         // Nobody waits for it any more once the server has been told to stop.
         let _ = sender.send(recovery);
     })?;
     Ok(receiver)
+}
+
+/// Lets the data directory begin with the state of a backup, once that is known to be readable.
+fn restore(data_dir: &Path, options: &Options, file: &Path) -> Result<(), Error> {
+    let failed = |problem| Error::Backup {
+        file: file.to_path_buf(),
+        problem,
+    };
+    let mut backup = Backup::open(file)?;
+    let mut loader = Loader::new(options.seed);
+    while let Some(piece) = backup.read()? {
+        loader.push(&piece).map_err(failed)?;
+    }
+    loader.finish().map_err(failed)?;
+    let backup = Backup::open(file)?;
+    let (cluster, index) = (backup.cluster(), backup.snapshot().position.index);
+    let disk = DirectoryDisk::open(data_dir)?;
+    let id = wal::restore(&disk, options, backup)?;
+    info!("begins with backup {id}, of cluster {cluster} up to index {index}");
+    Ok(())
 }
 
 fn recover(disk: DirectoryDisk, options: Options, seed: u64) -> Result<Recovery, Error> {

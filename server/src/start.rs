@@ -23,7 +23,7 @@ use crate::client::{self, Clients, Counters};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::evaluator_thread::{Channels, Control, EvaluatorThread};
-use crate::http::{LimitedListener, Site, router};
+use crate::http::{Backups, LimitedListener, Site, Source, router};
 use crate::listen::{Acceptor, Bound, bind};
 use crate::log_writer_thread::{self, LogWriter};
 use crate::peer::{self, Callee, Peers, Queue, Refusals};
@@ -95,18 +95,26 @@ async fn run(service: Service, runtimes: &Others) -> Result<(), Error> {
     let host = server.bind();
     let client_port = bind(host, server.client_port, "client_port")?;
     let rpc_port = bind(host, server.rpc_port, "rpc_port")?;
-    let http_port = listen_within(&runtimes.http, bind(host, server.http_port, "http_port")?)?;
+    let http_port = bind(host, server.http_port, "http_port")?;
+    let exposed = [
+        ("client_port", !client_port.is_loopback()),
+        ("rpc_port", !rpc_port.is_loopback()),
+        ("http_port", !http_port.is_loopback()),
+    ];
+    let http_port = listen_within(&runtimes.http, http_port)?;
 
     let clock = Clock::new();
     let (publisher, view) = published::channel(clock, server.clone());
     let peers = others(&service);
     let counters = Arc::new(Counters::new());
     let figures = Arc::new(Figures::default());
+    let backups = Arc::new(Backups::new(service.cluster.servers().to_vec()));
     let site = Site {
         view: view.clone(),
         clients: Arc::clone(&counters),
         queues: queues(&peers),
         snapshots: Arc::clone(&figures),
+        backups: Arc::clone(&backups),
     };
     let listener = LimitedListener::new(Acceptor::new(http_port, "an HTTP connection"));
     runtimes
@@ -120,7 +128,7 @@ async fn run(service: Service, runtimes: &Others) -> Result<(), Error> {
         std::process::id()
     );
 
-    tell_exposed(&[("client_port", &client_port), ("rpc_port", &rpc_port)]);
+    tell_exposed(&exposed);
     let recovering = recovery::begin(&service)?;
     let recovery = tokio::select! {
         recovery = recovering => recovery.expect("the thread that reads the log sends a result")?,
@@ -136,6 +144,7 @@ async fn run(service: Service, runtimes: &Others) -> Result<(), Error> {
         publisher,
         counters,
         figures,
+        backups,
         peers,
         connections_max,
         ports: (client_port, rpc_port),
@@ -217,6 +226,7 @@ struct Parts {
     publisher: Publisher,
     counters: Arc<Counters>,
     figures: Arc<Figures>,
+    backups: Arc<Backups>,
     peers: Vec<(Callee, Arc<Queue>)>,
     connections_max: usize,
     /// The client port and the RPC port.
@@ -343,6 +353,10 @@ impl Parts {
             connections: TaskTracker::new(),
             threads,
         };
+        self.backups.begin(Source {
+            evaluator: to_clients.clone(),
+            control: running.control.clone(),
+        });
         let clients = Clients {
             evaluator: to_clients,
             limits: limits(settings),
@@ -475,13 +489,14 @@ fn identity(service: &Service, opened: &Opened) -> Identity {
         seating: Seating::Unseated,
         members: servers.map(|server| (ServerId(server.id), None)).collect(),
         members_hash: service.cluster.members_hash(),
+        backup: opened.backup.map_or(0, |backup| backup.0),
     }
 }
 
 /// Whoever reaches these ports may do anything with them.
-fn tell_exposed(ports: &[(&str, &Bound)]) {
-    for (field, port) in ports {
-        if !port.is_loopback() {
+fn tell_exposed(ports: &[(&str, bool)]) {
+    for (field, is_exposed) in ports {
+        if *is_exposed {
             warn!("{field} can be reached from other machines, without a password or encryption");
         }
     }

@@ -482,6 +482,7 @@ fn call(
         instance: Instance(from),
         restart: Restart(1),
         members_hash: members.members_hash(),
+        backup: 0,
     };
     let mut outgoing = Outgoing::new();
     match snapshot_of {

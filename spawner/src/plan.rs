@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// What a server that is not the leader does with a client's command
     #[arg(long, value_enum)]
     pub(crate) followers: Option<Followers>,
+    /// Begin with the state of this backup: the servers have no data yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) restore: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

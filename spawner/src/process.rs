@@ -70,6 +70,9 @@ pub(crate) fn start(
         };
         command.arg("--followers").arg(mode);
     }
+    if let Some(backup) = &arguments.restore {
+        command.arg("--restore").arg(backup);
+    }
     command.spawn()
 }
 

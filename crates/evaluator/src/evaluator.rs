@@ -481,10 +481,17 @@ impl Evaluator {
         if differs || !self.snapshots.is_due(&self.limits, self.now.monotonic) {
             return None;
         }
+        let frozen = self.freeze_now()?;
+        self.snapshots.begun();
+        Some(frozen)
+    }
+
+    /// The state as it is, for whoever wants a copy; `None` while this server has no seat. It has
+    /// every command that was answered before, if this server has answered a read since.
+    pub fn freeze_now(&mut self) -> Option<FrozenState> {
         let Seating::Seated { cluster, .. } = self.seating() else {
             return None;
         };
-        self.snapshots.begun();
         Some(FrozenState {
             cluster,
             snapshot: self.raft.applied_snapshot(),

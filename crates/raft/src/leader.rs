@@ -65,7 +65,8 @@ impl Raft {
             transfer: Transfer::default(),
         });
         self.counters.elections_won += 1;
-        if next == Index(1) {
+        // A new cluster may begin with the state of a backup, and its log behind that.
+        if self.configurations.last().is_none() {
             let cluster = ClusterId(self.random_nonzero());
             let configuration = self.first_configuration(cluster, voters);
             self.append_as_leader(EntryKind::Configuration, configuration.encode());

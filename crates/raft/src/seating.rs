@@ -178,21 +178,17 @@ impl Raft {
 
     /// Notices a committed configuration that gives this server its seat, or a newer one.
     ///
-    /// A server that is in the cluster of its own first entry knows that this entry is committed:
-    /// the cluster's id was drawn for it, and nobody is seated before it is.
+    /// A server that is in the cluster of its own first configuration knows that this entry is
+    /// committed: the cluster's id was drawn for it, and nobody is seated before it is.
     pub(crate) fn take_seat(&mut self) {
         let known = self.commit_index_known();
         let met = match self.hard_state.seating {
             Seating::Met(cluster) => Some(cluster),
             Seating::Unseated | Seating::Seated { .. } => None,
         };
-        let first = self.configurations.effective(Index(0));
-        let first_is_committed = first.is_some_and(|first| Some(first.cluster) == met);
-        let known = if first_is_committed {
-            known.max(Index(1))
-        } else {
-            known
-        };
+        let first = self.configurations.entries.first();
+        let first = first.filter(|first| Some(first.configuration.cluster) == met);
+        let known = first.map_or(known, |first| known.max(first.index));
         let Some(known) = self.configurations.committed(known) else {
             return;
         };

@@ -237,10 +237,18 @@ impl Raft {
                 && entry.term <= term
         });
         let decoded = configuration.and_then(|entry| Configuration::decode(entry.payload.clone()));
-        let of_cluster = decoded.is_some_and(|it| Some(it.cluster) == from.cluster);
+        // What a cluster began with, a backup of another one, is from before its first configuration.
+        let of_cluster = match &snapshot.configuration {
+            None => true,
+            Some(_) => decoded.is_some_and(|it| Some(it.cluster) == from.cluster),
+        };
         let known = self.configurations.committed_entry(index);
         let is_new = index > self.commit_index && found == Some(term);
-        let is_known = !is_new || configuration == known;
+        let is_known = if is_new || configuration.is_none() {
+            configuration == known
+        } else {
+            true
+        };
         possible && agrees && of_cluster && is_known
     }
 }

@@ -110,6 +110,7 @@ impl Script {
             "crash" => self.crash(args)?,
             "restart" => self.restart(next(args)?, output),
             "wipe" => self.wipe(next(args)?),
+            "restore" => self.restore(args)?,
             "status" => self.status(args, output)?,
             "log" => self.log(args, output)?,
             "inject" => self.inject(args, output)?,
@@ -443,6 +444,14 @@ impl Script {
         let server = self.cluster().server_mut(id);
         assert!(server.raft.is_none(), "server {id} runs");
         server.disk = disk;
+    }
+
+    /// `restore S INDEX@TERM`: as `wipe`, and the new disk begins with the backup of another cluster.
+    fn restore(&mut self, args: &mut Args<'_>) -> Result<()> {
+        let id = next(args)?;
+        let position = parse::position(args.next_pos().ok_or("no position is given")?)?;
+        self.cluster().restore(id, position);
+        Ok(())
     }
 
     fn status(&mut self, args: &mut Args<'_>, output: &mut String) -> Result<()> {

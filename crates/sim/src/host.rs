@@ -255,6 +255,7 @@ impl Process {
                 None => self.members.iter().map(|id| (*id, None)).collect(),
             },
             members_hash: 1,
+            backup: 0,
         }
     }
 

@@ -49,6 +49,9 @@ pub enum Error {
     /// There is none of the files that a server keeps.
     #[error("{}: no server has kept its data here", directory.display())]
     NoData { directory: PathBuf },
+    /// Only an empty directory can begin with a backup.
+    #[error("{}: is not empty, and so is not restored into: it holds {found}", directory.display())]
+    NotEmpty { directory: PathBuf, found: String },
     /// A later release wrote this.
     #[error(
         "{}: has format version {found}, and this release reads versions up to {newest}",

@@ -20,6 +20,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
+mod backup;
 mod beginning;
 mod contents;
 mod disk;
@@ -39,15 +40,17 @@ mod snapshots;
 mod wal;
 mod window;
 
+pub use backup::{Backup, restore};
 pub use disk::{DirectoryDisk, Disk};
 pub use error::{Error, Problem};
 pub use inspect::{FileReport, Finding, Holds, Seen, Tally, Verdict, inspect};
 pub use memory_disk::{Failure, MemoryDisk, MemoryFile};
+pub use meta::BackupId;
 pub use open::{Opened, Options};
 pub use reader::Reader;
 pub use record::ENTRY_BYTES_MAX;
 pub use recover::Torn;
-pub use snapshot_file::SNAPSHOT_PIECE_BYTES_MAX;
+pub use snapshot_file::{SNAPSHOT_PIECE_BYTES_MAX, SnapshotEncoder};
 pub use snapshot_transfer::{SnapshotIdentity, SnapshotReceiver, SnapshotSender};
 pub use snapshots::{Damaged, SnapshotReader, SnapshotWriter, Snapshots};
 pub use wal::{SEGMENT_BYTES, SEGMENT_BYTES_MIN, Wal};

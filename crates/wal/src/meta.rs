@@ -16,11 +16,14 @@
 //!     72  u64      synced mark: offset in it, behind the last record that is known to be synced
 //!     80  u64      synced mark: the last index there
 //!     88  u32      length of the configuration of last resort; reserved, 0
-//!     92           zeros
+//!     92  u64      checksum of the backup that the directory began with, 0 if it began empty
+//!    100           zeros
 //! ```
 //! All numbers are little-endian. The magic, the checksum and the version stay where they are in
 //! every version. A file comes into being under another name and whole; later it is overwritten.
 //! Both stay open with the log: a server that has run out of open files can still move its mark on.
+
+use std::fmt;
 
 use bytes::{Buf, BufMut};
 use raft::{ClusterId, Index, Instance, Restart, ServerId};
@@ -48,6 +51,18 @@ pub(crate) struct State {
     pub(crate) restart: Restart,
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) mark: Mark,
+    /// The backup that the directory began with.
+    pub(crate) backup: Option<BackupId>,
+}
+
+/// What tells one backup from every other: the checksum over its file. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupId(pub u64);
+
+impl fmt::Display for BackupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
 }
 
 /// How far the log was synced at some time: what is torn lies behind it. Written now and then.
@@ -86,6 +101,8 @@ impl State {
         fields.put_u64_le(self.mark.segment);
         fields.put_u64_le(self.mark.offset);
         fields.put_u64_le(self.mark.index.0);
+        fields.put_u32_le(0);
+        fields.put_u64_le(self.backup.map_or(0, |backup| backup.0));
         seal(MAGIC, META_BYTES, fields)
     }
 
@@ -104,16 +121,20 @@ impl State {
                 found: recovering,
             }));
         }
+        let mark = Mark {
+            segment: fields.get_u64_le(),
+            offset: fields.get_u64_le(),
+            index: Index(fields.get_u64_le()),
+        };
+        let _configuration_bytes = fields.get_u32_le();
+        let backup = fields.get_u64_le();
         Ok(State {
             sequence,
             identity: Identity { server, instance },
             restart,
             cluster: (cluster != 0).then_some(ClusterId(cluster)),
-            mark: Mark {
-                segment: fields.get_u64_le(),
-                offset: fields.get_u64_le(),
-                index: Index(fields.get_u64_le()),
-            },
+            mark,
+            backup: (backup != 0).then_some(BackupId(backup)),
         })
     }
 }
@@ -138,6 +159,21 @@ pub(crate) fn claim<D: Disk>(
         return Ok(loaded);
     }
     must_be_there(disk, names)?;
+    let (files, state) = begin(disk, server, None, random)?;
+    Ok(Loaded {
+        files,
+        state,
+        doubtful: false,
+    })
+}
+
+/// Makes an empty directory this server's, with a random instance number.
+pub(crate) fn begin<D: Disk>(
+    disk: &D,
+    server: ServerId,
+    backup: Option<BackupId>,
+    random: &mut StdRng,
+) -> Result<(Files<D::File>, State), Error> {
     let instance = Instance(random.next_u64().max(1));
     let state = State {
         sequence: FIRST_SEQUENCE,
@@ -145,14 +181,11 @@ pub(crate) fn claim<D: Disk>(
         restart: Restart(0),
         cluster: None,
         mark: Mark::default(),
+        backup,
     };
     let mut files = Files([None, None]);
     files.write(disk, &state)?;
-    Ok(Loaded {
-        files,
-        state,
-        doubtful: false,
-    })
+    Ok((files, state))
 }
 
 /// Without the files there is nothing that they would be about.

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use crate::contents::Contents;
 use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::Error;
-use crate::meta;
+use crate::meta::{self, BackupId};
 use crate::reader::{Places, Shared};
 use crate::record::Chain;
 use crate::recover::{Log, Torn, missing, recover};
@@ -41,6 +41,8 @@ pub struct Opened {
     /// Larger than at any start before, and durable (rule 15).
     pub restart: Restart,
     pub recovered: Recovered,
+    /// The backup that the directory began with (`restore`).
+    pub backup: Option<BackupId>,
     /// What was erased at the end of the log.
     pub torn: Option<Torn>,
     /// Snapshots newer than `recovered.snapshot` that can't be used, the newest first. Nothing is
@@ -134,6 +136,7 @@ impl<D: Disk> Wal<D> {
             instance: wal.meta.identity.instance,
             restart: wal.meta.restart,
             recovered: recovered(&wal.contents, found.newest, configurations),
+            backup: wal.meta.backup,
             torn: log.torn,
             damaged: found.damaged,
         };

@@ -8,7 +8,7 @@
 //!     12  u32      format version, 1
 //!     16  u32      length of the header
 //!     20  u32      length of the configuration's payload
-//!     24  u64      cluster id
+//!     24  u64      cluster id; 0 for a state that a new cluster begins with: a backup of another
 //!     32  u64      term of the last entry that the snapshot holds
 //!     40  u64      index of that entry
 //!     48  u64      term of the newest configuration entry up to there, 0 if there is none
@@ -54,6 +54,9 @@ const HEADER_BYTES_MAX: usize = HEADER_BYTES_MIN + ENTRY_BYTES_MAX;
 const FIXED_BYTES: usize = 64;
 const BLOCK_HEADER_BYTES: usize = 16;
 const FOOTER_BYTES: usize = 48;
+
+/// The cluster of a state that a new cluster begins with, before it has an id.
+pub(crate) const NO_CLUSTER: ClusterId = ClusterId(0);
 
 /// A file's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,51 +167,53 @@ impl Footer {
     }
 }
 
-/// Where a file that is being written is, and what it holds so far.
+/// Turns the content of a snapshot into the bytes of its file, as it comes. Whoever is given them
+/// writes or sends them, in order.
 #[derive(Debug)]
-pub(crate) struct FileWriter<F> {
-    file: F,
-    name: String,
+pub struct SnapshotEncoder {
     /// The block that is being filled, with room for its header.
     block: Vec<u8>,
-    offset: u64,
+    /// The bytes given out.
+    bytes: u64,
     blocks: u64,
     content_bytes: u64,
     digest: Digest,
 }
 
-impl<F> FileWriter<F> {
-    pub(crate) fn create<D: Disk<File = F>>(
-        disk: &D,
-        name: String,
-        header: &SnapshotHeader,
-    ) -> Result<FileWriter<F>, Error> {
-        let file = disk
-            .create(&name)
-            .map_err(Error::io(disk, &name, "create"))?;
-        let bytes = header.encode();
+impl SnapshotEncoder {
+    /// Begins a snapshot of this cluster's state, and gives out its header.
+    ///
+    /// # Errors
+    /// What `sink` gives.
+    pub fn begin<E>(
+        cluster: ClusterId,
+        snapshot: Snapshot,
+        sink: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<SnapshotEncoder, E> {
+        let bytes = SnapshotHeader { cluster, snapshot }.encode();
         let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
         digest.update(&bytes);
-        disk.write_at(&file, &bytes, 0)
-            .map_err(Error::io(disk, &name, "write"))?;
+        sink(&bytes)?;
         let mut block = Vec::with_capacity(SNAPSHOT_BLOCK_BYTES + FOOTER_BYTES);
         block.resize(BLOCK_HEADER_BYTES, 0);
-        Ok(FileWriter {
-            file,
-            name,
+        Ok(SnapshotEncoder {
             block,
-            offset: bytes.len() as u64,
+            bytes: bytes.len() as u64,
             blocks: 0,
             content_bytes: 0,
             digest,
         })
     }
 
-    pub(crate) fn write<D: Disk<File = F>>(
+    /// Takes what comes next, and gives out whole blocks.
+    ///
+    /// # Errors
+    /// What `sink` gives; then the rest is not to be written.
+    pub fn write<E>(
         &mut self,
-        disk: &D,
         mut content: &[u8],
-    ) -> Result<(), Error> {
+        sink: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         while !content.is_empty() {
             let room = SNAPSHOT_BLOCK_BYTES - self.block.len();
             let (part, rest) = content.split_at(room.min(content.len()));
@@ -216,21 +221,24 @@ impl<F> FileWriter<F> {
             content = rest;
             if self.block.len() == SNAPSHOT_BLOCK_BYTES {
                 self.seal_block();
-                self.write_out(disk)?;
+                self.give_out(sink)?;
                 self.block.resize(BLOCK_HEADER_BYTES, 0);
             }
         }
         Ok(())
     }
 
-    /// Writes the last block and the footer, and makes all of it durable under its present name.
-    pub(crate) fn finish<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), Error> {
+    /// Gives out the last block and the footer.
+    ///
+    /// # Errors
+    /// What `sink` gives.
+    pub fn finish<E>(&mut self, sink: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         if self.block.len() > BLOCK_HEADER_BYTES {
             self.seal_block();
         } else {
             self.block.clear();
         }
-        let before = self.offset + self.block.len() as u64;
+        let before = self.bytes + self.block.len() as u64;
         let footer = Footer {
             blocks: self.blocks,
             content_bytes: self.content_bytes,
@@ -238,12 +246,7 @@ impl<F> FileWriter<F> {
             checksum: self.digest.finalize(),
         };
         self.block.extend_from_slice(&footer.encode());
-        self.write_out(disk)?;
-        if mutants::is_on(Mutant::SnapshotNotSynced) {
-            return Ok(());
-        }
-        disk.sync(&self.file)
-            .map_err(Error::io(disk, &self.name, "sync"))
+        self.give_out(sink)
     }
 
     fn seal_block(&mut self) {
@@ -258,11 +261,77 @@ impl<F> FileWriter<F> {
         self.content_bytes += content_bytes as u64;
     }
 
-    fn write_out<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), Error> {
-        disk.write_at(&self.file, &self.block, self.offset)
-            .map_err(Error::io(disk, &self.name, "write"))?;
-        self.offset += self.block.len() as u64;
+    fn give_out<E>(&mut self, sink: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        sink(&self.block)?;
+        self.bytes += self.block.len() as u64;
         self.block.clear();
+        Ok(())
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub(crate) struct FileWriter<F> {
+    file: F,
+    name: String,
+    encoder: SnapshotEncoder,
+    offset: u64,
+}
+
+impl<F> FileWriter<F> {
+    pub(crate) fn create<D: Disk<File = F>>(
+        disk: &D,
+        name: String,
+        header: SnapshotHeader,
+    ) -> Result<FileWriter<F>, Error> {
+        let file = disk
+            .create(&name)
+            .map_err(Error::io(disk, &name, "create"))?;
+        let mut offset = 0;
+        let SnapshotHeader { cluster, snapshot } = header;
+        let mut sink = writing(disk, &name, &file, &mut offset);
+        let encoder = SnapshotEncoder::begin(cluster, snapshot, &mut sink)?;
+        drop(sink);
+        Ok(FileWriter {
+            file,
+            name,
+            encoder,
+            offset,
+        })
+    }
+
+    pub(crate) fn write<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        content: &[u8],
+    ) -> Result<(), Error> {
+        let sink = &mut writing(disk, &self.name, &self.file, &mut self.offset);
+        self.encoder.write(content, sink)
+    }
+
+    /// Writes the last block and the footer, and makes all of it durable under its present name.
+    pub(crate) fn finish<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), Error> {
+        let sink = &mut writing(disk, &self.name, &self.file, &mut self.offset);
+        self.encoder.finish(sink)?;
+        if mutants::is_on(Mutant::SnapshotNotSynced) {
+            return Ok(());
+        }
+        disk.sync(&self.file)
+            .map_err(Error::io(disk, &self.name, "sync"))
+    }
+}
+
+/// Writes what it is given one after the other, from `offset` on.
+fn writing<D: Disk>(
+    disk: &D,
+    name: &str,
+    file: &D::File,
+    offset: &mut u64,
+) -> impl FnMut(&[u8]) -> Result<(), Error> {
+    move |bytes| {
+        disk.write_at(file, bytes, *offset)
+            .map_err(Error::io(disk, name, "write"))?;
+        *offset += bytes.len() as u64;
         Ok(())
     }
 }
@@ -325,6 +394,11 @@ impl<F> FileReader<F> {
             digest,
             checksum: None,
         })
+    }
+
+    /// How many bytes the contents of the blocks have together, up to where it was read.
+    pub(crate) fn content_bytes(&self) -> u64 {
+        self.content_bytes
     }
 
     pub(crate) fn header(&self) -> &SnapshotHeader {

@@ -15,14 +15,15 @@ use crate::disk::Disk;
 use crate::error::{Error, Problem};
 use crate::reader::Shared;
 use crate::snapshot_file::{
-    FileReader, FileWriter, SnapshotHeader, parse_snapshot_name, parse_stem, snapshot_name, stem,
+    FileReader, FileWriter, NO_CLUSTER, SnapshotHeader, parse_snapshot_name, parse_stem,
+    snapshot_name, stem,
 };
 use crate::snapshot_transfer::{PART, parse_part_name};
 
 /// How many snapshots are kept.
 const KEPT: usize = 2;
 /// How the name of a snapshot ends that is being written.
-const TEMPORARY: &str = ".tmp";
+pub(crate) const TEMPORARY: &str = ".tmp";
 
 /// The snapshots of a data directory. They are written and read on other threads than the log.
 #[derive(Debug)]
@@ -173,7 +174,7 @@ impl<D: Disk> SnapshotWriter<D> {
             cluster,
             snapshot: snapshot.clone(),
         };
-        let created = FileWriter::create(&shared.disk, name.clone(), &header);
+        let created = FileWriter::create(&shared.disk, name.clone(), header);
         let file = created
             .map_err(Error::without_space)
             .inspect_err(|error| remove_if_full(&shared.disk, &name, error))?;
@@ -368,9 +369,7 @@ pub(crate) fn verify<D: Disk>(
 ) -> Result<(Snapshot, u64), Error> {
     let name = snapshot_name(position);
     let mut file = FileReader::open(disk, &name)?;
-    let mut content_bytes = 0;
     while let Some(piece) = file.next(disk)? {
-        content_bytes += piece.len() as u64;
         see(piece)?;
     }
     let header = file.header();
@@ -391,9 +390,11 @@ pub(crate) fn verify<D: Disk>(
     let found = header.snapshot.position;
     must_be("snapshot's index", position.index.0, found.index.0)?;
     must_be("snapshot's term", position.term.0, found.term.0)?;
+    // What a new cluster began with belongs to whatever cluster that has become.
+    let cluster = cluster.filter(|_| header.cluster != NO_CLUSTER);
     let cluster = cluster.unwrap_or(header.cluster);
     must_be("snapshot's cluster", cluster.0, header.cluster.0)?;
-    Ok((header.snapshot.clone(), content_bytes))
+    Ok((header.snapshot.clone(), file.content_bytes()))
 }
 
 /// True for the name of a snapshot that is being written or received, or was not finished.

@@ -205,13 +205,13 @@ impl Outgoing {
 
     /// Appends a `Hello`.
     pub fn push_hello(&mut self, hello: &Hello) {
-        self.header(HANDSHAKE_VERSION, HELLO, GroupId(0), Hello::BYTES);
+        self.header(HANDSHAKE_VERSION, HELLO, GroupId(0), hello.bytes());
         hello.encode(&mut self.tail);
     }
 
     /// Appends a `Hello` of a connection that is for the transfer of a snapshot.
     pub fn push_transfer_hello(&mut self, hello: &Hello) {
-        self.header(HANDSHAKE_VERSION, TRANSFER_HELLO, GroupId(0), Hello::BYTES);
+        self.header(HANDSHAKE_VERSION, TRANSFER_HELLO, GroupId(0), hello.bytes());
         hello.encode(&mut self.tail);
     }
 
@@ -233,7 +233,7 @@ impl Outgoing {
 
     /// Appends an `Answer`.
     pub fn push_answer(&mut self, answer: &Answer) {
-        self.header(HANDSHAKE_VERSION, ANSWER, GroupId(0), Answer::BYTES);
+        self.header(HANDSHAKE_VERSION, ANSWER, GroupId(0), answer.bytes());
         answer.encode(&mut self.tail);
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! Hello:  magic "QRTE" | lowest, highest version (u8 each) | from, to (u64 each)
 //!         | cluster, 0 for none (u64) | instance (u64) | restart (u64) | members hash (u64)
+//!         | backup (u64), which is there only if there is one
 //! Answer: code (u8) | detail (u64) | the Hello of the server that answers
 //! ```
 //! All numbers are little-endian. A later release may append fields, which an older one skips.
@@ -33,6 +34,8 @@ pub struct Hello {
     pub restart: Restart,
     /// A hash of the members that it was configured with.
     pub members_hash: u64,
+    /// The checksum of the backup that its data directory began with; 0 if it began empty.
+    pub backup: u64,
 }
 
 /// What the server that was called answers.
@@ -61,6 +64,8 @@ pub enum Refusal {
     SeatTaken { seated: Instance },
     #[error("it was configured with other members")]
     OtherMembers,
+    #[error("one of the two was restored from a backup that the other was not restored from")]
+    OtherBackup,
     #[error("reason {code}, which this release does not know")]
     Unnamed { code: u8 },
 }
@@ -76,6 +81,8 @@ pub struct Identity {
     pub members: Vec<(ServerId, Option<Instance>)>,
     /// A hash of the members that this server was configured with.
     pub members_hash: u64,
+    /// The checksum of the backup that its data directory began with; 0 if it began empty.
+    pub backup: u64,
 }
 
 impl Identity {
@@ -93,6 +100,7 @@ impl Identity {
             instance: self.instance,
             restart: self.restart,
             members_hash: self.members_hash,
+            backup: self.backup,
         }
     }
 
@@ -124,13 +132,24 @@ impl Identity {
         if both_unseated && self.members_hash != other.members_hash {
             return Err(Refusal::OtherMembers);
         }
+        // Until it has its seat, a restored server has a state that no leader gave it.
+        let ours_counts = !self.seating.is_seated() && self.backup != 0;
+        let theirs_counts = other.cluster.is_none() && other.backup != 0;
+        if (ours_counts || theirs_counts) && self.backup != other.backup {
+            return Err(Refusal::OtherBackup);
+        }
         Ok(version)
     }
 }
 
 impl Hello {
+    /// The least length of its encoding.
+    const BYTES_MIN: usize = 4 + 2 + 6 * 8;
+
     /// The length of its encoding.
-    pub(crate) const BYTES: usize = 4 + 2 + 6 * 8;
+    pub(crate) fn bytes(&self) -> usize {
+        Hello::BYTES_MIN + if self.backup == 0 { 0 } else { 8 }
+    }
 
     pub(crate) fn encode(&self, bytes: &mut BytesMut) {
         bytes.put_slice(&MAGIC);
@@ -142,6 +161,9 @@ impl Hello {
         bytes.put_u64_le(self.instance.0);
         bytes.put_u64_le(self.restart.0);
         bytes.put_u64_le(self.members_hash);
+        if self.backup != 0 {
+            bytes.put_u64_le(self.backup);
+        }
     }
 
     pub(crate) fn decode(bytes: &mut Bytes) -> Result<Hello, Error> {
@@ -152,7 +174,7 @@ impl Hello {
         if magic != MAGIC {
             return Err(Error::Magic);
         }
-        if bytes.len() < Hello::BYTES - MAGIC.len() {
+        if bytes.len() < Hello::BYTES_MIN - MAGIC.len() {
             return Err(Error::Short);
         }
         let hello = Hello {
@@ -165,6 +187,7 @@ impl Hello {
             instance: Instance(bytes.get_u64_le()),
             restart: Restart(bytes.get_u64_le()),
             members_hash: bytes.get_u64_le(),
+            backup: bytes.try_get_u64_le().unwrap_or(0),
         };
         let possible = hello.from.0 != 0 && hello.to.0 != 0 && hello.instance.0 != 0;
         possible.then_some(hello).ok_or(Error::Field)
@@ -173,7 +196,9 @@ impl Hello {
 
 impl Answer {
     /// The length of its encoding.
-    pub(crate) const BYTES: usize = 1 + 8 + Hello::BYTES;
+    pub(crate) fn bytes(&self) -> usize {
+        1 + 8 + self.hello.bytes()
+    }
 
     pub(crate) fn encode(&self, bytes: &mut BytesMut) {
         let (code, detail) = match self.verdict {
@@ -184,6 +209,7 @@ impl Answer {
             Err(Refusal::OtherCluster { cluster }) => (4, cluster.0),
             Err(Refusal::SeatTaken { seated }) => (5, seated.0),
             Err(Refusal::OtherMembers) => (6, 0),
+            Err(Refusal::OtherBackup) => (7, 0),
             Err(Refusal::Unnamed { code }) => (code, 0),
         };
         bytes.put_u8(code);
@@ -212,6 +238,7 @@ impl Answer {
                 seated: Instance(detail),
             }),
             6 => Err(Refusal::OtherMembers),
+            7 => Err(Refusal::OtherBackup),
             code => Err(Refusal::Unnamed { code }),
         };
         let hello = Hello::decode(bytes)?;

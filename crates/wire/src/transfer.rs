@@ -160,7 +160,7 @@ impl Offer {
             checksum: number(bytes)?,
         };
         check_position(offer.position)?;
-        let possible = offer.cluster.0 != 0 && offer.position.index > Index(0);
+        let possible = offer.position.index > Index(0);
         possible.then_some(offer).ok_or(Error::Field)
     }
 }

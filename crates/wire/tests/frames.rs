@@ -81,6 +81,7 @@ fn hello() -> Hello {
         instance: Instance(0x1234),
         restart: Restart(3),
         members_hash: 0x5678,
+        backup: 0,
     }
 }
 

@@ -15,6 +15,7 @@ fn unseated(id: u64) -> Identity {
         seating: Seating::Unseated,
         members: (1..=3).map(|id| (ServerId(id), None)).collect(),
         members_hash: 0x77,
+        backup: 0,
     }
 }
 
@@ -116,4 +117,40 @@ fn the_highest_common_version_is_spoken() {
     assert_eq!(unseated(2).check(&hello), Err(Refusal::Version));
     hello.versions = (9, 1);
     assert_eq!(unseated(2).check(&hello), Err(Refusal::Version));
+}
+
+#[test]
+fn a_restored_server_without_a_seat_talks_to_those_alone_that_began_with_the_same_backup() {
+    let restored = |mut identity: Identity, backup: u64| {
+        identity.backup = backup;
+        identity
+    };
+    let ok = Ok(1);
+    let refused = Err(Refusal::OtherBackup);
+    let cases = [
+        // Before there is a cluster.
+        (restored(unseated(1), 7), restored(unseated(2), 7), ok),
+        (restored(unseated(1), 7), restored(unseated(2), 8), refused),
+        (restored(unseated(1), 7), unseated(2), refused),
+        // One comes later.
+        (
+            restored(unseated(1), 7),
+            restored(seated(2, CLUSTER), 7),
+            ok,
+        ),
+        (
+            restored(unseated(1), 7),
+            restored(seated(2, CLUSTER), 8),
+            refused,
+        ),
+        (restored(unseated(1), 7), seated(2, CLUSTER), refused),
+        // What comes empty is given everything.
+        (unseated(1), restored(seated(2, CLUSTER), 7), ok),
+        // Whoever is seated has got everything.
+        (restored(seated(1, CLUSTER), 7), seated(2, CLUSTER), ok),
+    ];
+    for (one, other, expected) in cases {
+        assert_eq!(meet(&one, &other), expected, "{one:?} calls {other:?}");
+        assert_eq!(meet(&other, &one), expected, "{other:?} calls {one:?}");
+    }
 }

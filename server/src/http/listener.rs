@@ -18,7 +18,7 @@ use crate::places::{Place, Places};
 /// Connections at a time. For one more, the oldest is closed.
 const CONNECTIONS_MAX: usize = 64;
 
-/// A connection from which nothing comes for this long is closed.
+/// A connection on which nothing comes or goes for this long is closed.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// What `axum::serve` accepts from.
@@ -68,6 +68,12 @@ pub(crate) struct LimitedStream {
 }
 
 impl LimitedStream {
+    /// Something has come or gone.
+    fn stirred(&mut self) {
+        let end = Instant::now() + SILENCE_MAX;
+        self.silence.as_mut().reset(end);
+    }
+
     /// What a read or write comes to that can't go on now.
     fn pending<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         match self.lost_its_place.as_mut().poll(context) {
@@ -85,8 +91,7 @@ impl AsyncRead for LimitedStream {
     ) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
         if result.is_ready() {
-            let end = Instant::now() + SILENCE_MAX;
-            self.silence.as_mut().reset(end);
+            self.stirred();
             return result;
         }
         match self.silence.as_mut().poll(context) {
@@ -104,7 +109,10 @@ impl AsyncWrite for LimitedStream {
     ) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write(context, bytes) {
             Poll::Pending => self.pending(context),
-            result => result,
+            result => {
+                self.stirred();
+                result
+            }
         }
     }
 

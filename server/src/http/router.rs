@@ -10,6 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use raft::ServerId;
 
+use super::backup::{self, Backups};
 use super::status::StatusBody;
 use crate::client::Counters;
 use crate::peer::Queue;
@@ -23,6 +24,7 @@ pub(crate) struct Site {
     pub(crate) clients: Arc<Counters>,
     pub(crate) queues: BTreeMap<ServerId, Arc<Queue>>,
     pub(crate) snapshots: Arc<Figures>,
+    pub(crate) backups: Arc<Backups>,
 }
 
 /// All paths of the HTTP port.
@@ -32,6 +34,7 @@ pub(crate) fn router(site: Site) -> Router {
         .route("/status", get(status))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/snapshot", get(snapshot))
         .with_state(Arc::new(site))
 }
 
@@ -60,6 +63,10 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
     verdict(ready, "ok", why)
 }
 
+async fn snapshot(State(site): State<Arc<Site>>) -> Response {
+    backup::answer(&site).await
+}
+
 fn verdict(good: bool, yes: &str, no: &str) -> Response {
     let (status, text) = match good {
         true => (StatusCode::OK, yes),
@@ -81,7 +88,8 @@ async fn front(State(site): State<Arc<Site>>) -> String {
          clients  {}:{} (memcached's text protocol)\n\n\
          /status   how it is, as JSON\n\
          /healthz  whether the process works\n\
-         /readyz   whether it can serve or redirect\n",
+         /readyz   whether it can serve or redirect\n\
+         /snapshot  the whole state, from the leader: quorate-client snapshot save FILE\n",
         server.id, server.host, server.client_port,
     )
 }

@@ -156,6 +156,7 @@ impl Refusals {
         }
         match refusal {
             Refusal::SeatTaken { .. } if by_seated => return Err(Error::SeatTaken { peer }),
+            Refusal::OtherBackup if by_seated => return Err(Error::OtherBackup { peer }),
             Refusal::OtherCluster { .. } => {
                 let mut other_cluster = self.other_cluster();
                 other_cluster.insert(peer);

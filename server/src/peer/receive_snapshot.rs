@@ -116,7 +116,8 @@ impl Call<'_> {
 
     /// What is offered, if it can be.
     fn check(&self, offer: &Offer) -> io::Result<SnapshotIdentity> {
-        if self.hello.cluster != Some(offer.cluster) {
+        // What the cluster began with was of none.
+        if offer.cluster.0 != 0 && self.hello.cluster != Some(offer.cluster) {
             return Err(invalid(
                 "it offers a snapshot of another cluster than its own",
             ));

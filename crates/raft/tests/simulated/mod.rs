@@ -40,6 +40,15 @@ impl Disk {
         }
     }
 
+    /// Begins with a snapshot of another cluster's state, and with an empty log behind it.
+    fn restore(&mut self, position: Position) {
+        self.before = position;
+        self.snapshot = Some(Snapshot {
+            position,
+            configuration: None,
+        });
+    }
+
     /// Syncs the oldest write.
     pub(crate) fn sync(&mut self) -> Option<WriteId> {
         let write = self.pending.pop_front()?;
@@ -288,6 +297,15 @@ impl Cluster {
     pub(crate) fn fresh_disk(&mut self) -> Disk {
         self.instances += 1;
         Disk::new(Instance(self.instances))
+    }
+
+    /// Gives a server a disk that begins with the state of another cluster after this entry.
+    pub(crate) fn restore(&mut self, id: ServerId, position: Position) {
+        let mut disk = self.fresh_disk();
+        disk.restore(position);
+        self.server_mut(id).disk = disk;
+        let last = (position.term, Bytes::new());
+        self.committed.insert(position.index, last);
     }
 
     pub(crate) fn server(&self, id: ServerId) -> &Server {

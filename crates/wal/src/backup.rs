@@ -1,0 +1,155 @@
+//! Backups: a snapshot file outside of any data directory, and a data directory that begins with
+//! one.
+//!
+//! The state goes into a snapshot that is of no cluster yet, at the same place in the log, so that
+//! uniques go on growing; the log begins behind it. The meta file says which backup it was, and is
+//! written last: a crash before that leaves a directory that a start refuses or takes for empty,
+//! and into which can be restored again.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use raft::{ClusterId, Snapshot};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::disk::{DirectoryDisk, Disk};
+use crate::error::Error;
+use crate::meta::{self, BackupId};
+use crate::open::{LOCK_NAME, Options, lock};
+use crate::snapshot_file::{
+    FileReader, FileWriter, NO_CLUSTER, SnapshotHeader, parse_snapshot_name, snapshot_name, stem,
+};
+use crate::snapshots::{TEMPORARY, is_unfinished, remove, verify};
+
+/// A backup, read from front to back.
+#[derive(Debug)]
+pub struct Backup {
+    disk: DirectoryDisk,
+    file: FileReader<<DirectoryDisk as Disk>::File>,
+}
+
+impl Backup {
+    /// Opens a backup and verifies its header.
+    ///
+    /// # Errors
+    /// `Error::Io` if it can't be read, `Error::Corrupt` if it is none or not as it was written,
+    /// `Error::NewerFormat` if a later release wrote it.
+    pub fn open(path: &Path) -> Result<Backup, Error> {
+        let parent = path.parent().filter(|parent| *parent != Path::new(""));
+        let name = path.file_name().and_then(OsStr::to_str);
+        let name = name.ok_or_else(|| Error::Io {
+            file: path.to_path_buf(),
+            operation: "open",
+            source: io::Error::new(io::ErrorKind::InvalidInput, "not a name in UTF-8"),
+        })?;
+        let disk = DirectoryDisk::open_to_read(parent.unwrap_or(Path::new(".")))?;
+        let file = FileReader::open(&disk, name)?;
+        Ok(Backup { disk, file })
+    }
+
+    /// The cluster that it is a backup of.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.file.header().cluster
+    }
+
+    /// Up to where in the log of that cluster.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.file.header().snapshot
+    }
+
+    /// The length of the file.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.file.file_bytes()
+    }
+
+    /// The next piece of the content; `None` behind the last, once all was verified.
+    ///
+    /// # Errors
+    /// `Error::Io`; `Error::Corrupt` at the first byte that is not as it was written, is missing,
+    /// or is too much.
+    pub fn read(&mut self) -> Result<Option<Bytes>, Error> {
+        self.file.next(&self.disk)
+    }
+
+    /// Reads what is left.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn verify(mut self) -> Result<BackupId, Error> {
+        // Never 0, and one of two that are the same by chance is as good as never.
+        Ok(BackupId(self.file.verify(&self.disk)?.max(1)))
+    }
+}
+
+/// Lets an empty directory begin with the state of a backup: what is opened there next is a server
+/// of a new cluster. Everything is durable.
+///
+/// # Errors
+/// `Error::NotEmpty`, and nothing is changed; `Error::Locked`; `Error::Corrupt` and
+/// `Error::NewerFormat` about the backup; `Error::Io`.
+pub fn restore<D: Disk>(
+    disk: &D,
+    options: &Options,
+    mut backup: Backup,
+) -> Result<BackupId, Error> {
+    lock(disk)?;
+    clear(disk)?;
+    let position = backup.snapshot().position;
+    let header = SnapshotHeader {
+        cluster: NO_CLUSTER,
+        snapshot: Snapshot {
+            position,
+            // It names the members and the seats of the other cluster.
+            configuration: None,
+        },
+    };
+    let temporary = format!("{}{TEMPORARY}", stem(position));
+    let mut file = FileWriter::create(disk, temporary.clone(), header)?;
+    while let Some(piece) = backup.read()? {
+        file.write(disk, &piece)?;
+    }
+    let id = backup.verify()?;
+    file.finish(disk)?;
+    let name = snapshot_name(position);
+    disk.rename(&temporary, &name)
+        .map_err(Error::io(disk, &temporary, "rename"))?;
+    disk.sync_directory()
+        .map_err(Error::io(disk, "", "sync the data directory"))?;
+    verify(disk, position, None, |_| Ok(()))?;
+    let mut random = StdRng::seed_from_u64(options.seed);
+    meta::begin(disk, options.server_id, Some(id), &mut random)?;
+    Ok(id)
+}
+
+/// Removes what a restore that was cut short has left. There must be nothing else.
+fn clear<D: Disk>(disk: &D) -> Result<(), Error> {
+    let names = disk
+        .list()
+        .map_err(Error::io(disk, "", "list the data directory"))?;
+    let is_left = |name: &str| is_unfinished(name) || parse_snapshot_name(name).is_some();
+    let is_no_data = |name: &str| {
+        matches!(
+            name,
+            "." | ".." | "lost+found" | LOCK_NAME | meta::TEMPORARY_NAME
+        )
+    };
+    let has_meta = names
+        .iter()
+        .any(|name| meta::NAMES.contains(&name.as_str()));
+    let data = names
+        .iter()
+        .filter(|name| has_meta && is_left(name) || !is_left(name) && !is_no_data(name));
+    if let Some(found) = data.min() {
+        return Err(Error::NotEmpty {
+            directory: disk.path().to_path_buf(),
+            found: found.clone(),
+        });
+    }
+    remove(disk, &names, is_left)
+}
