@@ -17,6 +17,7 @@
 //! ```
 
 mod address;
+pub mod backup;
 mod bench;
 mod client;
 mod command_line;

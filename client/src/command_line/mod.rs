@@ -3,6 +3,7 @@
 mod print;
 mod run;
 mod servers;
+mod snapshot;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -123,7 +124,17 @@ enum Subcommands {
     /// A table of all servers, from the HTTP port of each: with --servers that is taken to be the
     /// client port + 2
     Status,
+    /// Backups of the whole state
+    #[command(subcommand)]
+    Snapshot(Snapshot),
     Bench(bench::BenchArgs),
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Snapshot {
+    /// Saves the state of the running cluster, through the leader's HTTP port: every command that
+    /// was answered before is in it. A file of that name is replaced when the new one is whole
+    Save { file: PathBuf },
 }
 
 #[derive(Clone, Debug, Args)]

@@ -87,6 +87,11 @@ pub(super) fn json(shown: &impl Serialize) {
     text(&line);
 }
 
+/// Says why something was certainly not done.
+pub(super) fn not_done(reason: &impl Display, form: Form) {
+    failure("not done", reason, form);
+}
+
 fn failure(fate: &str, reason: &impl Display, form: Form) {
     match form {
         Form::Text => eprintln!("quorate-client: {fate}: {reason}"),

@@ -11,7 +11,10 @@ use thiserror::Error;
 
 use super::print::{self, Printed};
 use super::servers::Server;
-use super::{Addition, Arguments, Delta, Exit, Item, Options, Subcommands, Swap, Value, Which};
+use super::snapshot;
+use super::{
+    Addition, Arguments, Delta, Exit, Item, Options, Snapshot, Subcommands, Swap, Value, Which,
+};
 use crate::{Client, ItemOptions, KeyError, Outcome, Stored, Swapped, key};
 
 /// The longest value that is read from a file or standard input, in bytes.
@@ -35,6 +38,9 @@ pub(super) async fn run(arguments: &Arguments, servers: Vec<Server>) -> Exit {
     let global = &arguments.global;
     if matches!(arguments.command, Subcommands::Status) {
         return print::status(&servers, global.timeout, global.output).await;
+    }
+    if let Subcommands::Snapshot(Snapshot::Save { file }) = &arguments.command {
+        return snapshot::run(file, &servers, global).await;
     }
     let addresses = servers.into_iter().map(|server| server.client).collect();
     let client = Client::new(addresses).with_timeout(global.timeout);
@@ -110,7 +116,9 @@ async fn carry_out(command: &Subcommands, client: &Client) -> Result<Outcome<Pri
             outcome.map(|()| Printed::ok("OK"))
         }
         S::Stats { which } => stats(client, *which).await,
-        S::Status | S::Bench(_) => unreachable!("{command:?} is no command of the protocol"),
+        S::Status | S::Snapshot(_) | S::Bench(_) => {
+            unreachable!("{command:?} is no command of the protocol")
+        }
     })
 }
 
