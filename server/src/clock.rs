@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use command::LogTime;
 use evaluator::Now;
 use raft::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 
 /// The monotonic clock counts from when this was made.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,13 @@ impl Clock {
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
         LogTime(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// How long a processor has worked for the calling thread.
+    pub(crate) fn of_thread() -> Duration {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        let seconds = Duration::from_secs(time.tv_sec.unsigned_abs());
+        seconds + Duration::from_nanos(time.tv_nsec.unsigned_abs())
     }
 
     /// The time since this clock was made. It starts at 1 ns, so that 0 is before any of its times.

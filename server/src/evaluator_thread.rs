@@ -32,6 +32,9 @@ const BATCHES_MAX: usize = 1024;
 /// How long clients are not listened to when what they say would wait anyway.
 const CLIENTS_LEFT: Duration = Duration::from_micros(200);
 
+/// A turn that keeps a processor busy for longer is told of, to those who look for such things.
+const LONG_TURN: Duration = Duration::from_millis(1);
+
 /// What the server asks of the thread.
 #[derive(Debug)]
 pub(crate) enum Control {
@@ -152,6 +155,18 @@ impl EvaluatorThread {
 
     /// Takes a turn; when the next one is due if nothing comes until then.
     pub(crate) fn turn(&mut self) -> Timestamp {
+        let watch = tracing::enabled!(tracing::Level::DEBUG).then(Clock::of_thread);
+        let due = self.take_turn();
+        if let Some(begun) = watch {
+            let took = Clock::of_thread().saturating_sub(begun);
+            if took > LONG_TURN {
+                debug!("a turn kept a processor busy for {} us", took.as_micros());
+            }
+        }
+        due
+    }
+
+    fn take_turn(&mut self) -> Timestamp {
         let now = self.clock.now();
         if let Some(gap) = self.pauses.begin(now.monotonic) {
             warn!("this process was not run for {} ms", gap.as_millis());
