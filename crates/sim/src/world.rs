@@ -467,7 +467,10 @@ impl World {
             segment_bytes,
             seed,
         };
-        let opened = Wal::open(host.disk.after_power_cut(seed), options);
+        let disk = host.disk.after_power_cut(seed);
+        // What a start needs may be the space of a segment.
+        disk.set_full(false);
+        let opened = Wal::open(disk, options);
         let (wal, opened) =
             opened.unwrap_or_else(|error| panic!("server {id} would not start again: {error}"));
         let recovered = &opened.recovered;
