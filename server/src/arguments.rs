@@ -49,7 +49,7 @@ struct Arguments {
     print_config: bool,
 
     /// Verify every byte of the data directory of a server that is stopped, change nothing, and
-    /// end: with 0 if it is sound, 1 if something is damaged, 2 if it can't be checked
+    /// end: with 0 if it is sound, 1 if something is damaged or lost, 2 if it can't be checked
     #[arg(long, value_name = "DIR", exclusive = true)]
     check: Option<PathBuf>,
 

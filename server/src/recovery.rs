@@ -35,6 +35,8 @@ pub(crate) fn begin(
         server_id: ServerId(service.server.id),
         segment_bytes: service.settings.log_segment_bytes,
         seed: random()?,
+        // The others must be a majority without this one.
+        heals: service.cluster.servers().len() > 2,
     };
     let seed = random()?;
     let backup = service.restore.clone();

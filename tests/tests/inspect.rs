@@ -86,9 +86,14 @@ fn a_stopped_servers_directory_is_checked_and_left_as_it_is() {
     assert!(line.contains("corrupt at byte"), "{line}");
     let (verdict, _) = damaged.stdout.split_last().expect("it says something");
     assert!(
-        verdict.starts_with("damaged: 1 file is not as written; no server starts here"),
+        verdict.starts_with("damaged: 1 file is not as written, and what was acknowledged may be"),
         "{verdict}"
     );
+    assert!(
+        verdict.contains(&format!("{log}: corrupt at byte")),
+        "{verdict}"
+    );
+    assert!(verdict.ends_with("and else not at all"), "{verdict}");
     flip(&directory.join(log), at);
     assert_eq!(contents(&directory), before);
 

@@ -220,6 +220,7 @@ fn a_write_in_whose_place_another_entry_is_committed_is_certainly_not_done() {
             cluster: status.cluster,
             instance: seat.expect("all are seated"),
             restart: Restart(1),
+            recovering: false,
         },
         term,
         body: Body::AppendEntries(AppendEntries {

@@ -160,6 +160,23 @@ mutants! {
     /// Who does not know of its seat commits entries (rule 41).
     UnknownSeatCommits = "unknown-seat-commits",
 
+    // A server that has lost something.
+
+    /// A server that is recovering grants votes.
+    RecoveringVotes = "recovering-votes",
+    /// A server that is recovering stands for election.
+    RecoveringCampaigns = "recovering-campaigns",
+    /// What a recovering server acknowledges counts for a commit.
+    RecoveringCommits = "recovering-commits",
+    /// A recovering server's answer confirms a round of reads.
+    RecoveringConfirmsReads = "recovering-confirms-reads",
+    /// A server takes itself for whole before what it was sent is on its disk.
+    HealedBeforeSync = "healed-before-sync",
+    /// A server takes itself for whole with an entry that is older than its start.
+    HealedByOldEntry = "healed-by-old-entry",
+    /// A server takes itself for whole by a word to an earlier start.
+    HealedByOldWord = "healed-by-old-word",
+
     // Snapshots.
 
     /// A snapshot is installed that is older than what is committed (rule 44).
@@ -189,8 +206,12 @@ mutants! {
     RestartReused = "restart-reused",
     /// A record of the right length is taken whatever its checksum is (rule 2).
     BadChecksumAccepted = "bad-checksum-accepted",
-    /// A damaged record ends the log, and all behind it is erased (rule 2).
+    /// A damaged record ends the log, all behind it is erased, and nobody is told (rule 2).
     DamageTruncates = "damage-truncates",
+    /// A damaged record is passed over, and the log goes on behind it (rule 2).
+    DamageSkipped = "damage-skipped",
+    /// A server that was recovering has forgotten that when it starts again (rule 15).
+    MarkForgotten = "mark-forgotten",
     /// A lost batch counts as torn although a later one is behind it (rule 2).
     LaterBatchIgnored = "later-batch-ignored",
     /// A lost batch counts as torn although it was known to be synced (rule 2).

@@ -30,6 +30,7 @@ impl Raft {
             self.campaign(Campaign::PreVote);
         } else {
             self.restart_election_timer();
+            self.tell_of_recovery();
         }
     }
 

@@ -31,6 +31,11 @@ impl Raft {
             self.hard_state.term,
         );
         self.log.check();
+        assert!(
+            !self.is_recovering() || matches!(self.role, RoleState::Follower),
+            "recovering, and a {:?}",
+            self.status().role,
+        );
         let (before, snapshot) = (self.log.before(), self.snapshots.position());
         assert!(
             before.index <= snapshot.index
@@ -60,6 +65,7 @@ impl Raft {
             );
             for progress in leadership.followers.values() {
                 progress.check();
+                self.check_health(progress.health, last.index);
                 assert!(
                     progress.match_index <= last.index,
                     "a follower matches up to {}, the leader has {}",

@@ -67,6 +67,7 @@ impl Raft {
             self.become_follower(self.hard_state.term);
         }
         self.following.leader = Some((from, self.now));
+        self.not_alone();
         self.restart_election_timer();
         true
     }
@@ -205,7 +206,7 @@ impl Raft {
     }
 
     /// How far this log is known to equal the leader's and is on disk (rule 2).
-    fn persisted_match(&self) -> Index {
+    pub(crate) fn persisted_match(&self) -> Index {
         if mutants::is_on(Mutant::AckBeforeSync) {
             return self.following.matched;
         }

@@ -40,6 +40,9 @@ pub struct Config {
 /// What the log held at start (`wal` reads it back).
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
+    /// Something that this server had promised may be missing here: entries, and votes. What there
+    /// is, is as it was at some time.
+    pub recovering: bool,
     pub hard_state: HardState,
     /// The entry before the first that the log holds; 0, 0 while it holds all of them.
     pub before: Position,
@@ -109,7 +112,7 @@ pub struct Output {
 }
 
 /// One write for the log: all of it, then one sync. In this order: begin anew, truncate, entries,
-/// hard state.
+/// hard state; and after the sync that this server has recovered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Write {
     /// One more than that of the write before.
@@ -121,6 +124,8 @@ pub struct Write {
     pub truncate_from: Option<Index>,
     /// Consecutive; the first is one behind what the log then holds.
     pub entries: Vec<Entry>,
+    /// This server is recovering no more, once all of this and before is synced.
+    pub recovered: bool,
 }
 
 /// Who wants entries back from the log.
@@ -186,6 +191,11 @@ pub struct Status {
     pub leader: Option<ServerId>,
     /// `leader` is not to be believed from then on, if it is not heard from again.
     pub leader_until: Timestamp,
+    /// Grants no votes and counts towards no majority, until what it may have lost is there again.
+    pub recovering: bool,
+    /// Recovering, and for `STRANDED_AFTER` so many others said that they are, too, that there is no
+    /// majority to recover from: that does not change by itself.
+    pub stranded: bool,
     /// A leader whose no-op is committed, and handed out to be applied with all before it: what is
     /// proposed now will be carried out once it is committed (rule 21).
     pub serves: bool,
@@ -228,6 +238,8 @@ pub struct Counters {
     pub installs: u64,
     /// Snapshots of a leader that took the place of this server's state.
     pub installed: u64,
+    /// Times when this server was recovering and had everything again.
+    pub healed: u64,
     /// Messages from ids that are no members.
     pub from_strangers: u64,
     /// Messages from another cluster, or from a data directory that does not have the seat.

@@ -179,6 +179,9 @@ impl Raft {
     /// True if this follower's acknowledgements count towards a majority. Before it has answered
     /// in this term it gets the benefit of T, like a leader that has just been elected.
     fn follower_counts(&self, id: ServerId, progress: &Progress) -> bool {
+        if progress.is_recovering() {
+            return false;
+        }
         match progress.incarnation {
             Some((instance, _)) => self.counts(id, Some(instance)),
             None => true,
@@ -240,6 +243,7 @@ impl Raft {
                 round,
             }),
         );
+        self.tell_healed(to);
     }
 
     /// A connection to this peer was made: what was on its way is lost.
@@ -377,15 +381,18 @@ impl Raft {
         let Some(progress) = self.follower_mut(from.id) else {
             return false;
         };
+        let known = progress.incarnation;
         if !progress.met(from.instance, from.restart, before) {
             self.counters.stale += 1;
             return false;
         }
         progress.heard = now;
+        let is_new = known != progress.incarnation;
         if from.cluster.is_some() && !progress.knows_seat {
             progress.knows_seat = true;
             self.advance_commit_index();
         }
+        self.follower_recovers(from, is_new);
         if mutants::is_on(Mutant::SuspendedResumes) {
             self.role = match std::mem::replace(&mut self.role, RoleState::Follower) {
                 RoleState::Suspended(leadership, _) => RoleState::Leader(leadership),
@@ -455,7 +462,9 @@ impl Raft {
         };
         let (now, interval) = (self.now, self.config.heartbeat);
         if let Some(progress) = self.follower_mut(from.id) {
-            progress.round_acked = progress.round_acked.max(round);
+            if !progress.is_recovering() || mutants::is_on(Mutant::RecoveringConfirmsReads) {
+                progress.round_acked = progress.round_acked.max(round);
+            }
             let idle = progress.match_index >= reply.match_index;
             if idle && progress.idle_heartbeat(now, interval) {
                 progress.probe(progress.next_index);
@@ -511,12 +520,14 @@ impl Raft {
 
     /// True if what this follower acknowledges counts for a commit: it has its seat, and knows so.
     /// One that does not know yet could neither vote nor campaign for what it holds, if it were
-    /// among the only ones left that hold it. When a cluster begins nobody knows yet.
+    /// among the only ones left that hold it. When a cluster begins nobody knows yet. And it is not
+    /// recovering, for then it could have voted for another leader.
     pub(crate) fn may_hold_the_majority(&self, id: ServerId, progress: &Progress) -> bool {
         let known = progress.knows_seat
             || !self.hard_state.seating.is_seated()
             || mutants::is_on(Mutant::UnknownSeatCommits);
-        known && self.counts(id, progress.incarnation.map(|(instance, _)| instance))
+        let sound = !progress.is_recovering() || mutants::is_on(Mutant::RecoveringCommits);
+        known && sound && self.counts(id, progress.incarnation.map(|(instance, _)| instance))
     }
 
     fn random_nonzero(&mut self) -> u64 {

@@ -279,6 +279,7 @@ impl Log {
         &mut self,
         id: WriteId,
         hard_state: Option<HardState>,
+        recovered: bool,
     ) -> Option<Write> {
         let begin_behind = self.begin_behind.take();
         let truncate_from = self.truncate_from.take();
@@ -289,7 +290,7 @@ impl Log {
             Vec::new()
         };
         let log_changed = begin_behind.is_some() || truncate_from.is_some() || !entries.is_empty();
-        if hard_state.is_none() && !log_changed {
+        if hard_state.is_none() && !log_changed && !recovered {
             return None;
         }
         let bytes = entries.iter().map(entry_bytes).sum();
@@ -306,6 +307,7 @@ impl Log {
             begin_behind,
             truncate_from,
             entries,
+            recovered,
         })
     }
 

@@ -35,6 +35,8 @@ pub struct Sender {
     pub cluster: Option<ClusterId>,
     pub instance: Instance,
     pub restart: Restart,
+    /// What it had promised may be gone: nothing that it says counts towards a majority.
+    pub recovering: bool,
 }
 
 /// What a message says.
@@ -48,6 +50,7 @@ pub enum Body {
     HeartbeatReply(HeartbeatReply),
     TimeoutNow,
     InstallSnapshot(InstallSnapshot),
+    Healed(Healed),
 }
 
 /// Why a candidate asks for a vote.
@@ -127,4 +130,14 @@ pub struct HeartbeatReply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstallSnapshot {
     pub snapshot: Snapshot,
+}
+
+/// Tells a follower that is recovering when it is whole again: with every heartbeat, once the leader
+/// knows the entry at `index` to be committed by others (`recovering.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Healed {
+    /// The start of the follower that this is said to.
+    pub restart: Restart,
+    /// When its log equals the leader's up to here and is on disk, nothing is missing.
+    pub index: Index,
 }

@@ -30,6 +30,7 @@ pub(crate) struct Progress {
     pub(crate) incarnation: Option<(Instance, Restart)>,
     /// It has said that it is seated: it can vote and campaign.
     pub(crate) knows_seat: bool,
+    pub(crate) health: Health,
     /// When it last answered in this term; when the term began before that.
     pub(crate) heard: Timestamp,
     /// The newest heartbeat round that it answered.
@@ -39,6 +40,15 @@ pub(crate) struct Progress {
     idle_heartbeats: u32,
     idle_counted: Timestamp,
     patience: u32,
+}
+
+/// Whether a follower has what it has promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Sound,
+    /// It is whole again with this entry, which was appended after it had started; `None` when the
+    /// leader did not lead any more.
+    Recovering(Option<Index>),
 }
 
 /// How entries flow to a follower.
@@ -61,6 +71,7 @@ impl Progress {
             fetching: false,
             incarnation: None,
             knows_seat: false,
+            health: Health::Sound,
             heard: now,
             round_acked: 0,
             idle_heartbeats: 0,
@@ -139,6 +150,7 @@ impl Progress {
             Some(_) => {
                 self.incarnation = Some((instance, restart));
                 self.knows_seat = false;
+                self.health = Health::Sound;
                 self.match_index = Index(0);
                 self.round_acked = 0;
                 self.probe(self.next_index.max(before.next()));
@@ -170,7 +182,16 @@ impl Progress {
         true
     }
 
+    pub(crate) fn is_recovering(&self) -> bool {
+        matches!(self.health, Health::Recovering(_))
+    }
+
     pub(crate) fn check(&self) {
+        assert!(
+            !self.is_recovering() || self.round_acked == 0,
+            "one that is recovering has confirmed round {}",
+            self.round_acked,
+        );
         assert!(
             self.match_index < self.next_index,
             "match {} but next {}",

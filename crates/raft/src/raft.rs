@@ -17,6 +17,7 @@ use crate::io::{
 use crate::leader::Leadership;
 use crate::log::{Log, entry_bytes};
 use crate::message::{Body, Message, Sender};
+use crate::recovering::Recovery;
 use crate::seating::Configurations;
 use crate::snapshot::Snapshots;
 use crate::types::{
@@ -56,6 +57,7 @@ pub struct Raft {
     pub(crate) to_apply: Vec<Entry>,
     pub(crate) apply_fetching: bool,
     pub(crate) snapshots: Snapshots,
+    pub(crate) recovery: Recovery,
     pub(crate) uncommitted_bytes: usize,
     pub(crate) role: RoleState,
     pub(crate) candidacy: Candidacy,
@@ -145,6 +147,7 @@ impl Raft {
             to_apply: Vec::new(),
             apply_fetching: false,
             snapshots,
+            recovery: Recovery::new(recovered.recovering, now),
             uncommitted_bytes: 0,
             role: RoleState::Follower,
             candidacy: Candidacy::default(),
@@ -252,6 +255,8 @@ impl Raft {
             term: self.hard_state.term,
             leader: self.live_leader(),
             leader_until: self.leader_until(),
+            recovering: self.is_recovering(),
+            stranded: self.is_stranded(),
             serves: self.serves_writes(),
             transferring: self.transferring(),
             hard_state: self.hard_state,
@@ -306,6 +311,7 @@ impl Raft {
             Body::HeartbeatReply(reply) => self.heartbeat_reply(from, reply),
             Body::TimeoutNow => self.timeout_now(from.id),
             Body::InstallSnapshot(request) => self.install_snapshot(from, request),
+            Body::Healed(word) => self.healed(from.id, word),
         }
     }
 
@@ -335,10 +341,16 @@ impl Raft {
             Body::HeartbeatReply(_) => return mutants::is_on(Mutant::HeartbeatReplyOfOlderTerm),
             Body::AppendEntries(_) if mutants::is_on(Mutant::AppendOfOlderTerm) => return true,
             Body::InstallSnapshot(_) if mutants::is_on(Mutant::InstallOfOlderTerm) => return true,
-            Body::AppendEntries(_) | Body::Heartbeat(_) | Body::InstallSnapshot(_)
+            Body::AppendEntries(_)
+            | Body::Heartbeat(_)
+            | Body::InstallSnapshot(_)
+            | Body::Healed(_)
                 if mutants::is_on(Mutant::StaleLeaderUntold) => {}
             // Whoever still leads an older term learns of this one (rule 30).
-            Body::AppendEntries(_) | Body::Heartbeat(_) | Body::InstallSnapshot(_) => {
+            Body::AppendEntries(_)
+            | Body::Heartbeat(_)
+            | Body::InstallSnapshot(_)
+            | Body::Healed(_) => {
                 self.send_stale_term(message.sender.id);
             }
             _ => {}
@@ -413,6 +425,7 @@ impl Raft {
             },
             instance: self.config.instance,
             restart: self.config.restart,
+            recovering: self.is_recovering(),
         }
     }
 
@@ -459,6 +472,7 @@ impl Raft {
             self.writes_under_way.pop_front();
         }
         self.log.persisted(id);
+        self.recovery_persisted(id);
         while self
             .withheld
             .front()
@@ -481,7 +495,10 @@ impl Raft {
 
     fn take_write(&mut self) -> Option<Write> {
         let hard_state = std::mem::take(&mut self.hard_state_changed).then_some(self.hard_state);
-        let write = self.log.take_write(self.next_write, hard_state)?;
+        let recovered = self.take_recovered(self.next_write);
+        let write = self
+            .log
+            .take_write(self.next_write, hard_state, recovered)?;
         self.writes_under_way.push_back((write.id, self.now));
         self.next_write = self.next_write.next();
         Some(write)

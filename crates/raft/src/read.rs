@@ -106,7 +106,9 @@ impl Raft {
             .followers
             .iter()
             .filter(|(id, progress)| {
-                self.counts(**id, progress.incarnation.map(|(instance, _)| instance))
+                let sound =
+                    !progress.is_recovering() || mutants::is_on(Mutant::RecoveringConfirmsReads);
+                sound && self.counts(**id, progress.incarnation.map(|(instance, _)| instance))
             })
             .map(|(id, progress)| (progress.heard, *id))
             .collect();

@@ -154,6 +154,7 @@ impl Raft {
                 | Body::Heartbeat(_)
                 | Body::InstallSnapshot(_)
                 | Body::TimeoutNow
+                | Body::Healed(_)
         );
         if leads && ours.is_some() && from.cluster.is_none() && seat.is_none() {
             self.counters.from_impostors += 1;
@@ -163,6 +164,7 @@ impl Raft {
         if let (Seating::Unseated, Some(cluster)) = (self.hard_state.seating, from.cluster) {
             self.meet(cluster);
         }
+        self.note_recovery_of(from);
         true
     }
 
@@ -212,8 +214,11 @@ impl Raft {
         }
     }
 
-    /// True if this server may vote for that one, as far as seats go.
+    /// True if this server may vote for that one, as far as seats go, and if it may vote at all.
     pub(crate) fn may_vote_for(&self, candidate: &Sender) -> bool {
+        if self.is_recovering() && !mutants::is_on(Mutant::RecoveringVotes) {
+            return false;
+        }
         match self.hard_state.seating {
             Seating::Unseated => candidate.cluster.is_none(),
             Seating::Met(_) => mutants::is_on(Mutant::MetServerVotes),
@@ -223,9 +228,12 @@ impl Raft {
         }
     }
 
-    /// True if this server may stand for election: it is seated, or has met nobody who is; and no
-    /// committed configuration waits to be applied (rule 32).
+    /// True if this server may stand for election: it is seated, or has met nobody who is; it has all
+    /// that it has promised; and no committed configuration waits to be applied (rule 32).
     pub(crate) fn may_campaign(&self) -> bool {
+        if self.is_recovering() && !mutants::is_on(Mutant::RecoveringCampaigns) {
+            return false;
+        }
         let seated = !matches!(self.hard_state.seating, Seating::Met(_));
         let committed = self.configurations.committed(self.commit_index);
         let applied = committed.is_none_or(|known| known.index <= self.last_applied);

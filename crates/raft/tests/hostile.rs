@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_raft::{
     AppendEntries, AppendEntriesReply, Body, Campaign, Candidacy, ClusterId, Config, Configuration,
-    Entry, EntryKind, Fetched, HardState, Heartbeat, HeartbeatReply, Index, Input, InstallSnapshot,
-    Instance, Member, Message, Position, Raft, ReadId, Recovered, RequestVote, RequestVoteReply,
-    Restart, Seating, Sender, ServerId, Snapshot, Term, Timestamp, WriteId,
+    Entry, EntryKind, Fetched, HardState, Healed, Heartbeat, HeartbeatReply, Index, Input,
+    InstallSnapshot, Instance, Member, Message, Position, Raft, ReadId, Recovered, RequestVote,
+    RequestVoteReply, Restart, Seating, Sender, ServerId, Snapshot, Term, Timestamp, WriteId,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -107,8 +107,12 @@ impl Victim {
             Vec::new()
         };
         let held = (seed as usize / 2) % 6;
+        let recovered = Recovered {
+            recovering: seed % 5 == 4,
+            ..recovered(&log, held)
+        };
         Victim {
-            raft: Raft::new(config, recovered(&log, held), now),
+            raft: Raft::new(config, recovered, now),
             random,
             now,
             log,
@@ -218,6 +222,7 @@ impl Victim {
                 99
             }),
             restart: Restart(self.random.random_range(1..3)),
+            recovering: self.random.random_bool(0.2),
         };
         Message {
             sender,
@@ -234,7 +239,11 @@ impl Victim {
         let campaigns = [Campaign::PreVote, Campaign::Election, Campaign::Transfer];
         let campaign = campaigns[self.random.random_range(0..3)];
         let last = self.raft.status().last_log_index.0;
-        match self.random.random_range(0..9) {
+        match self.random.random_range(0..10) {
+            8 => Body::Healed(Healed {
+                restart: Restart(self.random.random_range(0..3)),
+                index: Index(self.number(last)),
+            }),
             7 => Body::InstallSnapshot(InstallSnapshot {
                 snapshot: self.snapshot(),
             }),

@@ -111,6 +111,7 @@ impl Script {
             "restart" => self.restart(next(args)?, output),
             "wipe" => self.wipe(next(args)?),
             "restore" => self.restore(args)?,
+            "damage" => self.damage(args)?,
             "status" => self.status(args, output)?,
             "log" => self.log(args, output)?,
             "inject" => self.inject(args, output)?,
@@ -454,6 +455,19 @@ impl Script {
         Ok(())
     }
 
+    /// `damage S last=N [term=T] [voted_for=S]`: it crashed, and its disk has lost what is behind
+    /// entry N, and all hard states behind this one.
+    fn damage(&mut self, args: &mut Args<'_>) -> Result<()> {
+        let last = Index(keyed(args, "last")?.ok_or("up to where is it whole?")?);
+        let term = Term(keyed(args, "term")?.unwrap_or(1));
+        let voted_for = args.take_key("voted_for").map(server).transpose()?;
+        let id = next(args)?;
+        let server = self.cluster().server_mut(id);
+        assert!(server.raft.is_none(), "server {id} runs");
+        server.disk.damage(last, term, voted_for);
+        Ok(())
+    }
+
     fn status(&mut self, args: &mut Args<'_>, output: &mut String) -> Result<()> {
         for id in self.listed(args)? {
             if self.cluster().server(id).raft.is_none() {
@@ -463,9 +477,14 @@ impl Script {
             let status = self.status_of(id);
             let leader = status.leader.map_or("none".into(), |it| it.to_string());
             let serves = if status.serves { ", serves" } else { "" };
+            let health = match (status.recovering, status.stranded) {
+                (false, _) => "",
+                (true, false) => ", recovering",
+                (true, true) => ", recovering, stranded",
+            };
             writeln!(
                 output,
-                "s{id} {:?} term={} voted_for={} leader={leader} commit={} applied={} last={}, {}{serves}",
+                "s{id} {:?} term={} voted_for={} leader={leader} commit={} applied={} last={}, {}{serves}{health}",
                 status.role,
                 status.term,
                 show::voted_for(status.hard_state),
@@ -601,6 +620,7 @@ impl Script {
                 Some(number) => Restart(number),
                 None => known.map_or(Restart(1), |it| it.disk.restart),
             },
+            recovering: args.take_key("recovering").is_some(),
         };
         let term = Term(keyed(args, "term")?.ok_or("a message has a term")?);
         let kind = args.next_pos().ok_or("a message has a kind")?;

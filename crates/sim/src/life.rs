@@ -28,6 +28,7 @@ impl World {
             && self.options.has(Fault::PowerCuts)
             && self.random.random_range(0..10) == 0;
         let segment_bytes = self.options.segment_bytes;
+        let heals = self.options.servers > 2;
         let host = self.host_mut(id);
         if host.process.is_some() {
             return;
@@ -37,6 +38,7 @@ impl World {
             server_id: id,
             segment_bytes,
             seed,
+            heals,
         };
         if cuts {
             host.disk.cut_power_at(host.disk.operations() + cuts_at);

@@ -466,6 +466,7 @@ impl World {
             server_id: id,
             segment_bytes,
             seed,
+            heals: self.options.servers > 2,
         };
         let disk = host.disk.after_power_cut(seed);
         // What a start needs may be the space of a segment.

@@ -33,6 +33,12 @@ pub enum Error {
     /// A file that must be there is not.
     #[error("{}: missing; this server can't vouch for its data any more", file.display())]
     Missing { file: PathBuf },
+    /// An earlier start has found something missing, and this server has no peers to get it from.
+    #[error(
+        "{}: is marked as recovering, and there are no other servers to recover from",
+        directory.display()
+    )]
+    Recovering { directory: PathBuf },
     /// Another process uses the directory.
     #[error("{}: locked: another process is using this data directory", file.display())]
     Locked { file: PathBuf },

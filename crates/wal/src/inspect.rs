@@ -1,22 +1,24 @@
 //! Looking at a data directory without changing anything in it: what each file holds, what is not
-//! as it was written, and what a start would find. It reads with the code that a start reads with,
-//! and goes on where a start would stop.
+//! as it was written, and what a start would find. What is lost is decided by the code with which a
+//! start decides it; what each file holds is read by the same reader, which goes on behind damage.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft::{ClusterId, Entry, Index, Instance, Position, Recovered, Restart, ServerId, Snapshot};
+use raft::{ClusterId, Index, Instance, Position, Recovered, Restart, ServerId, Snapshot};
 
-use crate::contents::Contents;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::meta::{self, Mark};
-use crate::open::{LOCK_NAME, lock, obsolete_for, reaches_back, recovered};
+use crate::open::{LOCK_NAME, foresee, lock};
 use crate::record::Header;
-use crate::recover::{Scan, Segments, Torn, header_of, segments, segments_named};
+use crate::recover::{Torn, header_of, look, runs};
+use crate::scan::Scan;
 use crate::segment::{Identity, NEXT_NAME, parse_name};
 use crate::snapshot_file::{parse_snapshot_name, snapshot_name};
-use crate::snapshots::{Damaged, Found, is_unfinished, positions, verify};
+use crate::snapshots::{is_unfinished, positions, verify};
 
 /// What is seen of a data directory, file by file and each from front to back.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub enum Holds {
         instance: Instance,
         restart: Restart,
         cluster: Option<ClusterId>,
+        /// An earlier start has marked the server as recovering, and it is not whole again.
+        recovering: bool,
         /// How far the log was known to be synced.
         marked: Index,
     },
@@ -96,7 +100,11 @@ pub struct Verdict {
     pub server: ServerId,
     /// How many files are damaged or missing.
     pub damaged: usize,
-    /// What a start would find, or why it would refuse.
+    /// The first place where something that was synced is lost: a start gives up what is behind it,
+    /// and begins to recover. Without others to recover from it refuses with this.
+    pub lost: Option<Arc<Error>>,
+    /// What a start would find, where there are others to recover from if need be
+    /// (`Recovered::recovering`), or why every start would refuse.
     pub start: Result<Recovered, Arc<Error>>,
 }
 
@@ -118,8 +126,7 @@ pub fn inspect<D: Disk>(
         disk,
         names: &names,
         see,
-        damaged: 0,
-        refusal: None,
+        damaged: BTreeSet::new(),
     };
     inspection.run()
 }
@@ -129,64 +136,95 @@ struct Inspection<'a, D> {
     /// Of all files, sorted.
     names: &'a [String],
     see: &'a mut dyn FnMut(Seen<'_>) -> Result<(), Error>,
-    damaged: usize,
-    /// The first thing that no server starts on.
-    refusal: Option<Arc<Error>>,
+    /// The files that were reported as damaged or missing.
+    damaged: BTreeSet<String>,
 }
 
-/// What the segments come to.
-#[derive(Default)]
-struct Log {
-    /// The sequence of the first one.
-    first: u64,
-    contents: Contents,
-    configurations: Vec<Entry>,
+/// What a start makes of it.
+struct Start {
+    identity: Identity,
+    mark: Mark,
+    cluster: Option<ClusterId>,
+    lost: Option<Arc<Error>>,
+    recovered: Result<Recovered, Arc<Error>>,
 }
 
 impl<D: Disk> Inspection<'_, D> {
-    /// In the order of `Wal::open`, so that what is complained of first is the same.
     fn run(&mut self) -> Result<Verdict, Error> {
-        let (identity, mark) = self.meta()?;
-        let mut log = self.segments(identity, mark)?;
-        let found = self.snapshots(log.contents.hard_state.seating.cluster())?;
-        if self.refusal.is_none() && log.first > 0 {
-            self.reaches_back(&log, &found)?;
-        }
+        let start = self.start()?;
+        self.meta()?;
+        self.segments(&start)?;
+        self.snapshots(start.cluster)?;
         self.others()?;
-        if let Some(position) = obsolete_for(&log.contents, found.newest.as_ref()) {
-            log.contents.begin_behind(position);
-            log.configurations.clear();
+        // It may be in no file that is there.
+        let refusal = start.recovered.as_ref().err();
+        for error in start.lost.iter().chain(refusal) {
+            self.damage_of(error)?;
         }
-        let start = recovered(&log.contents, found.newest, log.configurations);
         Ok(Verdict {
-            server: identity.server,
-            damaged: self.damaged,
-            start: self.refusal.take().map_or(Ok(start), Err),
+            server: start.identity.server,
+            damaged: self.damaged.len(),
+            lost: start.lost,
+            start: start.recovered,
         })
     }
 
-    /// Whose directory it is, and how far its log was synced.
-    fn meta(&mut self) -> Result<(Identity, Mark), Error> {
+    /// Does what a start does, up to where it would change something.
+    fn start(&self) -> Result<Start, Error> {
+        let refuses = |error: Error, identity| {
+            Ok(Start {
+                identity,
+                mark: Mark::default(),
+                cluster: None,
+                lost: None,
+                recovered: Err(Arc::new(unless_damage(error)?)),
+            })
+        };
+        let claimed = match meta::load(self.disk, self.names) {
+            Ok(Some(claimed)) => claimed,
+            Ok(None) => {
+                let missing = meta::must_be_there(self.disk, self.names).err();
+                let directory = self.disk.path().to_path_buf();
+                let missing = missing.ok_or(Error::NoData { directory })?;
+                return refuses(missing, self.identity_of_segments()?);
+            }
+            Err(error) => return refuses(error, self.identity_of_segments()?),
+        };
+        let state = claimed.state;
+        let look = match look(self.disk, &state, self.names, false) {
+            Ok(look) => look,
+            Err(error) => return refuses(error, state.identity),
+        };
+        let seating = look.log.as_ref().map(|log| log.contents.hard_state.seating);
+        let cluster = seating.and_then(|seating| seating.cluster());
+        let (recovered, loss) = foresee(&state, look);
+        Ok(Start {
+            identity: state.identity,
+            mark: state.mark,
+            cluster: cluster.or(state.cluster),
+            lost: loss.map(Arc::new),
+            recovered: Ok(recovered),
+        })
+    }
+
+    fn meta(&mut self) -> Result<(), Error> {
         let mut files = Vec::new();
         for name in meta::NAMES {
             if let Some((_, read)) = meta::read_if_there(self.disk, name, self.names)? {
                 files.push((name, read));
             }
         }
-        let newest = meta::newest(self.disk, files.clone());
-        let newest = newest.map_or_else(|error| unless_damage(error).map(Err), |it| Ok(Ok(it)))?;
         // Before it has a second file there is the very first state alone.
-        let lacks_one = files.len() == 1
-            && !matches!(&newest, Ok(Some((state, _))) if state.sequence == meta::FIRST_SEQUENCE);
+        let lacks_one = match files.as_slice() {
+            [(_, Ok(state))] => state.sequence != meta::FIRST_SEQUENCE,
+            files => files.len() == 1,
+        };
         for name in meta::NAMES {
             match files.iter().find(|(file, _)| *file == name) {
                 Some((_, Ok(state))) => self.report(name, meta_holds(state), Finding::Sound)?,
                 Some((_, Err(error))) => {
-                    self.damaged(
-                        name,
-                        Holds::Unknown,
-                        error.clone().into_error(self.disk, name),
-                    )?;
+                    let error = error.clone().into_error(self.disk, name);
+                    self.damaged(name, Holds::Unknown, error)?;
                 }
                 None if lacks_one => {
                     let file = self.disk.path().join(name);
@@ -195,21 +233,7 @@ impl<D: Disk> Inspection<'_, D> {
                 None => {}
             }
         }
-        match newest {
-            Ok(Some((state, _))) => Ok((state.identity, state.mark)),
-            Ok(None) => {
-                let missing = meta::must_be_there(self.disk, self.names).err();
-                let directory = self.disk.path().to_path_buf();
-                let missing = missing.ok_or(Error::NoData { directory })?;
-                self.refuse(meta::NAMES[0], Holds::Unknown, missing)?;
-                Ok((self.identity_of_segments()?, Mark::default()))
-            }
-            Err(error) => {
-                // It was reported with its file.
-                self.refusal = Some(Arc::new(error));
-                Ok((self.identity_of_segments()?, Mark::default()))
-            }
-        }
+        Ok(())
     }
 
     /// Whose directory it is by its segments, where meta can't tell.
@@ -225,61 +249,71 @@ impl<D: Disk> Inspection<'_, D> {
         })
     }
 
-    /// Reads all segments. Behind a damaged one the log is taken to begin anew.
-    fn segments(&mut self, identity: Identity, mark: Mark) -> Result<Log, Error> {
-        let disk = self.disk;
-        let Segments { names, useless } = match segments(disk, mark, self.names) {
-            Err(error @ Error::Missing { .. }) => {
-                let last = self.names.iter().filter_map(|name| parse_name(name)).max();
-                let sequence = last.map_or(0, |(sequence, _)| sequence) + 1;
-                self.refuse(&segments_named(sequence), Holds::Unknown, error)?;
-                segments(disk, Mark::default(), self.names)?
+    /// Reads the segments of the log, and if that is damaged all others, too.
+    fn segments(&mut self, start: &Start) -> Result<(), Error> {
+        let is_sound = start.lost.is_none() && start.recovered.is_ok();
+        let runs = runs(self.disk, self.names)?;
+        for (at, run) in runs.iter().enumerate().rev() {
+            let is_newest = at == 0;
+            if is_newest || !is_sound {
+                let names: Vec<&String> = run.iter().map(|(_, name)| *name).collect();
+                self.run_of_segments(start, &names, is_newest)?;
+                continue;
             }
-            segments => segments?,
-        };
-        for name in &useless {
-            let unused = Holds::Unused("given up or dropped for a snapshot");
-            self.report(name, unused, Finding::Sound)?;
+            for (_, name) in run {
+                let unused = Holds::Unused("given up or dropped for a snapshot");
+                self.report(name, unused, Finding::Sound)?;
+            }
         }
-        let mut log = Log::default();
-        if let Some((first, _)) = names.first().and_then(|name| parse_name(name)) {
-            log.first = first;
-        }
+        Ok(())
+    }
+
+    /// Reads segments that follow each other. Behind a damaged one the log is taken to begin anew.
+    fn run_of_segments(
+        &mut self,
+        start: &Start,
+        names: &[&String],
+        is_newest: bool,
+    ) -> Result<(), Error> {
         let mut at = 0;
         while at < names.len() {
-            let mut scan = Scan::new(disk, identity, mark, None, &mut *self.see);
+            let (disk, see) = (self.disk, &mut *self.see);
+            let mut scan = Scan::new(disk, start.identity, start.mark, false, see);
             let mut damage = None;
             while let (None, Some(name)) = (&damage, names.get(at)) {
                 at += 1;
-                match scan.segment(name, at == names.len()) {
-                    Ok(scanned) => {
-                        let holds = Holds::Segment {
-                            tally: scan.tally,
-                            bytes: Some(scanned.segment.end),
-                        };
-                        let finding = scanned.torn.map_or(Finding::Sound, Finding::Torn);
-                        (scan.see)(Seen::File(FileReport {
-                            file: name,
-                            holds,
-                            finding,
-                        }))?;
+                let read = match scan.segment(name, is_newest && at == names.len()) {
+                    Ok(read) => read,
+                    Err(error) => {
+                        damage = Some((name, scan.tally, unless_damage(error)?));
+                        continue;
                     }
-                    Err(error) => damage = Some((name, scan.tally, unless_damage(error)?)),
+                };
+                if let Some(error) = scan.damage.take() {
+                    damage = Some((name, scan.tally, error));
+                } else if let Some(read) = read {
+                    let holds = Holds::Segment {
+                        tally: scan.tally,
+                        bytes: Some(read.segment.end),
+                    };
+                    let finding = read.torn.map_or(Finding::Sound, Finding::Torn);
+                    (scan.see)(Seen::File(FileReport {
+                        file: name,
+                        holds,
+                        finding,
+                    }))?;
                 }
             }
-            log.contents = scan.contents;
-            log.configurations = scan.configurations;
             if let Some((name, tally, error)) = damage {
                 let holds = Holds::Segment { tally, bytes: None };
-                self.refuse(name, holds, error)?;
+                self.damaged(name, holds, error)?;
             }
         }
-        Ok(log)
+        Ok(())
     }
 
     /// Reads all snapshots, the newest first.
-    fn snapshots(&mut self, cluster: Option<ClusterId>) -> Result<Found, Error> {
-        let mut found = Found::default();
+    fn snapshots(&mut self, cluster: Option<ClusterId>) -> Result<(), Error> {
         for position in positions(self.names) {
             let name = snapshot_name(position);
             let see = &mut *self.see;
@@ -290,37 +324,15 @@ impl<D: Disk> Inspection<'_, D> {
             match verified {
                 Ok((snapshot, content_bytes)) => {
                     let holds = Holds::Snapshot {
-                        snapshot: snapshot.clone(),
+                        snapshot,
                         content_bytes,
                     };
                     self.report(&name, holds, Finding::Sound)?;
-                    found.newest.get_or_insert(snapshot);
                 }
-                Err(error) => {
-                    let error = unless_damage(error)?;
-                    if found.newest.is_none() {
-                        found.damaged.extend(Damaged::of(&error));
-                    }
-                    self.damaged(&name, Holds::Unknown, error)?;
-                }
+                Err(error) => self.damaged(&name, Holds::Unknown, unless_damage(error)?)?,
             }
         }
-        Ok(found)
-    }
-
-    /// Checks that nothing is missing between the newest snapshot and the log.
-    fn reaches_back(&mut self, log: &Log, found: &Found) -> Result<(), Error> {
-        match reaches_back(self.disk, log.first, log.contents.before, found) {
-            Err(error @ Error::Missing { .. }) => {
-                self.refuse(&segments_named(log.first - 1), Holds::Unknown, error)
-            }
-            Err(error) => {
-                // It was reported with its file.
-                self.refusal = Some(Arc::new(error));
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
+        Ok(())
     }
 
     /// Names the files that no server reads.
@@ -349,18 +361,22 @@ impl<D: Disk> Inspection<'_, D> {
         }))
     }
 
-    /// Reports what a server starts in spite of.
     fn damaged(&mut self, file: &str, holds: Holds, error: Error) -> Result<(), Error> {
-        self.damaged += 1;
+        self.damaged.insert(file.to_owned());
         self.report(file, holds, Finding::Damaged(Arc::new(error)))
     }
 
-    /// Reports what no server starts on.
-    fn refuse(&mut self, file: &str, holds: Holds, error: Error) -> Result<(), Error> {
-        self.damaged += 1;
-        let error = Arc::new(error);
-        self.refusal.get_or_insert(Arc::clone(&error));
-        self.report(file, holds, Finding::Damaged(error))
+    /// Reports what a start complains of, if that was not reported with its file.
+    fn damage_of(&mut self, error: &Arc<Error>) -> Result<(), Error> {
+        let (Error::Corrupt { file, .. } | Error::Missing { file }) = error.as_ref() else {
+            return Ok(());
+        };
+        let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        if !self.damaged.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let error = Arc::clone(error);
+        self.report(name, Holds::Unknown, Finding::Damaged(error))
     }
 }
 
@@ -378,6 +394,7 @@ fn meta_holds(state: &meta::State) -> Holds {
         instance: state.identity.instance,
         restart: state.restart,
         cluster: state.cluster,
+        recovering: state.recovering,
         marked: state.mark.index,
     }
 }

@@ -33,6 +33,7 @@ mod open;
 mod reader;
 pub mod record;
 mod recover;
+mod scan;
 mod segment;
 mod snapshot_file;
 mod snapshot_transfer;

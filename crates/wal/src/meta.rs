@@ -11,7 +11,7 @@
 //!     32  u64      instance: the random number of the data directory
 //!     40  u64      restart number
 //!     48  u64      cluster id, 0 if it is not known
-//!     56  u64      1 while the server is recovering; reserved, 0
+//!     56  u64      1 while the server is recovering, else 0
 //!     64  u64      synced mark: sequence of the segment, 0 before there is one
 //!     72  u64      synced mark: offset in it, behind the last record that is known to be synced
 //!     80  u64      synced mark: the last index there
@@ -50,6 +50,9 @@ pub(crate) struct State {
     pub(crate) identity: Identity,
     pub(crate) restart: Restart,
     pub(crate) cluster: Option<ClusterId>,
+    /// What was acknowledged may be gone from this directory. In both files before anything is given
+    /// up, so that no one of them can lose it.
+    pub(crate) recovering: bool,
     pub(crate) mark: Mark,
     /// The backup that the directory began with.
     pub(crate) backup: Option<BackupId>,
@@ -97,7 +100,7 @@ impl State {
         fields.put_u64_le(self.identity.instance.0);
         fields.put_u64_le(self.restart.0);
         fields.put_u64_le(self.cluster.map_or(0, |cluster| cluster.0));
-        fields.put_u64_le(0);
+        fields.put_u64_le(self.recovering.into());
         fields.put_u64_le(self.mark.segment);
         fields.put_u64_le(self.mark.offset);
         fields.put_u64_le(self.mark.index.0);
@@ -113,14 +116,17 @@ impl State {
         let instance = Instance(fields.get_u64_le());
         let restart = Restart(fields.get_u64_le());
         let cluster = fields.get_u64_le();
-        let recovering = fields.get_u64_le();
-        if recovering != 0 {
-            return Err(Unreadable::Corrupt(Problem::Unexpected {
-                what: "recovering mark",
-                expected: 0,
-                found: recovering,
-            }));
-        }
+        let recovering = match fields.get_u64_le() {
+            0 => false,
+            1 => true,
+            found => {
+                return Err(Unreadable::Corrupt(Problem::Unexpected {
+                    what: "recovering mark",
+                    expected: 0,
+                    found,
+                }));
+            }
+        };
         let mark = Mark {
             segment: fields.get_u64_le(),
             offset: fields.get_u64_le(),
@@ -133,6 +139,7 @@ impl State {
             identity: Identity { server, instance },
             restart,
             cluster: (cluster != 0).then_some(ClusterId(cluster)),
+            recovering,
             mark,
             backup: (backup != 0).then_some(BackupId(backup)),
         })
@@ -180,6 +187,7 @@ pub(crate) fn begin<D: Disk>(
         identity: Identity { server, instance },
         restart: Restart(0),
         cluster: None,
+        recovering: false,
         mark: Mark::default(),
         backup,
     };
@@ -201,7 +209,7 @@ pub(crate) fn must_be_there<D: Disk>(disk: &D, names: &[String]) -> Result<(), E
 }
 
 /// Reads the files of a directory with these names; `None` if it has neither.
-fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded<D::File>>, Error> {
+pub(crate) fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded<D::File>>, Error> {
     let mut files = Files([None, None]);
     let mut states = Vec::new();
     for (name, file) in NAMES.into_iter().zip(&mut files.0) {
@@ -221,10 +229,7 @@ fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Loaded<D::File>>, 
 pub(crate) type Read = Result<State, Unreadable>;
 
 /// The newest of what the files say, and whether it is in doubt; `None` if there are none.
-pub(crate) fn newest<D: Disk>(
-    disk: &D,
-    files: Vec<(&str, Read)>,
-) -> Result<Option<(State, bool)>, Error> {
+fn newest<D: Disk>(disk: &D, files: Vec<(&str, Read)>) -> Result<Option<(State, bool)>, Error> {
     let mut newest: Option<State> = None;
     let mut readable = 0;
     let mut unreadable: Option<Error> = None;

@@ -3,19 +3,23 @@
 use std::sync::Arc;
 
 use mutants::Mutant;
-use raft::{Entry, HardState, Instance, Position, Recovered, Restart, ServerId, Snapshot, WriteId};
+use raft::{
+    ClusterId, Entry, HardState, Instance, Position, Recovered, Restart, Seating, ServerId,
+    Snapshot, WriteId,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::contents::Contents;
 use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::Error;
+use crate::mend::{give_up, mark, mend};
 use crate::meta::{self, BackupId};
 use crate::reader::{Places, Shared};
 use crate::record::Chain;
-use crate::recover::{Log, Torn, missing, recover};
-use crate::segment::{SegmentHeader, start_segment};
-use crate::snapshots::{Catalog, Damaged, Found, find, remove, tidy};
+use crate::recover::{Log, Look, Torn, look};
+use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, start_segment};
+use crate::snapshots::{Catalog, Damaged, remove, tidy};
 use crate::wal::{SEGMENT_BYTES_MIN, Synced, Wal};
 
 /// The file that is locked while a server uses the directory.
@@ -31,6 +35,9 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Random, and another at each start: the instance number and the salts are drawn from it.
     pub seed: u64,
+    /// There are other servers that can give back what is lost. Without them a damaged log is not
+    /// opened, and nothing in the directory is changed.
+    pub heals: bool,
 }
 
 /// What a directory held.
@@ -45,6 +52,9 @@ pub struct Opened {
     pub backup: Option<BackupId>,
     /// What was erased at the end of the log.
     pub torn: Option<Torn>,
+    /// Something that was synced is lost, and with it what is behind it: this server is recovering
+    /// from this start on (`Recovered::recovering`). The error that it is names the first place.
+    pub lost: Option<Arc<Error>>,
     /// Snapshots newer than `recovered.snapshot` that can't be used, the newest first. Nothing is
     /// lost: the log reaches back to that one, or holds everything.
     pub damaged: Vec<Damaged>,
@@ -54,10 +64,15 @@ impl<D: Disk> Wal<D> {
     /// Opens the log in a directory, which may be empty: then it is this server's from now on.
     /// Everything that `Opened` says is durable.
     ///
+    /// If something that was synced is lost, this server is marked as recovering, which stays until
+    /// a `Write::recovered` is synced; then what can't be used is given up.
+    ///
     /// # Errors
     /// `Error::Locked` if another process has the directory, `Error::OtherServer` if it is another
-    /// server's, `Error::NewerFormat` if a later release wrote it, `Error::Corrupt` or
-    /// `Error::Missing` if something that was synced is not there any more, `Error::Io`.
+    /// server's, `Error::NewerFormat` if a later release wrote it, `Error::Io`. `Error::Corrupt` or
+    /// `Error::Missing` if it can't be told whose directory it is; also if anything else that was
+    /// synced is not there any more, or `Error::Recovering` if it was not at an earlier start, unless
+    /// `Options::heals`.
     ///
     /// # Panics
     /// If an option is out of its range.
@@ -72,56 +87,39 @@ impl<D: Disk> Wal<D> {
         let names = disk
             .list()
             .map_err(Error::io(&disk, "", "list the data directory"))?;
-        let claimed = meta::claim(&disk, options.server_id, &names, &mut random)?;
-        let mut meta = claimed.state;
+        let mut claimed = meta::claim(&disk, options.server_id, &names, &mut random)?;
         // A process that was killed may have renamed what it did not come to sync (rule 8).
         disk.sync_directory()
             .map_err(Error::io(&disk, "", "sync the data directory"))?;
-        let log = match recover(&disk, meta.identity, meta.mark, &names)? {
-            Some(log) => log,
-            None => first_log(&disk, &options, &meta, &mut random)?,
-        };
-        meta.cluster = meta.cluster.or(log.contents.hard_state.seating.cluster());
-        let doubtful = claimed.doubtful && !mutants::is_on(Mutant::RestartReused);
-        meta.restart = Restart(meta.restart.0 + 1 + u64::from(doubtful));
-        let found = find(&disk, &names, log.contents.hard_state.seating.cluster())?;
-        let first = log.places.segments.front();
-        let first = first.expect("there is a segment").sequence;
-        reaches_back(&disk, first, log.contents.before, &found)?;
-        let mut wal = Wal {
-            synced: Synced {
-                hard_state: log.contents.hard_state,
-                last: log.contents.last,
-                batch: log.batch,
-                chain: log.chain,
-            },
-            shared: Arc::new(Shared::new(
-                disk,
-                log.places,
-                Catalog::new(found.newest.clone()),
-            )),
-            options,
-            random,
-            meta,
-            meta_files: claimed.files,
-            segment: log.segment,
-            next: None,
-            contents: log.contents,
-            appended: WriteId(0),
-            begin_behind: None,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            buffer: Vec::new(),
-            failed: false,
-        };
-        let mut configurations = log.configurations;
-        if let Some(position) = obsolete_for(&wal.contents, found.newest.as_ref()) {
-            configurations.clear();
-            wal.begin_behind(position);
-            wal.write_pending()?;
-        } else if log.has_ended {
-            wal.start_next(0)?;
+        let mut look = look(&disk, &claimed.state, &names, true)?;
+        if !options.heals {
+            if let Some(lost) = look.loss {
+                return Err(lost);
+            }
+            if claimed.state.recovering {
+                let directory = disk.path().to_path_buf();
+                return Err(Error::Recovering { directory });
+            }
         }
+        let doubtful = claimed.doubtful && !mutants::is_on(Mutant::RestartReused);
+        let restart = claimed.state.restart.0 + 1 + u64::from(doubtful);
+        claimed.state.restart = Restart(restart);
+        if mutants::is_on(Mutant::MarkForgotten) {
+            claimed.state.recovering = false;
+        }
+        if look.loss.is_some() {
+            mark(&disk, &mut claimed)?;
+            give_up(&disk, &std::mem::take(&mut look.useless))?;
+        }
+        let log = match look.log.take() {
+            Some(log) => {
+                mend(&disk, &log)?;
+                log
+            }
+            None => first_log(&disk, &options, &claimed.state, &look, &mut random)?,
+        };
+        let torn = log.torn.clone();
+        let (mut wal, configurations) = open_log(disk, options, random, claimed, log, &look)?;
         if !mutants::is_on(Mutant::RestartNotDurable) {
             wal.write_meta()?;
             if doubtful {
@@ -130,15 +128,21 @@ impl<D: Disk> Wal<D> {
                 wal.write_meta()?;
             }
         }
-        remove(&wal.shared.disk, &log.useless, |_| true)?;
-        tidy(&wal.shared.disk, &names, found.newest.as_ref())?;
+        remove(&wal.shared.disk, &look.useless, |_| true)?;
+        tidy(&wal.shared.disk, &names, look.found.newest.as_ref())?;
         let opened = Opened {
             instance: wal.meta.identity.instance,
             restart: wal.meta.restart,
-            recovered: recovered(&wal.contents, found.newest, configurations),
+            recovered: recovered(
+                &wal.contents,
+                wal.meta.recovering,
+                look.found.newest,
+                configurations,
+            ),
             backup: wal.meta.backup,
-            torn: log.torn,
-            damaged: found.damaged,
+            torn,
+            lost: look.loss.map(Arc::new),
+            damaged: look.found.damaged,
         };
         Ok((wal, opened))
     }
@@ -146,7 +150,7 @@ impl<D: Disk> Wal<D> {
 
 /// Where the log must begin anew, if it does not hold the newest snapshot's last entry: a crash cut
 /// the installation of the snapshot short, or the entries that led to it were not synced.
-pub(crate) fn obsolete_for(contents: &Contents, newest: Option<&Snapshot>) -> Option<Position> {
+fn obsolete_for(contents: &Contents, newest: Option<&Snapshot>) -> Option<Position> {
     let position = newest?.position;
     let is_held = contents.position_at(position.index) == Some(position);
     let is_obsolete = !is_held && !mutants::is_on(Mutant::ObsoleteLogKept);
@@ -154,12 +158,14 @@ pub(crate) fn obsolete_for(contents: &Contents, newest: Option<&Snapshot>) -> Op
 }
 
 /// What the consensus core is told.
-pub(crate) fn recovered(
+fn recovered(
     contents: &Contents,
+    recovering: bool,
     snapshot: Option<Snapshot>,
     configurations: Vec<Entry>,
 ) -> Recovered {
     Recovered {
+        recovering,
         hard_state: contents.hard_state,
         before: contents.before,
         snapshot,
@@ -169,25 +175,85 @@ pub(crate) fn recovered(
     }
 }
 
-/// Checks that nothing is missing between the newest snapshot and the log, which begins behind
-/// `before` in the segment `first`.
-pub(crate) fn reaches_back<D: Disk>(
-    disk: &D,
-    first: u64,
-    before: Position,
-    found: &Found,
-) -> Result<(), Error> {
-    let newest = found.newest.as_ref();
-    if first == 1 || newest.is_some_and(|newest| newest.position.index >= before.index) {
-        return Ok(());
+/// What the consensus core would be told by a start that finds this, where there are others to
+/// recover from if need be; and what is lost.
+pub(crate) fn foresee<F>(meta: &meta::State, look: Look<F>) -> (Recovered, Option<Error>) {
+    let recovering = meta.recovering || look.loss.is_some();
+    let newest = look.found.newest.as_ref();
+    let begins_behind = begins_behind(&look);
+    let (mut contents, mut configurations) = match look.log {
+        Some(log) => (log.contents, log.configurations),
+        None => (empty_behind(begins_behind), Vec::new()),
+    };
+    if recovering {
+        contents.hard_state.seating = seating(contents.hard_state.seating, meta.cluster);
     }
-    match found.damaged.first() {
-        Some(damaged) => Err(Error::Corrupt {
-            file: damaged.file.clone(),
-            offset: damaged.offset,
-            problem: damaged.problem.clone(),
-        }),
-        None => Err(missing(disk, first - 1)),
+    if let Some(position) = obsolete_for(&contents, newest) {
+        contents.begin_behind(position);
+        configurations.clear();
+    }
+    let newest = look.found.newest;
+    let recovered = recovered(&contents, recovering, newest, configurations);
+    (recovered, look.loss)
+}
+
+/// The log as it goes on: behind the newest snapshot, or in the segment that was to follow, if need
+/// be. Returns its configurations as well.
+fn open_log<D: Disk>(
+    disk: D,
+    options: Options,
+    random: StdRng,
+    claimed: meta::Loaded<D::File>,
+    log: Log<D::File>,
+    look: &Look<D::File>,
+) -> Result<(Wal<D>, Vec<Entry>), Error> {
+    let newest = look.found.newest.as_ref();
+    let mut meta = claimed.state;
+    meta.cluster = meta.cluster.or(log.contents.hard_state.seating.cluster());
+    let mut contents = log.contents;
+    if meta.recovering {
+        contents.hard_state.seating = seating(contents.hard_state.seating, meta.cluster);
+    }
+    let mut wal = Wal {
+        synced: Synced {
+            hard_state: contents.hard_state,
+            last: contents.last,
+            batch: log.batch,
+            chain: log.chain,
+        },
+        shared: Arc::new(Shared::new(disk, log.places, Catalog::new(newest.cloned()))),
+        options,
+        random,
+        meta,
+        meta_files: claimed.files,
+        segment: log.segment,
+        next: None,
+        contents,
+        appended: WriteId(0),
+        recovered: false,
+        begin_behind: None,
+        pending: Vec::new(),
+        pending_bytes: 0,
+        buffer: Vec::new(),
+        failed: false,
+    };
+    let mut configurations = log.configurations;
+    if let Some(position) = obsolete_for(&wal.contents, newest) {
+        configurations.clear();
+        wal.begin_behind(position);
+        wal.write_pending()?;
+    } else if log.has_ended {
+        wal.start_next(0)?;
+    }
+    Ok((wal, configurations))
+}
+
+/// How far a server has come into its cluster whose log may have lost that: it has met it at least,
+/// if meta knows of it, and so takes no part in founding another (rule 41).
+fn seating(found: Seating, cluster: Option<ClusterId>) -> Seating {
+    match (found, cluster) {
+        (Seating::Unseated, Some(cluster)) => Seating::Met(cluster),
+        (found, _) => found,
     }
 }
 
@@ -201,29 +267,44 @@ pub(crate) fn lock<D: Disk>(disk: &D) -> Result<(), Error> {
     })
 }
 
+/// Where a log begins of which nothing is there: behind the newest snapshot if it was lost.
+fn begins_behind<F>(look: &Look<F>) -> Position {
+    let newest = look.found.newest.as_ref().filter(|_| look.loss.is_some());
+    newest.map_or_else(Position::default, |newest| newest.position)
+}
+
+fn empty_behind(before: Position) -> Contents {
+    let mut contents = Contents::default();
+    contents.begin_behind(before);
+    contents
+}
+
 /// An empty log with its first segment.
 fn first_log<D: Disk>(
     disk: &D,
     options: &Options,
     meta: &meta::State,
+    look: &Look<D::File>,
     random: &mut StdRng,
 ) -> Result<Log<D::File>, Error> {
+    let previous = begins_behind(look);
     let header = SegmentHeader {
         identity: meta.identity,
         cluster: None,
-        sequence: 1,
-        previous: Position::default(),
+        sequence: look.next_sequence,
+        previous,
         first_batch: 1,
         file_bytes: options.segment_bytes,
         salt: random.next_u32(),
         chain: Chain::default(),
-        begins: false,
+        begins: look.loss.is_some(),
     };
     let started = start_segment(disk, header, &HardState::default(), &[], None)?;
     let mut places = Places::default();
+    places.begin_behind(previous.index);
     places.segments.push_back(Arc::new(header));
     Ok(Log {
-        contents: Contents::default(),
+        contents: empty_behind(previous),
         configurations: Vec::new(),
         places,
         batch: started.batch,
@@ -231,6 +312,7 @@ fn first_log<D: Disk>(
         chain: started.chain,
         has_ended: false,
         torn: None,
-        useless: Vec::new(),
+        again: (SEGMENT_HEADER_BYTES as u64, Vec::new()),
+        dirty_end: 0,
     })
 }

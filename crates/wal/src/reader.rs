@@ -14,7 +14,7 @@ use raft::{Entry, Fetch, Index};
 use crate::disk::Disk;
 use crate::error::{Error, Problem};
 use crate::record::{HEADER_BYTES, Header, Kind, checksum};
-use crate::recover::corrupt;
+use crate::scan::corrupt;
 use crate::segment::SegmentHeader;
 use crate::snapshots::Catalog;
 

@@ -54,6 +54,8 @@ pub struct Wal<D: Disk> {
     /// What everything appended adds up to.
     pub(crate) contents: Contents,
     pub(crate) appended: WriteId,
+    /// Since the last sync: this server has recovered.
+    pub(crate) recovered: bool,
     /// Since the last sync: the log is to begin anew behind this entry. Then `pending` is what
     /// was appended after that, and the hard states from before.
     pub(crate) begin_behind: Option<Position>,
@@ -116,6 +118,14 @@ impl<D: Disk> Wal<D> {
             self.contents.hard_state = hard_state;
             self.push(Record::hard_state(&hard_state));
         }
+        if write.recovered {
+            assert!(
+                self.meta.recovering,
+                "{} is not recovering",
+                self.options.server_id
+            );
+            self.recovered = true;
+        }
         Ok(())
     }
 
@@ -127,7 +137,10 @@ impl<D: Disk> Wal<D> {
     /// one: nothing has changed, and it may be called again. `Error::Io` if the disk fails, and
     /// then it is not known what of it is durable; `Error::Failed` after that.
     pub fn sync(&mut self) -> Result<WriteId, Error> {
-        self.guard(Wal::write_pending)?;
+        self.guard(|wal| {
+            wal.write_pending()?;
+            wal.note_recovered()
+        })?;
         Ok(self.appended)
     }
 
@@ -262,6 +275,15 @@ impl<D: Disk> Wal<D> {
             self.write_meta()?;
         }
         Ok(())
+    }
+
+    /// Takes the mark away, once everything that it waited for is synced.
+    fn note_recovered(&mut self) -> Result<(), Error> {
+        if !std::mem::take(&mut self.recovered) {
+            return Ok(());
+        }
+        self.meta.recovering = false;
+        self.write_meta()
     }
 
     /// Writes and syncs one batch. Returns where each record starts.

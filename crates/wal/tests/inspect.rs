@@ -7,7 +7,7 @@ use quorate_wal::{
 };
 use raft::{Recovered, WriteId};
 use support::script::{script, script_with_snapshots};
-use support::{SERVER, mix, open, operate, options};
+use support::{SERVER, healing_options, mix, open, operate, options};
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -67,16 +67,18 @@ fn told(recovered: &Recovered) -> String {
     format!("{recovered:?}")
 }
 
-/// Checks that what is seen is what a start finds. True if it is damage.
+/// Checks that what is seen is what a start finds, with peers and without. True if it is damage.
 fn compare(disk: &MemoryDisk, usual_restart: u64, what: &str) -> bool {
     let (sight, verdict) = look_at(disk);
     assert_eq!(sight.damaged().len(), verdict.damaged, "{what}");
-    match (Wal::open(disk.copy(), options(9)), &verdict.start) {
+    let lost = verdict.lost.as_ref().map(ToString::to_string);
+    match (Wal::open(disk.copy(), healing_options(9)), &verdict.start) {
         (Ok((_, opened)), Ok(start)) => {
             assert_eq!(told(&opened.recovered), told(start), "{what}");
+            assert_eq!(opened.lost.map(|error| error.to_string()), lost, "{what}");
             assert_eq!(sight.torn(), opened.torn, "{what}");
             let is_doubtful = opened.restart.0 != usual_restart;
-            if is_doubtful || !opened.damaged.is_empty() {
+            if is_doubtful || !opened.damaged.is_empty() || lost.is_some() {
                 assert!(verdict.damaged > 0, "{what}: {sight:?}");
             }
         }
@@ -86,6 +88,13 @@ fn compare(disk: &MemoryDisk, usual_restart: u64, what: &str) -> bool {
         }
         (found, seen) => panic!("{what}: a start finds {found:?}, and seen is {seen:?}"),
     }
+    let refused = Wal::open(disk.copy(), options(9)).err();
+    let refusal = verdict.start.err().map(|error| error.to_string());
+    assert_eq!(
+        refused.map(|error| error.to_string()),
+        lost.or(refusal),
+        "{what}, without peers"
+    );
     verdict.damaged > 0
 }
 
@@ -202,8 +211,44 @@ fn what_is_behind_a_damaged_segment_is_looked_at_too() {
     disk.rot(&names[2], 4200, 1);
     let (sight, verdict) = look_at(&disk);
     assert_eq!(sight.damaged(), [names[0].as_str(), names[2].as_str()]);
-    let refusal = verdict.start.expect_err("a record is damaged").to_string();
-    assert!(refusal.contains(&names[0]), "{refusal}");
+    let lost = verdict.lost.expect("a record is damaged").to_string();
+    assert!(lost.contains(&names[0]), "{lost}");
+    let start = verdict.start.expect("there may be others to recover from");
+    assert!(start.recovering);
+}
+
+#[test]
+fn the_mark_of_a_recovering_server_is_seen_until_it_goes() {
+    let (disk, _) = sound(true);
+    let marked = |disk: &MemoryDisk| {
+        let (sight, verdict) = look_at(disk);
+        assert_eq!((verdict.damaged, verdict.lost.is_none()), (0, true));
+        let marks = sight.files.iter().filter_map(|(_, holds, _)| match holds {
+            Holds::Meta { recovering, .. } => Some(*recovering),
+            _ => None,
+        });
+        let marks: Vec<bool> = marks.collect();
+        let start = verdict.start.expect("it is not damaged");
+        assert!(marks.contains(&start.recovering), "{marks:?}");
+        assert_eq!(told(&start), {
+            let (_, opened) = Wal::open(disk.copy(), healing_options(4)).expect("it is sound");
+            told(&opened.recovered)
+        });
+        start.recovering
+    };
+    assert!(!marked(&disk));
+    let mut names = disk.list().expect("a directory in memory can be read");
+    names.retain(|name| name.ends_with(".log"));
+    let name = names.iter().max().expect("there is a segment");
+    disk.rot(name, 4200, 1);
+    let (mut wal, opened) = Wal::open(disk.clone(), healing_options(3)).expect("it heals");
+    let last = opened.recovered.last;
+    assert!(marked(&disk));
+    let mut write = support::write(1, last.term.0 + 9, last.index.0, &[b"given back"]);
+    write.recovered = true;
+    wal.append(&write).expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    assert!(!marked(&disk));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! nearly all bytes between servers are its entries:
 //!
 //! ```text
-//! sender: id (u64) | cluster, 0 for none (u64) | instance (u64) | restart (u64)
+//! sender: id (u64) | cluster, 0 for none (u64) | instance (u64) | restart (u64) | recovering (u8)
 //! term (u64) | prev: term, index (u64 each) | leader commit (u64) | entries (u32)
 //! each entry: term (u64) | kind (u8) | payload length (u32)
 //! the payloads, one behind the other
@@ -19,7 +19,7 @@
 use bincode::Options;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft::{
-    AppendEntries, AppendEntriesReply, Body, ClusterId, Entry, EntryKind, Heartbeat,
+    AppendEntries, AppendEntriesReply, Body, ClusterId, Entry, EntryKind, Healed, Heartbeat,
     HeartbeatReply, Index, InstallSnapshot, Instance, Message, Position, RequestVote,
     RequestVoteReply, Restart, Sender, ServerId, Snapshot, Term,
 };
@@ -28,10 +28,10 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Error;
 
 /// AppendEntries up to its entries.
-const HEAD_BYTES: usize = 8 * 8 + 4;
+const HEAD_BYTES: usize = 1 + 8 * 8 + 4;
 
 /// InstallSnapshot up to the configuration's payload.
-const INSTALL_HEAD_BYTES: usize = 9 * 8 + 4;
+const INSTALL_HEAD_BYTES: usize = 1 + 9 * 8 + 4;
 
 /// An entry without its payload.
 const ENTRY_BYTES: usize = 8 + 1 + 4;
@@ -59,6 +59,7 @@ enum PlainBody {
     Heartbeat(Heartbeat),
     HeartbeatReply(HeartbeatReply),
     TimeoutNow,
+    Healed(Healed),
 }
 
 fn options() -> impl Options {
@@ -92,6 +93,7 @@ pub(crate) fn encode_message(message: &Message) -> Vec<u8> {
         Body::Heartbeat(heartbeat) => PlainBody::Heartbeat(*heartbeat),
         Body::HeartbeatReply(reply) => PlainBody::HeartbeatReply(*reply),
         Body::TimeoutNow => PlainBody::TimeoutNow,
+        Body::Healed(healed) => PlainBody::Healed(*healed),
         Body::AppendEntries(_) | Body::InstallSnapshot(_) => {
             unreachable!("it has an encoding of its own")
         }
@@ -134,6 +136,10 @@ pub(crate) fn decode_message(bytes: &[u8]) -> Result<Message, Error> {
             Body::HeartbeatReply(reply)
         }
         PlainBody::TimeoutNow => Body::TimeoutNow,
+        PlainBody::Healed(healed) => {
+            check_number(healed.index.0)?;
+            Body::Healed(healed)
+        }
     };
     check_number(plain.term.0)?;
     Ok(Message {
@@ -269,6 +275,7 @@ fn encode_head(message: &Message, bytes: &mut BytesMut) {
     bytes.put_u64_le(sender.cluster.map_or(0, |cluster| cluster.0));
     bytes.put_u64_le(sender.instance.0);
     bytes.put_u64_le(sender.restart.0);
+    bytes.put_u8(sender.recovering.into());
     bytes.put_u64_le(message.term.0);
 }
 
@@ -281,6 +288,11 @@ fn decode_head(bytes: &mut Bytes) -> Result<(Sender, Term), Error> {
             .map(ClusterId),
         instance: Instance(bytes.get_u64_le()),
         restart: Restart(bytes.get_u64_le()),
+        recovering: match bytes.get_u8() {
+            0 => false,
+            1 => true,
+            _ => return Err(Error::Field),
+        },
     };
     let term = Term(bytes.get_u64_le());
     check_number(term.0)?;

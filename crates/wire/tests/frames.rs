@@ -11,8 +11,8 @@ use quorate_wire::{
 };
 use raft::{
     AppendEntries, AppendEntriesReply, Body, Campaign, ClusterId, Entry, EntryKind, GroupId,
-    Heartbeat, HeartbeatReply, Index, InstallSnapshot, Instance, Message, Position, RequestVote,
-    RequestVoteReply, Restart, Sender, ServerId, Snapshot, Term,
+    Healed, Heartbeat, HeartbeatReply, Index, InstallSnapshot, Instance, Message, Position,
+    RequestVote, RequestVoteReply, Restart, Sender, ServerId, Snapshot, Term,
 };
 
 const VERSION: u8 = 1;
@@ -23,6 +23,7 @@ fn sender() -> Sender {
         cluster: Some(ClusterId(0x1122_3344_5566_7788)),
         instance: Instance(0x99aa_bbcc_ddee_ff00),
         restart: Restart(7),
+        recovering: false,
     }
 }
 
@@ -134,6 +135,13 @@ fn samples() -> Vec<(&'static str, Frame)> {
         ("heartbeat", Body::Heartbeat(heartbeat)),
         ("heartbeat_reply", Body::HeartbeatReply(heartbeat_reply)),
         ("timeout_now", Body::TimeoutNow),
+        (
+            "healed",
+            Body::Healed(Healed {
+                restart: Restart(7),
+                index: Index(9),
+            }),
+        ),
         (
             "install_snapshot",
             install(
@@ -363,7 +371,7 @@ fn a_large_payload_is_shared_on_both_sides() {
 
 #[test]
 fn the_largest_frame_is_possible() {
-    let payload = Bytes::from(vec![7; FRAME_BYTES_MAX - 6 - 68 - 13]);
+    let payload = Bytes::from(vec![7; FRAME_BYTES_MAX - 6 - 69 - 13]);
     let frame = Frame::Message(GroupId(0), message(append(vec![payload])));
     let bytes = encode(&frame);
     assert_eq!(bytes.len(), LENGTH_BYTES + FRAME_BYTES_MAX);
@@ -373,7 +381,7 @@ fn the_largest_frame_is_possible() {
 #[test]
 #[should_panic = "a frame of 4194305 bytes, at most 4194304 are possible"]
 fn a_larger_frame_is_never_sent() {
-    let payload = Bytes::from(vec![7; FRAME_BYTES_MAX - 6 - 68 - 13 + 1]);
+    let payload = Bytes::from(vec![7; FRAME_BYTES_MAX - 6 - 69 - 13 + 1]);
     encode(&Frame::Message(GroupId(0), message(append(vec![payload]))));
 }
 
@@ -387,14 +395,20 @@ fn any_position() -> impl Strategy<Value = Position> {
 }
 
 fn any_sender() -> impl Strategy<Value = Sender> {
-    (1u64.., prop::option::of(1u64..), 1u64.., any::<u64>()).prop_map(
-        |(id, cluster, instance, restart)| Sender {
+    (
+        1u64..,
+        prop::option::of(1u64..),
+        1u64..,
+        any::<u64>(),
+        any::<bool>(),
+    )
+        .prop_map(|(id, cluster, instance, restart, recovering)| Sender {
             id: ServerId(id),
             cluster: cluster.map(ClusterId),
             instance: Instance(instance),
             restart: Restart(restart),
-        },
-    )
+            recovering,
+        })
 }
 
 fn any_entries() -> impl Strategy<Value = Vec<(u64, u8, Bytes)>> {
@@ -465,6 +479,12 @@ fn any_body() -> impl Strategy<Value = Body> {
             Body::HeartbeatReply(HeartbeatReply { round, match_index })
         }),
         Just(Body::TimeoutNow),
+        (any::<u64>(), number()).prop_map(|(restart, index)| {
+            Body::Healed(Healed {
+                restart: Restart(restart),
+                index: Index(index),
+            })
+        }),
         any_append(),
         any_install(),
     ]

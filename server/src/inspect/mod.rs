@@ -20,13 +20,16 @@ const NOT_CHECKED: u8 = 2;
 
 /// Says on standard output what there is, a line for each file and one for all of it; for a dump
 /// also one for each record. Gives 0 if everything is sound, which a torn end is, 1 if something is
-/// damaged or missing, and 2, with a line on standard error, if that can't be told.
+/// damaged or missing, or may be since the server is marked as recovering, and 2, with a line on
+/// standard error, if that can't be told.
 pub(crate) fn run(inspect: &Inspect) -> ExitCode {
     let mut output = Output::new(BufWriter::new(io::stdout().lock()));
     let result = look(inspect, &mut output).and_then(|verdict| {
         output.verdict(&verdict).map_err(printed)?;
         output.flush().map_err(printed)?;
-        Ok(if verdict.damaged > 0 { DAMAGED } else { SOUND })
+        let recovers = verdict.start.as_ref().is_ok_and(|it| it.recovering);
+        let is_damaged = verdict.damaged > 0 || recovers;
+        Ok(if is_damaged { DAMAGED } else { SOUND })
     });
     let code = result.unwrap_or_else(|error| {
         // What was found before it is worth having. If there is nobody to see it, so be it.

@@ -68,9 +68,20 @@ impl<W: Write> Output<W> {
             format!("the snapshot of {} and ", place(snapshot.position))
         });
         let found = format!("server {server} starts here with {snapshot}{log}");
-        match verdict.damaged {
-            0 => writeln!(self.to, "sound: {found}"),
-            _ => writeln!(
+        let recovers = "with two others or more to recover from";
+        match (&verdict.lost, verdict.damaged) {
+            (Some(lost), _) => writeln!(
+                self.to,
+                "damaged: {files} not as written, and what was acknowledged may be lost: {lost}; \
+                 {recovers} {found}, and else not at all"
+            ),
+            (None, _) if start.recovering => writeln!(
+                self.to,
+                "recovering: an earlier start found something lost, and it is not known to be \
+                 back; {recovers} {found}, and else not at all"
+            ),
+            (None, 0) => writeln!(self.to, "sound: {found}"),
+            (None, _) => writeln!(
                 self.to,
                 "damaged: {files} not as written, and not needed: {found}"
             ),
@@ -140,11 +151,13 @@ fn held(holds: &Holds) -> String {
             instance,
             restart,
             cluster,
+            recovering,
             marked,
         } => format!(
-            "server {server}, instance {instance}, cluster {}, start number {restart}, synced up \
-             to index {marked} or further: ",
-            or_none(*cluster)
+            "server {server}, instance {instance}, cluster {}, start number {restart}, {}synced \
+             up to index {marked} or further: ",
+            or_none(*cluster),
+            if *recovering { "recovering, " } else { "" }
         ),
         Holds::Segment { tally, bytes } => segment(tally, *bytes),
         Holds::Snapshot {

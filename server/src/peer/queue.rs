@@ -287,6 +287,7 @@ mod tests {
                 cluster: None,
                 instance: Instance(1),
                 restart: Restart(1),
+                recovering: false,
             },
             term: Term(1),
             body,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use goldenscript::ArgumentConsumer;
 use quorate_raft::{
-    AppendEntries, AppendEntriesReply, Body, Campaign, Entry, EntryKind, Heartbeat, HeartbeatReply,
-    Index, Position, RequestVote, RequestVoteReply, ServerId, Term,
+    AppendEntries, AppendEntriesReply, Body, Campaign, Entry, EntryKind, Healed, Heartbeat,
+    HeartbeatReply, Index, Position, RequestVote, RequestVoteReply, Restart, ServerId, Term,
 };
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -124,6 +124,10 @@ pub(crate) fn body(kind: &str, args: &mut Args<'_>) -> Result<Body> {
             match_index: Index(keyed(args, "match")?.unwrap_or(0)),
         }),
         "TimeoutNow" => Body::TimeoutNow,
+        "Healed" => Body::Healed(Healed {
+            restart: Restart(keyed(args, "start")?.unwrap_or(1)),
+            index: Index(keyed(args, "index")?.unwrap_or(0)),
+        }),
         other => return Err(format!("no message {other}").into()),
     })
 }

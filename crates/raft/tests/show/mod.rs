@@ -75,6 +75,9 @@ pub(crate) fn write(write: &Write) -> String {
         let vote = voted_for(hard_state);
         line.push_str(&format!(" term={} voted_for={vote}", hard_state.term));
     }
+    if write.recovered {
+        line.push_str(" recovered");
+    }
     line
 }
 
@@ -116,6 +119,10 @@ pub(crate) fn message(from: ServerId, to: ServerId, message: &quorate_raft::Mess
             reply.round, reply.match_index,
         ),
         Body::TimeoutNow => format!("TimeoutNow term={term}"),
+        Body::Healed(healed) => format!(
+            "Healed term={term} start={} index={}",
+            healed.restart, healed.index,
+        ),
         Body::InstallSnapshot(request) => {
             format!(
                 "InstallSnapshot term={term} {}",
@@ -123,7 +130,12 @@ pub(crate) fn message(from: ServerId, to: ServerId, message: &quorate_raft::Mess
             )
         }
     };
-    format!("s{from} -> s{to} {body}")
+    let state = if message.sender.recovering {
+        ", recovering"
+    } else {
+        ""
+    };
+    format!("s{from} -> s{to} {body}{state}")
 }
 
 pub(crate) fn snapshot(snapshot: &Snapshot) -> String {

@@ -24,6 +24,8 @@ pub(crate) struct Disk {
     entries: Vec<Entry>,
     /// The newest one, synced.
     snapshot: Option<Snapshot>,
+    /// Marked so when something was lost.
+    recovering: bool,
     pending: VecDeque<Write>,
 }
 
@@ -36,6 +38,7 @@ impl Disk {
             before: Position::default(),
             entries: Vec::new(),
             snapshot: None,
+            recovering: false,
             pending: VecDeque::new(),
         }
     }
@@ -81,6 +84,10 @@ impl Disk {
             );
             self.hard_state = hard_state;
         }
+        if write.recovered {
+            assert!(self.recovering, "a sound disk recovers");
+            self.recovering = false;
+        }
         Some(write.id)
     }
 
@@ -100,6 +107,14 @@ impl Disk {
             write.hard_state = None;
         }
         self.sync();
+    }
+
+    /// It holds what it held once: up to this entry, with this term and vote.
+    pub(crate) fn damage(&mut self, last: Index, term: Term, voted_for: Option<ServerId>) {
+        self.entries.retain(|entry| entry.index <= last);
+        self.hard_state.term = term;
+        self.hard_state.voted_for = voted_for;
+        self.recovering = true;
     }
 
     /// What is synced.
@@ -178,6 +193,7 @@ impl Disk {
             self.entries.clear();
         }
         let mut recovered = Recovered {
+            recovering: self.recovering,
             hard_state: self.hard_state,
             before: self.before,
             snapshot: self.snapshot.clone(),

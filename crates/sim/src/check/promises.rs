@@ -65,6 +65,7 @@ impl Logs {
                 self.acknowledges(from, term, reply.match_index);
             }
             Body::TimeoutNow => promises_term("a call to campaign"),
+            Body::Healed(_) => promises_term("the word to a server that was recovering"),
             Body::InstallSnapshot(_) => promises_term("a snapshot"),
         }
     }

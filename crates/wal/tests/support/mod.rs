@@ -30,6 +30,15 @@ pub(crate) fn options(seed: u64) -> Options {
         server_id: SERVER,
         segment_bytes: SEGMENT_BYTES_MIN,
         seed,
+        heals: false,
+    }
+}
+
+/// The same for a server with peers that can give back what is lost.
+pub(crate) fn healing_options(seed: u64) -> Options {
+    Options {
+        heals: true,
+        ..options(seed)
     }
 }
 

@@ -1,0 +1,379 @@
+//! Whatever of a data directory rots, is shortened or goes missing: a server with peers keeps what
+//! is in front of it, and is marked as recovering before it gives up anything; one without refuses,
+//! and changes nothing.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use quorate_wal::{Disk, Error, MemoryDisk, Opened, Wal};
+use raft::{Entry, Index, Restart, Seating, Write, WriteId};
+use support::script::{Operation, script, script_with_snapshots};
+use support::{Model, assert_grown, healing_options, mix, observe, operate, options};
+
+/// A data directory in which everything is synced, and all that it held in its life.
+struct Sound {
+    disk: MemoryDisk,
+    /// After each sync.
+    history: Vec<Model>,
+    restart: Restart,
+}
+
+fn sound(seed: u64, operations: &[Operation]) -> Sound {
+    let disk = MemoryDisk::new();
+    let (mut wal, opened, mut model) = support::open(disk.clone(), seed);
+    let mut history = vec![model.clone()];
+    for operation in operations {
+        operate(&mut wal, operation).expect("the disk is sound");
+        match operation {
+            Operation::Append(write) => model.apply(write),
+            Operation::Sync => history.push(model.clone()),
+            _ => {}
+        }
+    }
+    wal.sync().expect("the disk is sound");
+    history.push(model);
+    wal.close().expect("the disk is sound");
+    Sound {
+        disk: disk.after_kill(),
+        history,
+        restart: opened.restart,
+    }
+}
+
+/// The files that hold something, each with where that ends.
+fn files(disk: &MemoryDisk) -> Vec<(String, usize)> {
+    let mut names = disk.list().expect("the disk is sound");
+    names.retain(|name| name.ends_with(".log") || name.ends_with(".snap"));
+    names.sort();
+    let end = |name: &String| {
+        let content = disk.content(name).expect("it was listed");
+        content
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1)
+    };
+    names.iter().map(|name| (name.clone(), end(name))).collect()
+}
+
+fn contents(disk: &MemoryDisk) -> BTreeMap<String, Vec<u8>> {
+    let names = disk.list().expect("the disk is sound").into_iter();
+    let contents = names.map(|name| {
+        let content = disk.content(&name).expect("it was listed");
+        (name, content)
+    });
+    // Nobody reads the one that is being prepared.
+    contents.filter(|(name, _)| name != "wal.next").collect()
+}
+
+/// True if the log held this at some time, but for what a start knows of the cluster by itself.
+fn was(model: &Model, history: &[Model]) -> bool {
+    history.iter().any(|past| {
+        let (found, was) = (model.hard_state, past.hard_state);
+        let is_met = was.seating == Seating::Unseated && matches!(found.seating, Seating::Met(_));
+        found.term == was.term
+            && found.voted_for == was.voted_for
+            && (found.seating == was.seating || is_met)
+            && model.entries == past.entries
+    })
+}
+
+/// True if all of these entries were in the log together at some time, or there are none.
+fn were_together(entries: &[Entry], history: &[Model]) -> bool {
+    let Some(first) = entries.first() else {
+        return true;
+    };
+    history.iter().any(|past| {
+        let at = past.entries.iter().position(|entry| entry == first);
+        let held = at.and_then(|at| past.entries.get(at..at + entries.len()));
+        held == Some(entries)
+    })
+}
+
+/// The file and the offset that this names.
+fn place(error: &Error) -> (String, u64) {
+    match error {
+        Error::Corrupt { file, offset, .. } => {
+            let name = file.file_name().expect("it names a file");
+            (name.to_string_lossy().into_owned(), *offset)
+        }
+        Error::Missing { file } => {
+            let name = file.file_name().expect("it names a file");
+            (name.to_string_lossy().into_owned(), 0)
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Opens a damaged directory, without peers and with them. `None` if nothing that counts was hurt.
+fn open_damaged(disk: &MemoryDisk, restart: Restart) -> Option<(Wal<MemoryDisk>, Opened, Model)> {
+    let alone = disk.copy();
+    let before = contents(&alone);
+    let refused = Wal::open(alone.clone(), options(3));
+    let Err(error) = refused else {
+        let (_, opened) = Wal::open(disk.clone(), healing_options(3)).expect("it opens alone");
+        assert!(!opened.recovered.recovering && opened.lost.is_none());
+        return None;
+    };
+    assert_eq!(contents(&alone), before, "{error}");
+    let (wal, opened) = Wal::open(disk.clone(), healing_options(3))
+        .unwrap_or_else(|error| panic!("it does not heal: {error}"));
+    let lost = opened.lost.as_ref().expect("it says what is lost");
+    assert_eq!(place(lost), place(&error));
+    assert!(opened.recovered.recovering, "{lost}");
+    assert_grown(opened.restart, restart);
+    let model = observe(&wal, &opened);
+    Some((wal, opened, model))
+}
+
+/// The mark outlives the next start, entries are taken, and the mark goes when they are synced.
+fn recovers(disk: &MemoryDisk, wal: Wal<MemoryDisk>, model: &Model) {
+    drop(wal);
+    let disk = disk.after_power_cut(4);
+    let again = Wal::open(disk.clone(), healing_options(5));
+    let (mut wal, opened) = again.expect("it was mended");
+    assert!(opened.recovered.recovering && opened.lost.is_none());
+    assert_eq!(&observe(&wal, &opened), model);
+    let last = model.last();
+    let term = last.term.0.max(model.hard_state.term.0) + 1;
+    let mut write = support::write(1, term, last.index.0, &[b"given", b"back"]);
+    write.recovered = true;
+    wal.append(&write).expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    let disk = disk.after_power_cut(6);
+    let (wal, opened) = Wal::open(disk, options(7)).expect("it has recovered");
+    assert!(!opened.recovered.recovering);
+    assert_eq!(observe(&wal, &opened).last().index.0, last.index.0 + 2);
+}
+
+#[test]
+fn every_damaged_byte_of_a_log_leaves_what_is_in_front_of_it_and_a_mark() {
+    let sound = sound(1, &script(1, 120));
+    let segments = files(&sound.disk);
+    assert!(segments.len() > 2, "{segments:?}");
+    let mut kept = 0;
+    for (name, end) in &segments {
+        for offset in (0..*end).step_by(3) {
+            let disk = sound.disk.copy();
+            disk.rot(name, offset, 1 << (mix(1, offset as u64) % 8));
+            let opened = open_damaged(&disk, sound.restart);
+            let (wal, opened, model) =
+                opened.unwrap_or_else(|| panic!("byte {offset} of {name} was taken as it is"));
+            let (file, at) = place(opened.lost.as_ref().expect("it is lost"));
+            assert!(file == *name && at <= offset as u64, "{file} at {at}");
+            assert!(
+                was(&model, &sound.history),
+                "byte {offset} of {name}: {model}"
+            );
+            kept += u32::from(model.last().index > Index(0));
+            if offset % 60 == 0 {
+                recovers(&disk, wal, &model);
+            }
+        }
+    }
+    assert!(kept > 1000, "{kept} times something was left");
+}
+
+#[test]
+fn a_shortened_or_missing_segment_leaves_what_is_in_front_of_it_and_a_mark() {
+    let sound = sound(2, &script(2, 120));
+    for (at, (name, _)) in files(&sound.disk).iter().enumerate() {
+        let content = sound.disk.content(name).expect("it was listed");
+        for length in (0..content.len()).step_by(577) {
+            let disk = sound.disk.copy();
+            disk.put(name, &content[..length]);
+            let (wal, _, model) = open_damaged(&disk, sound.restart).expect("it is too short");
+            assert!(
+                was(&model, &sound.history),
+                "{name} cut to {length}: {model}"
+            );
+            assert_eq!(model.last().index > Index(0), at > 0, "{name}: {model}");
+            recovers(&disk, wal, &model);
+        }
+        let disk = sound.disk.copy();
+        disk.remove(name).expect("it is there");
+        disk.sync_directory().expect("the disk is sound");
+        let (wal, _, model) = open_damaged(&disk, sound.restart).expect("it is missing");
+        assert!(was(&model, &sound.history), "{name} is missing: {model}");
+        recovers(&disk, wal, &model);
+    }
+}
+
+#[test]
+fn damage_beside_snapshots_leaves_a_log_or_a_snapshot_that_can_be_used() {
+    let (mut marked, mut from_snapshot, mut from_nothing) = (0, 0, 0);
+    for seed in [14, 15, 16] {
+        let sound = sound(seed, &script_with_snapshots(seed, 400));
+        for (name, end) in files(&sound.disk) {
+            for step in 0..150 {
+                let disk = sound.disk.copy();
+                let offset = (mix(seed, step) % (end as u64)) as usize;
+                let content = disk.content(&name).expect("it was listed");
+                match step % 3 {
+                    0 => disk.put(&name, &content[..offset]),
+                    _ => disk.rot(&name, offset, 1 << (mix(5, step) % 8)),
+                }
+                let Some((wal, opened, model)) = open_damaged(&disk, sound.restart) else {
+                    assert!(name.ends_with(".snap"), "byte {offset} of {name}");
+                    continue;
+                };
+                assert!(were_together(&model.entries, &sound.history), "{model}");
+                marked += 1;
+                let snapshot = opened.recovered.snapshot.is_some();
+                from_snapshot += u32::from(snapshot && model.entries.is_empty());
+                from_nothing += u32::from(!snapshot && model.entries.is_empty());
+                if step % 10 == 0 {
+                    recovers(&disk, wal, &model);
+                }
+            }
+        }
+        // All snapshots at once.
+        let disk = sound.disk.copy();
+        for (name, _) in files(&disk) {
+            if name.ends_with(".snap") {
+                disk.rot(&name, 20, 1);
+            }
+        }
+        if let Some((wal, _, model)) = open_damaged(&disk, sound.restart) {
+            assert_eq!(model.last().index, Index(0), "{model}");
+            recovers(&disk, wal, &model);
+            from_nothing += 1;
+        }
+    }
+    assert!(
+        marked > 500 && from_snapshot > 50 && from_nothing > 0,
+        "{marked} marked, {from_snapshot} begin with a snapshot, {from_nothing} with nothing"
+    );
+}
+
+/// The power goes at each operation of a start that gives something up, and of the start after.
+#[test]
+fn a_crash_at_any_moment_of_a_recovery_leaves_the_mark_or_the_damage() {
+    let sound = sound(1, &script_with_snapshots(14, 400));
+    let mut crashes = 0;
+    for (at, (name, end)) in files(&sound.disk).into_iter().enumerate() {
+        let damaged = sound.disk.copy();
+        damaged.rot(&name, end / 2, 0x10);
+        let Some((_, _, expected)) = open_damaged(&damaged.copy(), sound.restart) else {
+            continue;
+        };
+        for operation in 1.. {
+            let disk = damaged.copy();
+            disk.cut_power_at(disk.operations() + operation);
+            if Wal::open(disk.clone(), healing_options(8)).is_ok() {
+                break;
+            }
+            crashes += 1;
+            for seed in 0..4 {
+                let disk = disk.after_power_cut(mix(seed, at as u64 + operation));
+                // And once more.
+                disk.cut_power_at(1 + mix(seed, operation) % 12);
+                let _ = Wal::open(disk.clone(), healing_options(9));
+                let disk = disk.after_power_cut(mix(seed, 77));
+                let opened = Wal::open(disk.clone(), healing_options(10));
+                let (wal, opened) = opened.unwrap_or_else(|error| {
+                    panic!("{name}, crashed at {operation}, does not heal: {error}")
+                });
+                assert!(
+                    opened.recovered.recovering,
+                    "{name}, crashed at {operation}, is not marked"
+                );
+                assert_grown(opened.restart, sound.restart);
+                let model = observe(&wal, &opened);
+                assert!(were_together(&model.entries, &sound.history), "{model}");
+                assert!(model.last() <= expected.last(), "{model} is not {expected}");
+                recovers(&disk, wal, &model);
+            }
+        }
+    }
+    assert!(crashes > 20, "{crashes} crashes");
+}
+
+#[test]
+fn the_mark_is_in_both_meta_files_and_goes_only_behind_what_it_waits_for() {
+    let sound = sound(1, &script(1, 60));
+    let (name, end) = files(&sound.disk).pop().expect("there is a segment");
+    let disk = sound.disk.copy();
+    disk.rot(&name, end - 9, 1);
+    let (wal, _, model) = open_damaged(&disk, sound.restart).expect("it is found");
+    drop(wal);
+    for meta in ["meta.0", "meta.1"] {
+        let disk = disk.after_power_cut(1);
+        disk.rot(meta, 100, 1);
+        let (_, opened) = Wal::open(disk, healing_options(2)).expect("one is left");
+        assert!(opened.recovered.recovering);
+    }
+    let error = Wal::open(disk.after_power_cut(1), options(2)).expect_err("it has no peers");
+    assert!(matches!(error, Error::Recovering { .. }), "{error}");
+
+    // The power goes at each operation of the sync that says that it has recovered.
+    let mut cleared = 0;
+    for operation in 1..20 {
+        let disk = disk.after_power_cut(1);
+        let (mut wal, _) = Wal::open(disk.clone(), healing_options(2)).expect("it was mended");
+        let last = model.last();
+        let mut write = support::write(1, last.term.0 + 1, last.index.0, &[&[7; 3000]]);
+        write.recovered = true;
+        wal.append(&write).expect("the log takes it");
+        disk.cut_power_at(disk.operations() + operation);
+        let is_synced = wal.sync().is_ok();
+        for seed in 0..8 {
+            let disk = disk.after_power_cut(mix(seed, operation));
+            let (wal, opened) = Wal::open(disk, healing_options(3)).expect("it is sound");
+            let found = observe(&wal, &opened).last().index;
+            let is_cleared = !opened.recovered.recovering;
+            assert!(is_cleared || !is_synced, "the mark is back");
+            assert!(!is_cleared || found == last.index.next(), "it has {found}");
+            cleared += u32::from(is_cleared);
+        }
+    }
+    assert!(cleared > 8, "{cleared}");
+}
+
+#[test]
+fn a_directory_of_which_nobody_knows_whose_it_is_is_refused_and_left_alone() {
+    let sound = sound(1, &script(1, 60));
+    for damage in 0..3 {
+        let disk = sound.disk.copy();
+        for meta in ["meta.0", "meta.1"] {
+            let content = disk.content(meta).expect("it is there");
+            match damage {
+                0 => disk.rot(meta, 40, 1),
+                1 => disk.put(meta, &content[..100]),
+                _ => disk.remove(meta).expect("it is there"),
+            }
+        }
+        let before = contents(&disk);
+        let error = Wal::open(disk.clone(), healing_options(1)).expect_err("whose is it?");
+        let (file, _) = place(&error);
+        assert!(file.starts_with("meta."), "{error}");
+        assert_eq!(contents(&disk), before);
+    }
+}
+
+#[test]
+fn a_server_that_lost_its_seat_with_its_log_founds_no_other_cluster() {
+    let disk = MemoryDisk::new();
+    let (mut wal, _, model) = support::open(disk.clone(), 1);
+    let cluster = raft::ClusterId(7);
+    let mut hard_state = model.hard_state;
+    hard_state.seating = Seating::Met(cluster);
+    let write = Write {
+        id: WriteId(1),
+        hard_state: Some(hard_state),
+        ..Write::default()
+    };
+    wal.append(&write).expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    wal.close().expect("the disk is sound");
+    let disk = disk.after_kill();
+    let (name, _) = files(&disk).pop().expect("there is a segment");
+    disk.rot(&name, 40, 1);
+    for seed in 1..3 {
+        let disk = disk.after_kill();
+        let (_, opened) = Wal::open(disk, healing_options(seed)).expect("it heals");
+        let recovered = opened.recovered;
+        assert!(recovered.recovering);
+        assert_eq!(recovered.hard_state.seating, Seating::Met(cluster));
+    }
+}
