@@ -80,6 +80,12 @@ pub(crate) enum Error {
          its data directory and start it without --restore"
     )]
     OtherBackup { peer: ServerId },
+    /// Nobody can tell any more what was acknowledged.
+    #[error(
+        "{lost}; so many servers are recovering that no majority is left to recover from: give a \
+         majority of them back the files that they have lost, from copies of the same disks"
+    )]
+    Stranded { lost: String },
     /// A majority of the members belongs to another cluster.
     #[error("a majority of the members belongs to another cluster than this data directory")]
     OtherCluster,

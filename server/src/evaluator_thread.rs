@@ -423,6 +423,9 @@ fn tell_changes(old: &evaluator::Status, new: &evaluator::Status) {
              serves no more. Stop it, delete its snapshots, and see to its memory"
         );
     }
+    if old.recovering && !new.recovering {
+        info!("has got back all that its disk had lost, and votes again");
+    }
     if new.clock_held_back > old.clock_held_back {
         warn!(
             "its wall clock jumped ahead: items expire by at most 10 s of the jump in term {term}"

@@ -71,6 +71,16 @@ impl View {
         self.now().is_none_or(|newest| now.since(newest.at) < ALIVE)
     }
 
+    /// Waits until no majority is left to recover from; for ever if that does not happen.
+    pub(crate) async fn stranded(&mut self) {
+        let is_stranded = |newest: &Option<Arc<Published>>| {
+            newest.as_ref().is_some_and(|newest| newest.status.stranded)
+        };
+        if self.receiver.wait_for(is_stranded).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until the evaluator says that the server may stop.
     pub(crate) async fn may_stop(&mut self) {
         let may =

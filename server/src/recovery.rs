@@ -159,4 +159,15 @@ pub(crate) fn tell(opened: &Opened) {
             torn.offset
         );
     }
+    if opened.recovered.recovering {
+        warn!("{}, and gets it from its peers", lost(opened));
+    }
+}
+
+/// What this server's disk has lost, if it is recovering.
+pub(crate) fn lost(opened: &Opened) -> String {
+    match &opened.lost {
+        Some(lost) => format!("recovering: {lost}"),
+        None => "recovering: an earlier start has found something lost".to_owned(),
+    }
 }

@@ -120,14 +120,7 @@ async fn run(service: Service, runtimes: &Others) -> Result<(), Error> {
     runtimes
         .http
         .spawn(axum::serve(listener, router(site)).into_future());
-    info!(
-        "server {} starts: clients on {}:{}, process {}",
-        server.id,
-        server.host,
-        server.client_port,
-        std::process::id()
-    );
-
+    tell_start(&service);
     tell_exposed(&exposed);
     let recovering = recovery::begin(&service)?;
     let recovery = tokio::select! {
@@ -149,13 +142,27 @@ async fn run(service: Service, runtimes: &Others) -> Result<(), Error> {
         connections_max,
         ports: (client_port, rpc_port),
     };
+    let lost = recovery::lost(&recovery.opened);
+    let mut view = parts.view.clone();
     let mut running = parts.start(recovery, runtimes)?;
     let result = tokio::select! {
         () = signals.stop() => Ok(()),
+        () = view.stranded() => Err(Error::Stranded { lost }),
         Some(error) = running.fatal.recv() => Err(error),
     };
     running.stop().await;
     result
+}
+
+fn tell_start(service: &Service) {
+    let server = &service.server;
+    info!(
+        "server {} starts: clients on {}:{}, process {}",
+        server.id,
+        server.host,
+        server.client_port,
+        std::process::id()
+    );
 }
 
 /// A queue for each other member.

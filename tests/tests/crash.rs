@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use quorate_tests::{
-    Cluster, Load, Plan, Programs, Text, Written, assert_took_less, deadline, wait_until,
+    Cluster, Load, Plan, Programs, Response, Text, Written, assert_took_less, deadline, wait_until,
 };
 
 const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
@@ -211,33 +211,102 @@ fn a_follower_whose_log_has_a_torn_end_gets_it_again() {
 }
 
 #[test]
-fn a_damaged_log_stops_the_server_with_one_line_that_names_the_place() {
-    let mut cluster = Plan::new(PROGRAMS, 3).patient().start();
+fn a_server_with_a_damaged_log_heals_by_itself_and_votes_again() {
+    let mut cluster = Plan::new(PROGRAMS, 5).patient().start();
     let (leader, follower) = (cluster.agreed_leader(), cluster.follower());
-    write_last(&cluster, leader, follower);
-    let (segment, middle) = end_of_log(&cluster.data_directory(follower));
-    write_last(&cluster, leader, follower);
-    cluster.kill(follower);
-    // Within the value written first, which the second proves to have been synced.
-    let at = middle - 1_000;
-    overwrite(&segment, at, b"!");
+    let (segment, at) = damage(&mut cluster, leader, follower);
+    // The others are away: it is up, and says that it is no help.
+    cluster.kill_together(&cluster.running());
     cluster.start(follower);
-    let ended = cluster.wait_for_end(follower, deadline());
-    assert!(
-        ended.code().is_some_and(|code| code != 0),
-        "{:?}",
-        ended.status
-    );
-    let named: Vec<&String> = ended
-        .stderr
-        .iter()
-        .filter(|line| line.contains(&segment.display().to_string()) && line.contains("corrupt"))
-        .collect();
-    assert_eq!(named.len(), 1, "{:#?}", ended.stderr);
-    // The others do without it.
+    wait_until("the server to be up", deadline(), || {
+        let status = cluster.status(follower)?;
+        let is_up = status["recovering"] == true;
+        is_up.then_some(()).ok_or_else(|| status.to_string())
+    });
+    let ready = Response::get(cluster.http_address(follower), "/readyz").expect("it answers");
+    assert_eq!(ready.status, 503, "{ready:?}");
+    assert_one_place(&cluster.log(follower), &segment, at);
+    for id in cluster.others(follower) {
+        cluster.start(id);
+    }
+    cluster.agreed_leader();
+    wait_until("the server to be whole", deadline(), || {
+        let status = cluster.status(follower)?;
+        let is_whole = status["recovering"] == false;
+        is_whole.then_some(()).ok_or_else(|| status.to_string())
+    });
+    cluster.wait_until_applied();
+    // Two can be spared now: without this one there is no majority.
+    let spare: Vec<u64> = cluster.others(follower).into_iter().take(2).collect();
+    cluster.kill_together(&spare);
     cluster
         .connect_to_leader()
         .exchange("add k 0 0 1\r\nx\r\n", "STORED\r\n");
+}
+
+#[test]
+fn a_server_alone_with_a_damaged_log_refuses_with_one_line_that_names_the_place() {
+    let mut cluster = Plan::new(PROGRAMS, 1).start();
+    let (segment, at) = damage(&mut cluster, 1, 1);
+    let before = fs::read(&segment).expect("it can be read");
+    cluster.start(1);
+    let ended = cluster.wait_for_end(1, deadline());
+    let failed = ended.code().is_some_and(|code| code != 0);
+    assert!(failed, "{:?}", ended.status);
+    assert_one_place(&ended.stderr, &segment, at);
+    assert!(fs::read(&segment).expect("it can be read") == before);
+}
+
+#[test]
+fn servers_without_a_sound_majority_end_with_one_line_each() {
+    let mut cluster = Plan::new(PROGRAMS, 3).patient().start();
+    let leader = cluster.agreed_leader();
+    let hurt: Vec<u64> = cluster.others(leader);
+    for id in &hurt {
+        damage(&mut cluster, leader, *id);
+    }
+    cluster.kill_together(&cluster.running());
+    cluster.start_all();
+    for id in hurt {
+        let ended = cluster.wait_for_end(id, deadline());
+        let failed = ended.code().is_some_and(|code| code != 0);
+        assert!(failed, "{:?}", ended.status);
+        let why = ended
+            .stderr
+            .iter()
+            .filter(|line| line.contains("no majority is left"));
+        assert_eq!(why.count(), 1, "{:#?}", ended.stderr);
+    }
+}
+
+/// Ends this server, and turns over a byte amid its log that is known to have been synced; the
+/// segment and the place.
+fn damage(cluster: &mut Cluster, leader: u64, id: u64) -> (PathBuf, u64) {
+    write_last(cluster, leader, id);
+    let (segment, middle) = end_of_log(&cluster.data_directory(id));
+    write_last(cluster, leader, id);
+    cluster.kill(id);
+    // Within the value written first, which the second proves to have been synced.
+    let at = middle - 1_000;
+    overwrite(&segment, at, b"!");
+    (segment, at)
+}
+
+/// One line names the segment, and a place in it that is not behind this one.
+fn assert_one_place(lines: &[String], segment: &Path, at: u64) {
+    let segment = segment.display().to_string();
+    let named = lines
+        .iter()
+        .filter(|line| line.contains(&segment) && line.contains("corrupt"));
+    let named: Vec<&String> = named.collect();
+    assert_eq!(named.len(), 1, "{lines:#?}");
+    let (_, place) = named[0].split_once("at byte ").expect("it names the place");
+    let place: u64 = place
+        .split(':')
+        .next()
+        .and_then(|place| place.parse().ok())
+        .expect("it is a number");
+    assert!(place <= at, "{place} is behind {at}");
 }
 
 /// Writes a large value and waits until it is at the end of both logs; the value.

@@ -186,6 +186,7 @@ fn what_is_no_data_command_answers_as_memcached_does() {
         "version",
         "curr_items",
         "cmd_get",
+        "quorate_recovering",
         "quorate_followers",
     ] {
         assert!(

@@ -151,6 +151,8 @@ impl Answers {
             leader: self.leader(),
             quorum: self.leader().is_some(),
             serves: self.leads() && view.serves,
+            recovering: view.recovering,
+            stranded: view.stranded,
             commit_index: view.commit_index,
             last_applied: self.last_applied,
             last_log_index: view.last_log_index,

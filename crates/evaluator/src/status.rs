@@ -25,6 +25,10 @@ pub struct Status {
     /// This server leads, and carries out what it is asked: it has applied what was committed
     /// before it was elected.
     pub serves: bool,
+    /// Its disk has lost what it may have promised, and what it says counts for nothing until that is
+    /// there again; and so many have that no majority is left (`raft::Status`).
+    pub recovering: bool,
+    pub stranded: bool,
     /// `last_applied <= commit_index <= last_log_index`, `persisted_index <= last_log_index`.
     pub commit_index: Index,
     /// The last entry that the store has taken in.
@@ -223,6 +227,7 @@ pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
             "quorate_clock_far_off_ms",
             status.clock_far_off_ms.unwrap_or(0),
         ),
+        line("quorate_recovering", u8::from(status.recovering)),
         line("quorate_followers", "redirect"),
     ]
 }

@@ -5,6 +5,7 @@ use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 use wal::Disk;
 
+use crate::host::Host;
 use crate::options::Fault;
 use crate::world::{Event, MS, SECOND, World};
 
@@ -36,6 +37,15 @@ const STRIKES: [Fault; 16] = [
     Fault::Misreads,
     Fault::Jumps,
 ];
+
+/// It runs, and knows that all have their seats.
+fn has_settled_in(host: &Host) -> bool {
+    host.process.as_ref().is_some_and(|process| {
+        let known = process.evaluator.configuration();
+        process.evaluator.seating().is_seated()
+            && known.is_some_and(|it| it.members.iter().all(|it| it.seat.is_some()))
+    })
+}
 
 impl World {
     /// Something goes wrong, if this run has anything that does.
@@ -209,22 +219,30 @@ impl World {
     }
 
     fn may_lose_a_disk(&self) -> bool {
-        let seated = |host: &crate::host::Host| {
-            let process = host.process.as_ref();
-            process.is_some_and(|process| {
-                let known = process.evaluator.configuration();
-                process.evaluator.seating().is_seated()
-                    && known.is_some_and(|it| it.members.iter().all(|it| it.seat.is_some()))
-            })
-        };
-        let first = !self.hosts.iter().any(|host| host.wiped || host.rotten);
-        self.options.servers >= 3 && first && self.hosts.iter().all(seated)
+        let first = !self.hosts.iter().any(Host::is_hurt);
+        self.options.servers >= 3 && first && self.hosts.iter().all(has_settled_in)
     }
 
-    /// Some bytes of one disk in a world become others; half of the time the server is started
-    /// again at once, and finds them.
+    /// A minority is hurt at a time, this server among them, and all others know of their seats.
+    fn may_be_hurt(&self, id: ServerId) -> bool {
+        let others = self.hosts.iter().filter(|host| host.id != id);
+        let hurt = others.clone().filter(|host| host.is_hurt()).count();
+        let minority = (self.hosts.len() - 1) / 2;
+        hurt < minority
+            && !self.host(id).wiped
+            && others
+                .chain([self.host(id)])
+                .all(|host| host.is_hurt() || has_settled_in(host))
+    }
+
+    /// Some bytes of a minority's disks become others, or files are cut short or go missing; half of
+    /// the time the server is started again at once, and finds it.
     fn rot_if_allowed(&mut self, id: ServerId) {
-        if !self.may_lose_a_disk() {
+        if !self.may_be_hurt(id) {
+            return;
+        }
+        if self.random.random_range(0..3) == 0 {
+            self.lose_file(id);
             return;
         }
         self.coverage.rotten_disks += 1;
@@ -257,6 +275,34 @@ impl World {
         if self.random.random_bool(0.5) {
             self.kill(id);
         }
+    }
+
+    /// A segment or a snapshot of a server that is down is cut short, or goes missing.
+    fn lose_file(&mut self, id: ServerId) {
+        self.kill(id);
+        let mut names = self.host(id).disk.list().unwrap_or_default();
+        names.retain(|name| name.ends_with(".log") || name.ends_with(".snap"));
+        let Some(name) = names.choose(&mut self.random) else {
+            return;
+        };
+        self.coverage.lost_files += 1;
+        let content = self.host(id).disk.content(name).unwrap_or_default();
+        let length = self.random.random_range(0..content.len().max(1));
+        let goes = self.random.random_bool(0.5);
+        let host = self.host_mut(id);
+        match goes {
+            true => {
+                let _ = host.disk.remove(name);
+                let _ = host.disk.sync_directory();
+            }
+            false => host.disk.put(name, &content[..length]),
+        }
+        host.rotten = true;
+        let left = if goes { 0 } else { length };
+        self.note(
+            format_args!("of {name} of server {id} {left} bytes are left"),
+            &left.to_le_bytes(),
+        );
     }
 
     /// One of the next reads is wrong; half of the time it is one of the many at a start.

@@ -99,6 +99,11 @@ coverage! {
     misreads,
     /// Wrong bytes that a server found, and did not go on with.
     corruptions,
+    /// Of these, those that made it mark itself as recovering; and how often one was whole again.
+    recoveries,
+    healed,
+    /// Files of a server that were cut short, or went missing.
+    lost_files,
     frames,
     lost_frames,
     duplicated_frames,

@@ -43,8 +43,10 @@ pub(crate) struct Host {
     pub(crate) fails_sync: bool,
     /// Its disk was lost once.
     pub(crate) wiped: bool,
-    /// Bytes on its disk have become others.
+    /// Bytes on its disk have become others, or are gone, since its last start has looked.
     pub(crate) rotten: bool,
+    /// It is marked so.
+    pub(crate) recovering: bool,
     /// Its disk may give back other bytes than it holds.
     pub(crate) misreads: bool,
     /// Of the last start from this disk.
@@ -54,6 +56,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// Something of what it has acknowledged may be on the others' disks alone.
+    pub(crate) fn is_hurt(&self) -> bool {
+        self.wiped || self.rotten || self.recovering
+    }
+
     pub(crate) fn now(&self, world: u64) -> Now {
         let passed = self.passed(world);
         let wall = WALL_START_MS.saturating_add_signed(self.wall_offset_ms) + passed / 1_000_000;

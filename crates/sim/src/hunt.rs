@@ -69,9 +69,23 @@ fn test_of(mutant: Mutant) -> Option<Test> {
         | Mutant::InstallKeepsConflict
         | Mutant::InstallBeforeSync
         | Mutant::InstallOfOlderTerm
-        | Mutant::SnapshotWithoutConfiguration => script(),
+        | Mutant::SnapshotWithoutConfiguration
+        | Mutant::RecoveringConfirmsReads
+        | Mutant::HealedBeforeSync
+        | Mutant::HealedByOldEntry
+        | Mutant::HealedByOldWord => script(),
         // What takes damage at one place of a log.
-        Mutant::DamageTruncates | Mutant::LaterBatchIgnored => test(
+        Mutant::DamageTruncates | Mutant::DamageSkipped => test(
+            "quorate-wal",
+            "recovering",
+            "every_damaged_byte_of_a_log_leaves_what_is_in_front_of_it_and_a_mark",
+        ),
+        Mutant::MarkForgotten => test(
+            "quorate-wal",
+            "recovering",
+            "a_crash_at_any_moment_of_a_recovery_leaves_the_mark_or_the_damage",
+        ),
+        Mutant::LaterBatchIgnored => test(
             "quorate-wal",
             "corruption",
             "a_batch_behind_a_lost_one_proves_that_it_was_synced",

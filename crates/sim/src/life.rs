@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 use evaluator::Input;
-use raft::{Restart, ServerId};
+use raft::{Recovered, Restart, ServerId};
 use rand::RngExt;
 use store::Store;
 use wal::{MemoryDisk, Options as LogOptions, Wal};
@@ -18,6 +18,27 @@ const STOP_NS: u64 = 2 * SECOND;
 
 /// A server that has started so lately has not settled in.
 const YOUNG_NS: u64 = 200 * MS;
+
+/// The core begins with the term, the vote and the seat that its disk has.
+fn check_kept(id: ServerId, process: &Process, recovered: &Recovered) {
+    let kept = process.evaluator.raft().status().hard_state;
+    let mut expected = recovered.hard_state;
+    if recovered.last.term > expected.term {
+        // The snapshot has entries that the log lost, or never came to write, with their term. No
+        // vote was given in it, or it would be on the disk.
+        expected.term = recovered.last.term;
+        expected.voted_for = None;
+    }
+    if recovered.recovering {
+        // The log may have lost that it has its seat, which the snapshot has.
+        expected.seating = kept.seating;
+    }
+    assert!(
+        kept == expected,
+        "server {id} starts with {kept:?}, its disk says {:?}",
+        recovered.hard_state,
+    );
+}
 
 impl World {
     pub(crate) fn start(&mut self, id: ServerId) {
@@ -45,42 +66,19 @@ impl World {
         }
         let opened = match Wal::open(host.disk.clone(), options) {
             Ok(opened) => opened,
-            Err(error) if is_full(&error) => {
-                host.disk.cut_power_at(0);
-                host.disk = host.disk.after_kill();
-                self.coverage.out_of_space += 1;
-                self.note(format_args!("server {id} does not start: {error}"), &[]);
-                self.start_later(id);
-                return;
-            }
-            Err(error @ wal::Error::Corrupt { .. }) if host.misreads => {
-                // It may be the next time that finds what has rotted as well.
-                host.misreads = false;
-                host.disk.cut_power_at(0);
-                host.disk = host.disk.after_kill();
-                self.coverage.corruptions += 1;
-                self.note(format_args!("server {id} does not start: {error}"), &[]);
-                self.start_later(id);
-                return;
-            }
-            Err(error @ (wal::Error::Corrupt { .. } | wal::Error::Missing { .. }))
-                if host.rotten =>
-            {
-                self.coverage.corruptions += 1;
-                self.note(format_args!("server {id} does not start: {error}"), &[]);
-                self.replace_disk(id);
-                return;
-            }
-            Err(error) => {
-                assert!(cuts, "server {id} does not start: {error}");
-                self.note(format_args!("the power goes while server {id} starts"), &[]);
-                self.lose_power(id);
-                self.start_later(id);
-                return;
-            }
+            Err(error) => return self.does_not_start(id, &error, cuts),
         };
         host.disk.cut_power_at(0);
         host.disk.misread(0, 0, 0);
+        let (lost, recovering) = (opened.1.lost.clone(), opened.1.recovered.recovering);
+        if let Some(lost) = &lost {
+            assert!(host.rotten, "server {id} has lost something: {lost}");
+        }
+        // A start that was cut short may have given up what it found to be damaged.
+        let is_hurt = lost.is_some() || host.rotten && recovering;
+        host.rotten = false;
+        host.misreads = false;
+        host.recovering = recovering;
         let now_host = host.now(now);
         let item_bytes_max = host.item_bytes_max;
         let restart = opened.1.restart;
@@ -112,19 +110,7 @@ impl World {
             "{last:?} is the last entry, not {:?}",
             recovered.last
         );
-        let kept = process.evaluator.raft().status().hard_state;
-        let mut expected = recovered.hard_state;
-        if recovered.last.term > expected.term {
-            // The snapshot has entries that the log lost, or never came to write, with their term.
-            // No vote was given in it, or it would be on the disk.
-            expected.term = recovered.last.term;
-            expected.voted_for = None;
-        }
-        assert!(
-            kept == expected,
-            "server {id} starts with {kept:?}, its disk says {:?}",
-            recovered.hard_state,
-        );
+        check_kept(id, &process, &recovered);
         self.note(
             format_args!(
                 "server {id} starts, its log ends at {:?}, {:?}",
@@ -132,6 +118,14 @@ impl World {
             ),
             &recovered.last.index.0.to_le_bytes(),
         );
+        if let Some(lost) = lost {
+            self.coverage.corruptions += 1;
+            self.coverage.recoveries += 1;
+            self.note(format_args!("server {id} is recovering: {lost}"), &[]);
+        }
+        if is_hurt {
+            self.logs.damaged(id);
+        }
         self.logs.recovered(id, &recovered, &entries);
         self.host_mut(id).process = Some(process);
         for peer in self.ids().into_iter().filter(|peer| *peer != id) {
@@ -139,6 +133,40 @@ impl World {
             self.schedule(after, Event::Connect(id, peer));
         }
         self.wake(id);
+    }
+
+    /// Why a server may end before it has begun.
+    fn does_not_start(&mut self, id: ServerId, error: &wal::Error, cuts: bool) {
+        let host = self.host_mut(id);
+        let is_corrupt = matches!(error, wal::Error::Corrupt { .. });
+        let is_damage = is_corrupt || matches!(error, wal::Error::Missing { .. });
+        if is_full(error) {
+            host.disk.cut_power_at(0);
+            host.disk = host.disk.after_kill();
+            self.coverage.out_of_space += 1;
+        } else if is_corrupt && host.misreads {
+            // One of its meta files is rotten, and the other was misread.
+            host.misreads = false;
+            host.disk.cut_power_at(0);
+            host.disk = host.disk.after_kill();
+            self.coverage.corruptions += 1;
+        } else if is_damage && host.rotten {
+            // Nobody knows whose it is.
+            let text = error.to_string();
+            assert!(text.contains("meta."), "server {id} does not heal: {error}");
+            self.coverage.corruptions += 1;
+            self.note(format_args!("server {id} does not start: {error}"), &[]);
+            self.replace_disk(id);
+            return;
+        } else {
+            assert!(cuts, "server {id} does not start: {error}");
+            self.note(format_args!("the power goes while server {id} starts"), &[]);
+            self.lose_power(id);
+            self.start_later(id);
+            return;
+        }
+        self.note(format_args!("server {id} does not start: {error}"), &[]);
+        self.start_later(id);
     }
 
     pub(crate) fn start_later(&mut self, id: ServerId) {
@@ -199,6 +227,7 @@ impl World {
         let host = self.host_mut(id);
         host.disk = MemoryDisk::new();
         host.wiped = true;
+        host.recovering = false;
         host.restart = Restart(0);
         self.logs.wiped(id);
         self.start_later(id);
@@ -236,6 +265,7 @@ impl World {
         self.coverage.truncations += counters.truncations;
         self.coverage.full_windows += counters.full_windows;
         self.coverage.installed += counters.installed;
+        self.coverage.healed += counters.healed;
         self.coverage.stale_messages += counters.stale;
         assert!(
             counters.malformed == 0,

@@ -143,6 +143,9 @@ impl World {
             if status.last_applied != committed || status.last_log_index != committed {
                 return Some(format!("committed is {committed}; {}", self.states()));
             }
+            if process.evaluator.raft().status().recovering {
+                return Some(format!("server {id} is recovering"));
+            }
             if status.commands_owed > 0 {
                 return Some(format!("server {id} owes {} answers", status.commands_owed));
             }

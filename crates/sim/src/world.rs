@@ -199,6 +199,7 @@ impl World {
             fails_sync: false,
             wiped: false,
             rotten: false,
+            recovering: false,
             misreads: false,
             restart: Restart(0),
             item_bytes_max: if options.has(Fault::Small) {
@@ -427,6 +428,7 @@ impl World {
             .logs
             .commits(id, (status.term, leads), status.commit_index);
         self.witnesses(&new);
+        self.check_recovery(id);
         self.check_bounds(id, &status);
         self.check_majority(id, &status);
         if begins {
@@ -450,6 +452,24 @@ impl World {
         if self.random.random_range(0..64) == 0 {
             let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
             raft::check_cluster(processes.map(|process| process.evaluator.raft()));
+        }
+    }
+
+    /// A server that was recovering and is not any more has everything on its disk.
+    fn check_recovery(&mut self, id: ServerId) {
+        let host = self.host(id);
+        let Some(process) = host.process.as_ref().filter(|_| host.recovering) else {
+            return;
+        };
+        let status = process.evaluator.raft().status();
+        assert!(
+            !status.stranded,
+            "server {id} sees no majority of sound ones"
+        );
+        if !status.recovering {
+            self.host_mut(id).recovering = false;
+            self.note(format_args!("server {id} has recovered"), &[]);
+            self.check_disk(id);
         }
     }
 

@@ -191,7 +191,7 @@ impl<D: Disk> Inspection<'_, D> {
             Err(error) => return refuses(error, self.identity_of_segments()?),
         };
         let state = claimed.state;
-        let look = match look(self.disk, &state, self.names, false) {
+        let look = match look(self.disk, &claimed, self.names, false) {
             Ok(look) => look,
             Err(error) => return refuses(error, state.identity),
         };

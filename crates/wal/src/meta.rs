@@ -91,6 +91,13 @@ pub(crate) struct Loaded<F> {
     pub(crate) doubtful: bool,
 }
 
+impl<F> Loaded<F> {
+    /// A file is there that can't be read: the mark may have been further on, by one segment.
+    pub(crate) fn may_have_marked_more(&self) -> bool {
+        self.doubtful && self.files.0.iter().all(Option::is_some)
+    }
+}
+
 impl State {
     fn encode(&self) -> Vec<u8> {
         let mut fields = Vec::with_capacity(META_BYTES - 12);

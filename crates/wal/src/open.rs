@@ -91,7 +91,7 @@ impl<D: Disk> Wal<D> {
         // A process that was killed may have renamed what it did not come to sync (rule 8).
         disk.sync_directory()
             .map_err(Error::io(&disk, "", "sync the data directory"))?;
-        let mut look = look(&disk, &claimed.state, &names, true)?;
+        let mut look = look(&disk, &claimed, &names, true)?;
         if !options.heals {
             if let Some(lost) = look.loss {
                 return Err(lost);
@@ -111,6 +111,7 @@ impl<D: Disk> Wal<D> {
             mark(&disk, &mut claimed)?;
             give_up(&disk, &std::mem::take(&mut look.useless))?;
         }
+        let is_first = look.log.is_none() && look.loss.is_none();
         let log = match look.log.take() {
             Some(log) => {
                 mend(&disk, &log)?;
@@ -122,23 +123,19 @@ impl<D: Disk> Wal<D> {
         let (mut wal, configurations) = open_log(disk, options, random, claimed, log, &look)?;
         if !mutants::is_on(Mutant::RestartNotDurable) {
             wal.write_meta()?;
-            if doubtful {
+            if doubtful || is_first {
                 // Both files, so that neither is behind by more than the one start that the next
-                // doubtful one allows for.
+                // doubtful one allows for, and both know that there is a log.
                 wal.write_meta()?;
             }
         }
         remove(&wal.shared.disk, &look.useless, |_| true)?;
         tidy(&wal.shared.disk, &names, look.found.newest.as_ref())?;
+        let (recovering, newest) = (wal.meta.recovering, look.found.newest);
         let opened = Opened {
             instance: wal.meta.identity.instance,
             restart: wal.meta.restart,
-            recovered: recovered(
-                &wal.contents,
-                wal.meta.recovering,
-                look.found.newest,
-                configurations,
-            ),
+            recovered: recovered(&wal.contents, recovering, newest, configurations),
             backup: wal.meta.backup,
             torn,
             lost: look.loss.map(Arc::new),

@@ -81,23 +81,24 @@ pub(crate) struct Look<F> {
 /// once is read again before it counts as lost. Where the entries are is noted if that is wanted.
 pub(crate) fn look<D: Disk>(
     disk: &D,
-    meta: &meta::State,
+    claimed: &meta::Loaded<D::File>,
     names: &[String],
     notes_places: bool,
 ) -> Result<Look<D::File>, Error> {
-    let first = look_once(disk, meta, names, notes_places)?;
+    let first = look_once(disk, claimed, names, notes_places)?;
     match first.loss {
-        Some(_) => look_once(disk, meta, names, notes_places),
+        Some(_) => look_once(disk, claimed, names, notes_places),
         None => Ok(first),
     }
 }
 
 fn look_once<D: Disk>(
     disk: &D,
-    meta: &meta::State,
+    claimed: &meta::Loaded<D::File>,
     names: &[String],
     notes_places: bool,
 ) -> Result<Look<D::File>, Error> {
+    let meta = &claimed.state;
     let runs = runs(disk, names)?;
     let newest = runs.iter().flatten().map(|(sequence, _)| *sequence).max();
     let newest = newest.unwrap_or(0);
@@ -124,6 +125,14 @@ fn look_once<D: Disk>(
         }
         loss = loss.or(complaint);
     }
+    let mut marked = meta.mark.segment;
+    // The end of the log says that there was another segment, or nothing does: when meta can't be
+    // believed to know of the newest, that one is gone.
+    let has_ended = log.as_ref().is_none_or(|log| log.has_ended);
+    if loss.is_none() && has_ended && claimed.may_have_marked_more() {
+        loss = Some(missing(disk, newest + 1));
+        marked = marked.max(newest + 1);
+    }
     let found = match found {
         Some(found) => found,
         None => find(disk, names, meta.cluster)?,
@@ -139,7 +148,7 @@ fn look_once<D: Disk>(
         found,
         loss,
         useless,
-        next_sequence: newest.max(meta.mark.segment) + 1,
+        next_sequence: newest.max(marked) + 1,
     })
 }
 

@@ -351,6 +351,33 @@ fn a_directory_of_which_nobody_knows_whose_it_is_is_refused_and_left_alone() {
     }
 }
 
+/// What the newest meta file knew is not known any more when both go.
+#[test]
+fn the_newest_segment_is_missed_though_the_newest_meta_file_is_rotten() {
+    for operations in [0, 60, 120] {
+        let sound = sound(3, &script(3, operations));
+        let (name, _) = files(&sound.disk).pop().expect("there is a segment");
+        for meta in ["meta.0", "meta.1"] {
+            for is_gone in [false, true] {
+                let disk = sound.disk.copy();
+                disk.remove(&name).expect("it is there");
+                match is_gone {
+                    true => disk.remove(meta).expect("it is there"),
+                    false => disk.rot(meta, 100, 1),
+                }
+                disk.sync_directory().expect("the disk is sound");
+                if is_gone && operations > 0 {
+                    // Two files are gone without a trace: more than one can tell from a crash.
+                    continue;
+                }
+                let opened = open_damaged(&disk, sound.restart);
+                let (wal, _, model) = opened.expect("a segment is missing");
+                recovers(&disk, wal, &model);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_server_that_lost_its_seat_with_its_log_founds_no_other_cluster() {
     let disk = MemoryDisk::new();

@@ -55,6 +55,7 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
         let status = &newest.status;
         match status.leader {
             _ if status.differs_at.is_some() => (false, "its state is not that of a majority"),
+            _ if status.recovering => (false, "it gets back from its peers what its disk has lost"),
             None => (false, "no leader is known"),
             Some(leader) if leader == status.id => (status.serves, "the log is being applied"),
             Some(_) => (true, ""),

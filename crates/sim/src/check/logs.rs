@@ -16,14 +16,21 @@ pub(crate) struct ServerLog {
     /// Handed over, and not synced.
     unsynced: VecDeque<Write>,
     pub(crate) commit_index: Index,
-    /// The disks that this server had before and that were wiped.
+    /// What this server's disk held before it was wiped or damaged.
     lost: Vec<Durable>,
+    /// What it has acknowledged from this disk: entries, each with all before it. Those that have
+    /// turned out to be superseded are left out.
+    acknowledged: BTreeMap<Index, Link>,
+    /// The start that comes will find less than was synced.
+    damaged: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Durable {
     links: Vec<Link>,
     pub(crate) hard_state: HardState,
+    /// It is marked as recovering.
+    marked: bool,
 }
 
 /// An entry and all before it, as one number.
@@ -127,12 +134,79 @@ impl Logs {
         let server = self.servers.get_mut(&id).expect("a server of this cluster");
         let found = server.recovers(id, recovered, entries, &self.committed);
         server.unsynced.clear();
+        for it in found.iter().filter(|_| server.damaged) {
+            let known = self.chains.get(&(it.entry.index, it.link.term));
+            assert!(
+                known == Some(&it.link.chain),
+                "server {id} starts with an entry {} that was never there",
+                it.entry.index,
+            );
+        }
         server.durable = Durable {
             links: found.iter().map(|it| it.link).collect(),
             hard_state: recovered.hard_state,
+            marked: recovered.recovering,
         };
         server.current = found;
+        server.damaged = false;
         server.commit_index = Index(0);
+        self.holds_acknowledged(id, recovered.recovering, entries, recovered.before);
+    }
+
+    /// The disk of a server has lost something, as its next start finds.
+    pub(crate) fn damaged(&mut self, id: ServerId) {
+        let server = self.server(id);
+        server.lost.push(server.durable.clone());
+        server.damaged = true;
+    }
+
+    pub(crate) fn is_marked(&self, id: ServerId) -> bool {
+        self.servers[&id].durable.marked
+    }
+
+    /// A server says that it has everything on its disk up to here.
+    pub(crate) fn note_acknowledged(&mut self, id: ServerId, index: Index) {
+        let server = self.server(id);
+        let at = (index.0 as usize).checked_sub(1);
+        if let Some(link) = at.and_then(|at| server.durable.links.get(at).copied()) {
+            server.acknowledged.insert(index, link);
+        }
+    }
+
+    /// A server whose disk holds this has all that it has ever acknowledged and that was committed,
+    /// or it is marked: else it could help to elect a leader without that (rule 63).
+    fn holds_acknowledged(
+        &mut self,
+        id: ServerId,
+        marked: bool,
+        entries: &[Entry],
+        before: Position,
+    ) {
+        let committed = &self.committed;
+        let is_committed = |index: &Index, link: &mut Link| {
+            let at = index.prev().0 as usize;
+            committed.get(at).is_none_or(|it| it.link == *link)
+        };
+        let server = self.servers.get_mut(&id).expect("a server of this cluster");
+        server.acknowledged.retain(is_committed);
+        let known = server.acknowledged.iter().rev();
+        let mut known = known.filter(|(index, _)| index.0 <= committed.len() as u64);
+        if let Some((index, link)) = known.next()
+            && !marked
+        {
+            let mut chain = committed_up_to(committed, before).last().map(|it| it.link);
+            let mut held = *index <= before.index;
+            for entry in entries {
+                chain = Some(link_behind(chain.map_or(0, |it| it.chain), entry));
+                held |= entry.index == *index && chain == Some(*link);
+            }
+            assert!(
+                held,
+                "server {id} has acknowledged index {index} of term {}, its disk has lost it, and it \
+                 is not marked",
+                link.term,
+            );
+        }
     }
 
     /// A server's disk is gone.
@@ -141,6 +215,7 @@ impl Logs {
         let lost = std::mem::take(&mut server.durable);
         server.current.clear();
         server.unsynced.clear();
+        server.acknowledged.clear();
         server.lost.push(lost);
     }
 
@@ -173,6 +248,9 @@ impl Logs {
         let new = server.current.get(known..index.0 as usize);
         let new: Vec<Linked> = new.map(<[Linked]>::to_vec).unwrap_or_default();
         self.server(id).commit_index = index;
+        if leads {
+            self.note_acknowledged(id, index);
+        }
         if let Some(last) = new.last() {
             self.on_a_majority(id, last);
             assert!(
@@ -190,14 +268,17 @@ impl Logs {
         new.into_iter().map(|it| it.entry).collect()
     }
 
-    /// This entry is on the synced part of a majority's disks, those that were wiped since among
-    /// them.
+    /// This entry is on the synced part of a majority's disks, those that were wiped or damaged
+    /// since among them, but none that is recovering.
     fn on_a_majority(&self, id: ServerId, last: &Linked) {
         let at = last.entry.index.prev().0 as usize;
         let has = |durable: &Durable| durable.links.get(at) == Some(&last.link);
         let servers = self.servers.values();
         let count = servers
-            .filter(|server| has(&server.durable) || server.lost.iter().any(has))
+            .filter(|server| {
+                let sound = has(&server.durable) && !server.durable.marked;
+                sound || server.lost.iter().any(has)
+            })
             .count();
         assert!(
             count > self.servers.len() / 2,
@@ -249,8 +330,9 @@ impl Logs {
 
     /// What a power cut would leave of a server's disk now is what was synced, or that and the
     /// first part of what was not.
-    pub(crate) fn would_recover(&self, id: ServerId, recovered: &Recovered, entries: &[Entry]) {
+    pub(crate) fn would_recover(&mut self, id: ServerId, recovered: &Recovered, entries: &[Entry]) {
         self.servers[&id].recovers(id, recovered, entries, &self.committed);
+        self.holds_acknowledged(id, recovered.recovering, entries, recovered.before);
     }
 }
 
@@ -267,6 +349,7 @@ impl Durable {
         for entry in &write.entries {
             self.links.push(self.next(entry));
         }
+        self.marked &= !write.recovered;
         let Some(new) = write.hard_state else {
             return;
         };
@@ -349,6 +432,10 @@ impl ServerLog {
                 }
             }
         };
+        if self.damaged {
+            // What there is was in this log once, or is in no other (log matching).
+            return found;
+        }
         let mut expected = self.durable.clone();
         let mut unsynced = self.unsynced.iter();
         let matches =

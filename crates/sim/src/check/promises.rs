@@ -1,6 +1,7 @@
-//! Nothing that is sent reveals what is not on disk (rules 1 to 4), and nobody votes twice in a
-//! term, whatever happened in between (§5.2). The simulated disk knows what is synced, so this is
-//! judged at every message and not left to an unlucky crash.
+//! Nothing that is sent reveals what is not on disk (rules 1 to 4), nobody votes twice in a term,
+//! whatever happened in between (§5.2), and who is recovering does not vote at all (rule 63). The
+//! simulated disk knows what is synced, so this is judged at every message and not left to an
+//! unlucky crash.
 
 use raft::{AppendEntriesReply, Body, Campaign, Index, Message, ServerId, Term};
 
@@ -9,7 +10,7 @@ use super::Logs;
 impl Logs {
     /// A server sends a message.
     pub(crate) fn sends(
-        &self,
+        &mut self,
         from: ServerId,
         to: ServerId,
         message: &Message,
@@ -17,6 +18,11 @@ impl Logs {
     ) {
         let durable = self.durable(from).hard_state;
         let term = message.term;
+        let recovering = message.sender.recovering;
+        assert!(
+            recovering || !self.is_marked(from),
+            "server {from} is marked as recovering, and does not say so",
+        );
         let promises_term = |what: &str| {
             assert!(
                 term <= durable.term,
@@ -25,6 +31,9 @@ impl Logs {
             );
         };
         match &message.body {
+            Body::RequestVote(_) if recovering => {
+                panic!("server {from} stands for election while it is recovering")
+            }
             Body::RequestVote(request) if request.campaign == Campaign::PreVote => {}
             Body::RequestVote(_) => {
                 promises_term("a vote request");
@@ -36,6 +45,9 @@ impl Logs {
             Body::RequestVoteReply(reply) => match (reply.campaign, reply.granted) {
                 (Campaign::PreVote, true) => {}
                 (_, false) => promises_term("a refusal of a vote"),
+                (_, true) if recovering => {
+                    panic!("server {from} grants {to} a vote while it is recovering")
+                }
                 (_, true) => {
                     promises_term("a vote");
                     assert!(
@@ -70,10 +82,11 @@ impl Logs {
         }
     }
 
-    fn acknowledges(&self, from: ServerId, term: Term, index: Index) {
+    fn acknowledges(&mut self, from: ServerId, term: Term, index: Index) {
         assert!(
             self.has_synced(from, term, index),
             "server {from} acknowledges index {index}, which its disk has not synced",
         );
+        self.note_acknowledged(from, index);
     }
 }
