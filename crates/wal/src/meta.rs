@@ -270,7 +270,11 @@ pub(crate) fn read_if_there<D: Disk>(
         return Ok(None);
     }
     let file = disk.open(name).map_err(Error::io(disk, name, "open"))?;
-    let state = read(disk, name, &file)?;
+    let state = match read(disk, name, &file)? {
+        // What is read wrongly once is read again.
+        Err(Unreadable::Corrupt(_)) => read(disk, name, &file)?,
+        state => state,
+    };
     Ok(Some((file, state)))
 }
 
