@@ -225,6 +225,11 @@ fn a_server_with_a_damaged_log_heals_by_itself_and_votes_again() {
     });
     let ready = Response::get(cluster.http_address(follower), "/readyz").expect("it answers");
     assert_eq!(ready.status, 503, "{ready:?}");
+    wait_until("a line that says so", deadline(), || {
+        let lines = cluster.log(follower);
+        let says = lines.iter().any(|line| line.contains("recovering: "));
+        says.then_some(()).ok_or_else(|| lines.join("\n"))
+    });
     assert_one_place(&cluster.log(follower), &segment, at);
     for id in cluster.others(follower) {
         cluster.start(id);
