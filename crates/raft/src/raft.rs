@@ -396,8 +396,9 @@ impl Raft {
             .random
             .random_range(self.config.election_timeout.clone());
         let patience = match self.candidacy {
-            Candidacy::Reluctant => RELUCTANT_TIMEOUTS,
-            Candidacy::Willing | Candidacy::Barred => 1,
+            // One that is recovering gets in nobody's way, and the others wait for its word.
+            Candidacy::Reluctant if !self.is_recovering() => RELUCTANT_TIMEOUTS,
+            Candidacy::Reluctant | Candidacy::Willing | Candidacy::Barred => 1,
         };
         self.election_deadline = self.now + timeout * patience;
     }
