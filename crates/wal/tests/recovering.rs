@@ -246,6 +246,37 @@ fn damage_beside_snapshots_leaves_a_log_or_a_snapshot_that_can_be_used() {
     );
 }
 
+/// As an operator does it whose server has a state that is not that of the others.
+#[test]
+fn a_server_whose_snapshots_were_deleted_begins_with_what_is_left_and_heals() {
+    let (mut from_nothing, mut whole) = (0, 0);
+    for seed in 14..20 {
+        let sound = sound(seed, &script_with_snapshots(seed, 400));
+        let disk = sound.disk.copy();
+        for (name, _) in files(&disk) {
+            if name.ends_with(".snap") {
+                disk.remove(&name).expect("it is there");
+            }
+        }
+        disk.sync_directory().expect("the disk is sound");
+        match open_damaged(&disk, sound.restart) {
+            Some((wal, opened, model)) => {
+                let lost = opened.lost.as_ref().expect("it says what is lost");
+                assert!(matches!(**lost, Error::Missing { .. }), "{lost}");
+                assert!(opened.recovered.snapshot.is_none());
+                assert_eq!(model.last().index, Index(0), "{model}");
+                recovers(&disk, wal, &model);
+                from_nothing += 1;
+            }
+            None => whole += 1,
+        }
+    }
+    assert!(
+        from_nothing > 3,
+        "{from_nothing} began with nothing, {whole} with all of the log"
+    );
+}
+
 /// The power goes at each operation of a start that gives something up, and of the start after.
 #[test]
 fn a_crash_at_any_moment_of_a_recovery_leaves_the_mark_or_the_damage() {
