@@ -137,6 +137,11 @@ fn look_once<D: Disk>(
         Some(found) => found,
         None => find(disk, names, meta.cluster)?,
     };
+    // What began with a backup never is without a snapshot, unless that is known to be lost.
+    let must_have_one = meta.backup.is_some() && !meta.recovering;
+    if loss.is_none() && must_have_one && found.newest.is_none() {
+        loss = Some(without_snapshot(disk, &found));
+    }
     let is_used = |name: &str| {
         let segments = log.iter().flat_map(|log| &log.places.segments);
         segments.into_iter().any(|header| header.name() == name)
@@ -219,12 +224,22 @@ fn reaches_back<D: Disk>(disk: &D, log: &Log<D::File>, found: &Found) -> Result<
     if holds_all || newest.is_some_and(|newest| newest.position.index >= before) {
         return Ok(());
     }
-    match found.damaged.first() {
-        Some(damaged) => Err(Error::Corrupt {
-            file: damaged.file.clone(),
-            offset: damaged.offset,
-            problem: damaged.problem.clone(),
-        }),
-        None => Err(missing(disk, first.sequence - 1)),
-    }
+    Err(damage(found).unwrap_or_else(|| missing(disk, first.sequence - 1)))
+}
+
+/// The error for a snapshot that there must be, and that can't be used.
+fn without_snapshot<D: Disk>(disk: &D, found: &Found) -> Error {
+    damage(found).unwrap_or_else(|| Error::Missing {
+        file: disk.path().join("snap-*.snap"),
+    })
+}
+
+/// What is wrong with the newest snapshot.
+fn damage(found: &Found) -> Option<Error> {
+    let damaged = found.damaged.first()?;
+    Some(Error::Corrupt {
+        file: damaged.file.clone(),
+        offset: damaged.offset,
+        problem: damaged.problem.clone(),
+    })
 }

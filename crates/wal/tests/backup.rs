@@ -11,8 +11,8 @@ use quorate_wal::{
     restore,
 };
 use raft::{ClusterId, HardState, Index, Position, Seating, ServerId, Snapshot, Term, WriteId};
-use support::options;
 use support::snapshots::{CLUSTER, content_of, position, snapshot_at};
+use support::{healing_options, options};
 
 /// A backup in a directory of its own.
 struct File {
@@ -160,6 +160,48 @@ fn a_power_cut_at_any_moment_leaves_all_or_nothing_and_a_second_try_succeeds() {
         }
     }
     panic!("it takes more than 100 operations");
+}
+
+#[test]
+fn a_restored_directory_whose_snapshot_is_lost_is_not_taken_for_an_empty_one() {
+    let file = backup_of(&snapshot_at(position(5, 1234)));
+    for is_rotten in [false, true] {
+        for starts in [0, 1] {
+            let disk = MemoryDisk::new();
+            let id = restore(&disk, &options(1), open(&file.path)).expect("it is empty");
+            let mut disk = disk.after_kill();
+            for seed in 0..starts {
+                Wal::open(disk.clone(), options(seed)).expect("it was restored");
+                disk = disk.after_kill();
+            }
+            let names = disk.list().expect("a directory in memory can be read");
+            let name = names.iter().find(|name| name.ends_with(".snap"));
+            let name = name.expect("it was restored");
+            match is_rotten {
+                true => disk.rot(name, 300, 1),
+                false => disk.remove(name).expect("it is there"),
+            }
+            disk.sync_directory().expect("the disk is sound");
+            let seen = inspect(&disk.copy(), &mut |_| Ok(())).expect("it can be read");
+            assert_eq!(seen.damaged, 1);
+            let operations = disk.operations();
+            let error = Wal::open(disk.copy(), options(5)).expect_err("its state is gone");
+            match is_rotten {
+                true => assert!(matches!(error, Error::Corrupt { .. }), "{error}"),
+                false => assert!(matches!(error, Error::Missing { .. }), "{error}"),
+            }
+            assert_eq!(disk.operations(), operations, "nothing was changed");
+
+            // With peers it recovers, and goes on to know what it began with.
+            let (_, opened) = Wal::open(disk.clone(), healing_options(5)).expect("it heals");
+            assert!(opened.recovered.recovering && opened.lost.is_some());
+            assert_eq!(opened.recovered.last, Position::default());
+            let disk = disk.after_power_cut(6);
+            let (_, opened) = Wal::open(disk, healing_options(7)).expect("it was mended");
+            assert!(opened.recovered.recovering && opened.lost.is_none());
+            assert_eq!(opened.backup, Some(id));
+        }
+    }
 }
 
 #[test]
