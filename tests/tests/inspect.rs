@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use quorate_tests::{Ended, Plan, Process, Programs, deadline};
+use quorate_tests::{Ended, Plan, Process, Programs, deadline, wait_until};
 
 const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
 
@@ -112,6 +112,62 @@ fn a_stopped_servers_directory_is_checked_and_left_as_it_is() {
         "get greeting\r\n",
         "VALUE greeting 5 6\r\nsecret\r\nEND\r\n",
     );
+}
+
+#[test]
+fn the_directory_of_a_server_that_is_recovering_is_not_called_sound() {
+    let mut cluster = Plan::new(PROGRAMS, 3).patient().start();
+    let follower = cluster.follower();
+    let mut text = cluster.connect_to_leader();
+    text.exchange("set greeting 5 0 6\r\nsecret\r\n", "STORED\r\n");
+    cluster.wait_until_applied();
+    cluster.kill_together(&cluster.ids());
+    let directory = cluster.data_directory(follower);
+    let files = contents(&directory);
+    let log = files.keys().find(|name| name.ends_with(".log"));
+    let log = log.expect("there is a log");
+    let at = files[log].windows(6).position(|bytes| bytes == b"secret");
+    flip(
+        &directory.join(log),
+        at.expect("the value is in the log") as u64,
+    );
+    let before = contents(&directory);
+    let damaged = look("--check", &directory);
+    assert_eq!(damaged.code(), Some(1), "{damaged:#?}");
+    let verdict = damaged.stdout.last().expect("it says something");
+    assert!(
+        verdict.contains("with two others or more to recover from server"),
+        "{verdict}"
+    );
+    assert_eq!(contents(&directory), before);
+
+    // Alone it is no help, and finds nobody to give back what is lost.
+    cluster.start(follower);
+    wait_until("the server to be up", deadline(), || {
+        let status = cluster.status(follower)?;
+        let is_up = status["recovering"] == true;
+        is_up.then_some(()).ok_or_else(|| status.to_string())
+    });
+    cluster.terminate(follower);
+    let before = contents(&directory);
+    let marked = look("--check", &directory);
+    assert_eq!(marked.code(), Some(1), "{marked:#?}");
+    let (verdict, files) = marked.stdout.split_last().expect("it says something");
+    assert!(verdict.starts_with("recovering: "), "{verdict}");
+    assert!(files.iter().all(|line| line.ends_with("ok")), "{files:#?}");
+    let says = |line: &&String| line.starts_with("meta.") && line.contains(", recovering, ");
+    assert_eq!(files.iter().filter(says).count(), 2, "{files:#?}");
+    assert_eq!(contents(&directory), before);
+
+    cluster.start_all();
+    wait_until("the server to be whole", deadline(), || {
+        let status = cluster.status(follower)?;
+        let is_whole = status["recovering"] == false;
+        is_whole.then_some(()).ok_or_else(|| status.to_string())
+    });
+    cluster.terminate(follower);
+    let healed = look("--check", &directory);
+    assert_eq!(healed.code(), Some(0), "{healed:#?}");
 }
 
 #[test]

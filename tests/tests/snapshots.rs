@@ -97,6 +97,37 @@ fn a_damaged_snapshot_is_named_and_the_one_before_it_serves() {
     );
 }
 
+/// As a server's log tells its operator to do when its state is not that of the others.
+#[test]
+fn a_server_whose_snapshots_were_deleted_gets_everything_from_the_others() {
+    let mut cluster = plan(3).start();
+    let load = Load::start(&cluster, "load", 8);
+    wait_for_drops(&cluster);
+    let written = load.stop();
+    let follower = cluster.follower();
+    cluster.terminate(follower);
+    let directory = cluster.data_directory(follower);
+    for name in files(&directory) {
+        if name.ends_with(".snap") {
+            fs::remove_file(directory.join(name)).expect("it is ours");
+        }
+    }
+    cluster.start(follower);
+    wait_until("the server to be whole", deadline(), || {
+        let status = cluster.status(follower)?;
+        let is_whole = status["recovering"] == false && number(&status, "last_applied") > 0;
+        is_whole.then_some(()).ok_or_else(|| status.to_string())
+    });
+    let log = cluster.log(follower);
+    let says = |line: &&String| line.contains("recovering: ") && line.contains("missing");
+    assert_eq!(log.iter().filter(says).count(), 1, "{log:#?}");
+    cluster.wait_until_applied();
+    // Nothing can be committed without it.
+    let spare = cluster.others(follower)[0];
+    cluster.kill(spare);
+    Written::verify(&written, &cluster);
+}
+
 #[test]
 fn snapshots_under_load_cost_neither_an_election_nor_an_answer() {
     let cluster = plan(3).start();

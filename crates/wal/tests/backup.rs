@@ -197,6 +197,12 @@ fn a_restored_directory_whose_snapshot_is_lost_is_not_taken_for_an_empty_one() {
             assert!(opened.recovered.recovering && opened.lost.is_some());
             assert_eq!(opened.recovered.last, Position::default());
             let disk = disk.after_power_cut(6);
+            for meta in ["meta.0", "meta.1"] {
+                let bytes = disk.content(meta).expect("there are both");
+                assert_eq!(bytes[56..64], 1_u64.to_le_bytes(), "the mark");
+                assert_eq!(bytes[88..92], [0; 4], "reserved");
+                assert_eq!(bytes[92..100], id.0.to_le_bytes(), "the backup");
+            }
             let (_, opened) = Wal::open(disk, healing_options(7)).expect("it was mended");
             assert!(opened.recovered.recovering && opened.lost.is_none());
             assert_eq!(opened.backup, Some(id));
