@@ -70,15 +70,16 @@ impl World {
         };
         host.disk.cut_power_at(0);
         host.disk.misread(0, 0, 0);
-        let (lost, recovering) = (opened.1.lost.clone(), opened.1.recovered.recovering);
+        let lost = opened.1.lost.clone();
         if let Some(lost) = &lost {
             assert!(host.rotten, "server {id} has lost something: {lost}");
         }
-        // A start that was cut short may have given up what it found to be damaged.
-        let is_hurt = lost.is_some() || host.rotten && recovering;
+        // A start that was cut short may have given up what was damaged, behind the mark.
+        let marked = opened.1.recovered.recovering;
+        let is_damaged = lost.is_some() || (marked && host.rotten);
         host.rotten = false;
         host.misreads = false;
-        host.recovering = recovering;
+        host.recovering = marked;
         let now_host = host.now(now);
         let item_bytes_max = host.item_bytes_max;
         let restart = opened.1.restart;
@@ -118,12 +119,13 @@ impl World {
             ),
             &recovered.last.index.0.to_le_bytes(),
         );
-        if let Some(lost) = lost {
+        if is_damaged {
             self.coverage.corruptions += 1;
-            self.coverage.recoveries += 1;
-            self.note(format_args!("server {id} is recovering: {lost}"), &[]);
-        }
-        if is_hurt {
+            self.coverage.recoveries += u64::from(marked);
+            self.note(
+                format_args!("server {id} has lost something: {lost:?}"),
+                &[],
+            );
             self.logs.damaged(id);
         }
         self.logs.recovered(id, &recovered, &entries);
