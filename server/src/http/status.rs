@@ -45,8 +45,9 @@ pub(super) struct StatusBody {
     cluster: Option<String>,
     instance: Option<String>,
     restart: u64,
-    /// Its disk has lost what it may have promised: it does not vote until that is there again.
-    recovering: bool,
+    /// Its disk has lost what it may have promised: it does not vote until that is there again. Not
+    /// known while the log is still being read.
+    recovering: Option<bool>,
     /// Members whose data directory is known to the cluster, and those whose is not: while there
     /// are such, a majority of all members must be among the known.
     seats_filled: usize,
@@ -116,7 +117,7 @@ impl StatusBody {
             cluster: status.cluster.map(|cluster| cluster.to_string()),
             instance: Some(identity.instance.to_string()),
             restart: identity.restart.0,
-            recovering: status.recovering,
+            recovering: Some(status.recovering),
             seats_filled: status.seats_filled,
             seats_empty: status.seats_empty,
             commands_owed: status.commands_owed,
