@@ -49,7 +49,8 @@ fn test_of(mutant: Mutant) -> Option<Test> {
         | Mutant::EveryConflictProbes
         | Mutant::NoWindow => script(),
         // What takes an interleaving that is too rare.
-        Mutant::VoteOfOlderTerm
+        Mutant::UpToDateByLength
+        | Mutant::VoteOfOlderTerm
         | Mutant::AckOfOlderTerm
         | Mutant::RestartIgnored
         | Mutant::DuplicateVotes
