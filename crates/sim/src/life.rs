@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 use evaluator::Input;
-use raft::{Recovered, Restart, ServerId};
+use raft::{Configuration, Entry, Recovered, Restart, Seating, ServerId};
 use rand::RngExt;
 use store::Store;
 use wal::{MemoryDisk, Options as LogOptions, Wal};
@@ -29,15 +29,44 @@ fn check_kept(id: ServerId, process: &Process, recovered: &Recovered) {
         expected.term = recovered.last.term;
         expected.voted_for = None;
     }
-    if recovered.recovering {
-        // The log may have lost that it has its seat, which the snapshot has.
-        expected.seating = kept.seating;
+    if let Some(seating) = known_seat(id, process, recovered) {
+        expected.seating = seating;
     }
     assert!(
         kept == expected,
         "server {id} starts with {kept:?}, its disk says {:?}",
         recovered.hard_state,
     );
+}
+
+/// The seat that a configuration known to be committed gives this server, if the hard state on the
+/// disk knows of no newer one: that of the snapshot, or the first one in the log, if it is of the
+/// cluster that this server has met. The hard state may have been on its way to the disk, or is lost.
+fn known_seat(id: ServerId, process: &Process, recovered: &Recovered) -> Option<Seating> {
+    let of = |entry: &Entry| {
+        let configuration = Configuration::decode(entry.payload.clone());
+        configuration.expect("a server of ours has configurations of ours")
+    };
+    let seating = recovered.hard_state.seating;
+    let snapshot = recovered.snapshot.as_ref();
+    let in_snapshot = snapshot.and_then(|snapshot| snapshot.configuration.as_ref());
+    let first = recovered.configurations.first();
+    let first = first.filter(|entry| seating == Seating::Met(of(entry).cluster));
+    let entry = in_snapshot.or(first)?;
+    let configuration = of(entry);
+    let has_newer = matches!(
+        seating,
+        Seating::Seated { configuration_index, .. } if configuration_index >= entry.index
+    );
+    let member = configuration
+        .members
+        .iter()
+        .find(|member| member.id == id)?;
+    let has_seat = member.seat == Some(process.opened.instance);
+    (has_seat && !has_newer).then_some(Seating::Seated {
+        cluster: configuration.cluster,
+        configuration_index: entry.index,
+    })
 }
 
 impl World {
@@ -103,9 +132,7 @@ impl World {
         let process = Process::new(id, opened, &self.options, seeds, (now, now_host));
         let entries = process.entries();
         let recovered = process.opened.recovered.clone();
-        let last = entries
-            .last()
-            .map_or(recovered.before, raft::Entry::position);
+        let last = entries.last().map_or(recovered.before, Entry::position);
         assert!(
             last == recovered.last,
             "{last:?} is the last entry, not {:?}",
