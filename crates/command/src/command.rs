@@ -66,6 +66,30 @@ pub enum StoreMode {
     Cas(u64),
 }
 
+impl StoreMode {
+    /// What the command is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            StoreMode::Set => "set",
+            StoreMode::Add => "add",
+            StoreMode::Replace => "replace",
+            StoreMode::Append => "append",
+            StoreMode::Prepend => "prepend",
+            StoreMode::Cas(_) => "cas",
+        }
+    }
+
+    /// The unique that the item must have.
+    #[must_use]
+    pub fn unique(self) -> Option<u64> {
+        match self {
+            StoreMode::Cas(unique) => Some(unique),
+            _ => None,
+        }
+    }
+}
+
 /// Which way `Arithmetic` goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -73,6 +97,17 @@ pub enum Direction {
     Increment,
     /// Stops at 0.
     Decrement,
+}
+
+impl Direction {
+    /// What the command is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Increment => "incr",
+            Direction::Decrement => "decr",
+        }
+    }
 }
 
 /// A command that changes nothing.

@@ -9,10 +9,7 @@ use std::mem;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use command::{
-    Command, Direction, Hit, Key, KeyValue, Outcome, Read, Refusal, Reply, Stats, Store, StoreMode,
-    Write,
-};
+use command::{Command, Hit, Key, KeyValue, Outcome, Read, Refusal, Reply, Stats, Store, Write};
 use memchr::memchr;
 
 use crate::Output;
@@ -156,11 +153,7 @@ fn write_write(write: &Write, output: &mut Output) -> Expected {
             direction,
             delta,
         } => {
-            let name: &[u8] = match direction {
-                Direction::Increment => b"incr",
-                Direction::Decrement => b"decr",
-            };
-            append_words(&[name, key.as_bytes()], output);
+            append_words(&[direction.name().as_bytes(), key.as_bytes()], output);
             output.append(b" ");
             output.append_number(*delta);
             Expected::Number
@@ -186,21 +179,14 @@ fn write_write(write: &Write, output: &mut Output) -> Expected {
 
 /// All but the last `\r\n`.
 fn write_store(store: &Store, output: &mut Output) {
-    let name: &[u8] = match store.mode {
-        StoreMode::Set => b"set",
-        StoreMode::Add => b"add",
-        StoreMode::Replace => b"replace",
-        StoreMode::Append => b"append",
-        StoreMode::Prepend => b"prepend",
-        StoreMode::Cas(_) => b"cas",
-    };
-    append_words(&[name, store.key.as_bytes()], output);
+    let name = store.mode.name();
+    append_words(&[name.as_bytes(), store.key.as_bytes()], output);
     output.append(b" ");
     output.append_number(u64::from(store.flags));
     append_signed(store.exptime.0, output);
     output.append(b" ");
     output.append_number(store.value.len() as u64);
-    if let StoreMode::Cas(unique) = store.mode {
+    if let Some(unique) = store.mode.unique() {
         output.append(b" ");
         output.append_number(unique);
     }

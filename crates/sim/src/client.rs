@@ -325,14 +325,7 @@ fn written(write: Write, noreply: bool) -> Request {
     let end = if noreply { " noreply\r\n" } else { "\r\n" };
     let (head, expected, value) = match &write {
         Write::Store(store) => {
-            let (name, unique) = match store.mode {
-                StoreMode::Set => ("set", None),
-                StoreMode::Add => ("add", None),
-                StoreMode::Replace => ("replace", None),
-                StoreMode::Append => ("append", None),
-                StoreMode::Prepend => ("prepend", None),
-                StoreMode::Cas(unique) => ("cas", Some(unique)),
-            };
+            let (name, unique) = (store.mode.name(), store.mode.unique());
             let unique = unique.map_or(String::new(), |unique| format!(" {unique}"));
             let (flags, exptime, bytes) = (store.flags, store.exptime.0, store.value.len());
             let key = text_of(&store.key);
@@ -348,11 +341,7 @@ fn written(write: Write, noreply: bool) -> Request {
             direction,
             delta,
         } => {
-            let name = match direction {
-                Direction::Increment => "incr",
-                Direction::Decrement => "decr",
-            };
-            let text = format!("{name} {} {delta}", text_of(key));
+            let text = format!("{} {} {delta}", direction.name(), text_of(key));
             (text, Expected::Number, None)
         }
         Write::Touch { key, exptime } => {

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use command::{Direction, Key, StoreMode};
+use command::Key;
 use raft::{Configuration, EntryKind, HardState, Position, Seating};
 use wal::record::{Header, Kind, decode_hard_state};
 use wal::{Error, FileReport, Finding, Holds, Tally, Verdict};
@@ -246,17 +246,11 @@ fn quoted(key: &Key) -> String {
 fn shown(write: &command::Write) -> String {
     match write {
         command::Write::Store(store) => {
-            let (name, unique) = match store.mode {
-                StoreMode::Set => ("set", None),
-                StoreMode::Add => ("add", None),
-                StoreMode::Replace => ("replace", None),
-                StoreMode::Append => ("append", None),
-                StoreMode::Prepend => ("prepend", None),
-                StoreMode::Cas(unique) => ("cas", Some(unique)),
-            };
+            let unique = store.mode.unique();
             let unique = unique.map_or(String::new(), |unique| format!(" unique={unique}"));
             format!(
-                "{name} key={} flags={} exptime={} value_bytes={}{unique}",
+                "{} key={} flags={} exptime={} value_bytes={}{unique}",
+                store.mode.name(),
                 quoted(&store.key),
                 store.flags,
                 store.exptime.0,
@@ -268,13 +262,7 @@ fn shown(write: &command::Write) -> String {
             key,
             direction,
             delta,
-        } => {
-            let name = match direction {
-                Direction::Increment => "incr",
-                Direction::Decrement => "decr",
-            };
-            format!("{name} key={} delta={delta}", quoted(key))
-        }
+        } => format!("{} key={} delta={delta}", direction.name(), quoted(key)),
         command::Write::Touch { key, exptime } => {
             format!("touch key={} exptime={}", quoted(key), exptime.0)
         }

@@ -1,7 +1,7 @@
 //! Requests as lines of text, for tables.
 
 use bytes::BytesMut;
-use command::{Command, Direction, Key, Read, StoreMode, Write};
+use command::{Command, Key, Read, Write};
 use quorate_protocol::{Limits, Parsed, Parser, Request, Shape};
 
 /// The requests in these bytes, received at once.
@@ -41,16 +41,11 @@ fn show_command(command: &Command) -> String {
 fn show_write(write: &Write) -> String {
     match write {
         Write::Store(store) => {
-            let name = match store.mode {
-                StoreMode::Set => "set".to_string(),
-                StoreMode::Add => "add".to_string(),
-                StoreMode::Replace => "replace".to_string(),
-                StoreMode::Append => "append".to_string(),
-                StoreMode::Prepend => "prepend".to_string(),
-                StoreMode::Cas(unique) => format!("cas({unique})"),
-            };
+            let unique = store.mode.unique();
+            let unique = unique.map_or(String::new(), |unique| format!("({unique})"));
             format!(
-                "{name} {} flags {} exptime {} value {}",
+                "{}{unique} {} flags {} exptime {} value {}",
+                store.mode.name(),
                 show_key(&store.key),
                 store.flags,
                 store.exptime.0,
@@ -60,14 +55,9 @@ fn show_write(write: &Write) -> String {
         Write::Delete { key } => format!("delete {}", show_key(key)),
         Write::Arithmetic {
             key,
-            direction: Direction::Increment,
+            direction,
             delta,
-        } => format!("incr {} by {delta}", show_key(key)),
-        Write::Arithmetic {
-            key,
-            direction: Direction::Decrement,
-            delta,
-        } => format!("decr {} by {delta}", show_key(key)),
+        } => format!("{} {} by {delta}", direction.name(), show_key(key)),
         Write::Touch { key, exptime } => format!("touch {} exptime {}", show_key(key), exptime.0),
         Write::GetAndTouch { keys, exptime } => {
             format!(
