@@ -5,7 +5,7 @@ use evaluator::Input;
 use raft::{Configuration, Entry, Recovered, Restart, Seating, ServerId};
 use rand::RngExt;
 use store::Store;
-use wal::{MemoryDisk, Options as LogOptions, Wal};
+use wal::{MemoryDisk, Opened, Options as LogOptions, Wal};
 use wire::{Answer, Frame, Hello, Outgoing};
 
 use crate::host::Process;
@@ -71,7 +71,6 @@ fn known_seat(id: ServerId, process: &Process, recovered: &Recovered) -> Option<
 
 impl World {
     pub(crate) fn start(&mut self, id: ServerId) {
-        let now = self.now;
         let seed = self.random.random();
         let cuts_at = self.random.random_range(1..=12);
         let cuts = !self.healed
@@ -93,10 +92,24 @@ impl World {
         if cuts {
             host.disk.cut_power_at(host.disk.operations() + cuts_at);
         }
-        let opened = match Wal::open(host.disk.clone(), options) {
-            Ok(opened) => opened,
-            Err(error) => return self.does_not_start(id, &error, cuts),
-        };
+        let opened = Wal::open(host.disk.clone(), options);
+        if !host.disk.has_power() {
+            // Whatever else went wrong before: nobody is left to act on it.
+            assert!(cuts, "server {id} has lost its power by itself");
+            self.note(format_args!("the power goes while server {id} starts"), &[]);
+            self.lose_power(id);
+            return self.start_later(id);
+        }
+        match opened {
+            Ok(opened) => self.begin(id, opened, seed),
+            Err(error) => self.does_not_start(id, &error),
+        }
+    }
+
+    /// Runs the server that has found this on its disk.
+    fn begin(&mut self, id: ServerId, opened: (Wal<MemoryDisk>, Opened), seed: u64) {
+        let now = self.now;
+        let host = self.host_mut(id);
         host.disk.cut_power_at(0);
         host.disk.misread(0, 0, 0);
         let lost = opened.1.lost.clone();
@@ -165,37 +178,36 @@ impl World {
     }
 
     /// Why a server may end before it has begun.
-    fn does_not_start(&mut self, id: ServerId, error: &wal::Error, cuts: bool) {
+    fn does_not_start(&mut self, id: ServerId, error: &wal::Error) {
         let host = self.host_mut(id);
         let is_corrupt = matches!(error, wal::Error::Corrupt { .. });
         let is_damage = is_corrupt || matches!(error, wal::Error::Missing { .. });
+        host.disk.cut_power_at(0);
+        host.disk = host.disk.after_kill();
+        let mut is_lost = false;
         if is_full(error) {
-            host.disk.cut_power_at(0);
-            host.disk = host.disk.after_kill();
             self.coverage.out_of_space += 1;
         } else if is_corrupt && host.misreads {
             // One of its meta files is rotten, and the other was misread.
             host.misreads = false;
-            host.disk.cut_power_at(0);
-            host.disk = host.disk.after_kill();
             self.coverage.corruptions += 1;
-        } else if is_damage && host.rotten {
+        } else {
+            assert!(
+                is_damage && host.rotten,
+                "server {id} does not start: {error}"
+            );
             // Nobody knows whose it is.
             let text = error.to_string();
             assert!(text.contains("meta."), "server {id} does not heal: {error}");
             self.coverage.corruptions += 1;
-            self.note(format_args!("server {id} does not start: {error}"), &[]);
-            self.replace_disk(id);
-            return;
-        } else {
-            assert!(cuts, "server {id} does not start: {error}");
-            self.note(format_args!("the power goes while server {id} starts"), &[]);
-            self.lose_power(id);
-            self.start_later(id);
-            return;
+            is_lost = true;
         }
         self.note(format_args!("server {id} does not start: {error}"), &[]);
-        self.start_later(id);
+        if is_lost {
+            self.replace_disk(id);
+        } else {
+            self.start_later(id);
+        }
     }
 
     pub(crate) fn start_later(&mut self, id: ServerId) {

@@ -138,6 +138,12 @@ impl MemoryDisk {
         self.state().fault = Some((operation, Fault::PowerCut));
     }
 
+    /// Whether the power is still on.
+    #[must_use]
+    pub fn has_power(&self) -> bool {
+        !self.state().is_off
+    }
+
     /// Makes the operation with this number fail, and those after it succeed.
     pub fn fail_at(&self, operation: u64, failure: Failure) {
         self.state().fault = Some((operation, Fault::Failure(failure)));
