@@ -430,7 +430,6 @@ impl World {
         self.witnesses(&new);
         self.check_recovery(id);
         self.check_bounds(id, &status);
-        self.check_majority(id, &status);
         if begins {
             self.coverage.leaders += 1;
             let now = self.host(id).now(self.now).monotonic;
@@ -442,6 +441,7 @@ impl World {
                 &status.term.0.to_le_bytes(),
             );
         }
+        self.check_majority(id, &status);
         // To walk over all shards of a store takes longer than a turn.
         if self.random.random_range(0..128) == 0 {
             self.check_state(id, status.last_applied);
