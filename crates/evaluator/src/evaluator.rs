@@ -80,7 +80,7 @@ impl Evaluator {
             clock: LogClock::new(now),
             peer_clocks: PeerClocks::default(),
             encoder: PayloadEncoder::new(),
-            snapshots: Snapshots::default(),
+            snapshots: Snapshots::new(&config),
             state_hashes: StateHashes::default(),
             hash_job: None,
             retired: Vec::new(),

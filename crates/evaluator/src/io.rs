@@ -52,7 +52,7 @@ pub struct Limits {
     /// Nor while they are to look up more keys than this: a line may name half a million.
     pub owed_keys_max: usize,
     /// A snapshot of the state is due when so many entries, or so many bytes of them, were applied
-    /// since the last one was begun.
+    /// since the last one was begun, and the first sooner, on each server at another time.
     pub snapshot_entries: u64,
     pub snapshot_bytes: u64,
     /// The states of all servers are hashed and compared this often, while something is written.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use raft::{ClusterId, Position, Snapshot, Timestamp};
 use store::{Frozen, Store};
 
-use crate::io::Limits;
+use crate::io::{Config, Limits};
 
 /// After a snapshot that came to nothing, for want of space, the next is not tried sooner.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -29,8 +29,11 @@ pub struct LoadedState {
     pub store: Box<Store>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Snapshots {
+    /// The part of what is due between two snapshots that is due before the next one, as a
+    /// fraction.
+    part: (u64, u64),
     /// Entries applied since the newest snapshot was begun or installed, and their bytes.
     entries: u64,
     bytes: u64,
@@ -43,6 +46,26 @@ pub(crate) struct Snapshots {
 }
 
 impl Snapshots {
+    /// The servers of a cluster apply the same entries, and would all take their snapshots at the
+    /// same time. So the first one after a start comes sooner, on each of them at another time.
+    ///
+    /// # Panics
+    /// If this server is not among the members.
+    pub(crate) fn new(config: &Config) -> Snapshots {
+        let members = &config.members;
+        let before = members.iter().filter(|member| member.id < config.id);
+        let part = (before.count() as u64 + 1, members.len() as u64);
+        assert!(part.0 <= part.1, "server {} is no member", config.id);
+        Snapshots {
+            part,
+            entries: 0,
+            bytes: 0,
+            under_way: false,
+            not_before: Timestamp(0),
+            loaded: Vec::new(),
+        }
+    }
+
     /// An entry was applied.
     pub(crate) fn applied(&mut self, bytes: usize) {
         self.entries += 1;
@@ -51,11 +74,15 @@ impl Snapshots {
 
     /// Whether one is to be begun now.
     pub(crate) fn is_due(&self, limits: &Limits, now: Timestamp) -> bool {
-        let much = self.entries >= limits.snapshot_entries || self.bytes >= limits.snapshot_bytes;
+        let (part, of) = self.part;
+        let entries = limits.snapshot_entries * part / of;
+        let bytes = limits.snapshot_bytes * part / of;
+        let much = self.entries >= entries.max(1) || self.bytes >= bytes;
         much && !self.under_way && now >= self.not_before
     }
 
     pub(crate) fn begun(&mut self) {
+        self.part = (1, 1);
         self.entries = 0;
         self.bytes = 0;
         self.under_way = true;

@@ -27,6 +27,12 @@ fn write_some(cluster: &mut Cluster, leader: ServerId, count: u64) {
     }
 }
 
+/// The newest state that a server has frozen.
+fn take_frozen(cluster: &mut Cluster, id: ServerId) -> FrozenState {
+    let frozen = cluster.server(id).frozen.pop();
+    frozen.unwrap_or_else(|| panic!("server {id} has frozen nothing"))
+}
+
 fn loaded(frozen: &FrozenState) -> LoadedState {
     let mut loader = Loader::new(1);
     let written = frozen.store.write_out(100, &mut |piece| loader.push(piece));
@@ -41,33 +47,49 @@ fn loaded(frozen: &FrozenState) -> LoadedState {
 fn a_state_is_frozen_after_so_many_entries_and_shows_nothing_later() {
     let (mut it, leader) = serving(20);
     write_some(&mut it, leader, 30);
-    let frozen = it
-        .server(leader)
-        .frozen
-        .pop()
-        .expect("20 entries were applied");
+    let frozen = take_frozen(&mut it, leader);
     assert!(it.server(leader).frozen.is_empty());
     let hash = frozen.store.state_hash();
     assert_ne!(hash, it.evaluator(leader).state_hash());
     assert_eq!(loaded(&frozen).store.state_hash(), hash);
     // The configuration is in it (rule 40).
     assert!(frozen.snapshot.configuration.is_some());
-    assert!(frozen.snapshot.position.index.0 >= 20);
+    assert!(frozen.snapshot.position.index.0 <= 20);
+}
+
+#[test]
+fn each_server_takes_its_first_snapshot_at_another_time_and_none_later_than_it_is_due() {
+    let (mut it, leader) = serving(30);
+    write_some(&mut it, leader, 40);
+    let indexes = [1, 2, 3].map(|id| take_frozen(&mut it, ServerId(id)).snapshot.position.index.0);
+    for (index, due) in indexes.into_iter().zip([10, 20, 30]) {
+        assert!((due..due + 3).contains(&index), "{indexes:?}");
+    }
+}
+
+#[test]
+fn snapshots_behind_the_first_are_as_far_apart_as_they_are_due() {
+    let (mut it, leader) = serving(30);
+    write_some(&mut it, leader, 40);
+    let id = ServerId(1);
+    let first = take_frozen(&mut it, id).snapshot;
+    it.deliver(id, Input::SnapshotWritten(first.clone()));
+    it.settle();
+    // 30 more were applied by then.
+    let second = take_frozen(&mut it, id).snapshot;
+    let apart = second.position.index - first.position.index;
+    assert!((30..33).contains(&apart), "{apart} entries apart");
 }
 
 #[test]
 fn the_next_state_is_frozen_when_the_one_before_is_written() {
     let (mut it, leader) = serving(10);
     write_some(&mut it, leader, 50);
-    let first = it
-        .server(leader)
-        .frozen
-        .pop()
-        .expect("10 entries were applied");
+    let first = take_frozen(&mut it, leader);
     assert!(it.server(leader).frozen.is_empty(), "one at a time");
     it.deliver(leader, Input::SnapshotWritten(first.snapshot.clone()));
     it.settle();
-    let second = it.server(leader).frozen.pop().expect("it was due already");
+    let second = take_frozen(&mut it, leader);
     assert!(second.snapshot.position.index > first.snapshot.position.index);
 }
 
@@ -93,8 +115,7 @@ fn a_server_without_a_seat_freezes_nothing_until_it_has_one() {
         panic!("it has no seat within a second");
     };
     assert!(configuration_index.0 > 10);
-    let frozen = it.server(unseated).frozen.pop();
-    let frozen = frozen.expect("it has applied entries");
+    let frozen = take_frozen(&mut it, unseated);
     assert_eq!(frozen.cluster, cluster);
     assert!(frozen.snapshot.position.index >= configuration_index);
 }
