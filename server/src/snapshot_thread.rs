@@ -1,5 +1,5 @@
-//! The thread that has the time: it writes frozen states out as snapshots, hashes them, and drops what would
-//! take a turn of the evaluator too long to drop.
+//! The thread that has the time: it writes frozen states out as snapshots, hashes them, and drops
+//! what would take a turn of the evaluator too long to drop.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crossbeam_channel::Receiver;
 use evaluator::{FrozenState, HashJob, Input};
 use raft::Snapshot;
 use rustix::process::setpriority_process;
-use store::Store;
+use store::{Garbage, Store};
 use tracing::{debug, info, warn};
 use wal::{DirectoryDisk, Error, SNAPSHOT_PIECE_BYTES_MAX, SnapshotWriter};
 
@@ -23,6 +23,9 @@ const BYTES_PER_SECOND: u64 = 32 << 20;
 /// short, about a tenth of what another thread gets.
 const NICE: i32 = 10;
 
+/// Between two parts of what is freed, about a thousand items each: a million take a second.
+const DISCARD_INTERVAL: Duration = Duration::from_millis(1);
+
 /// What the evaluator leaves to the thread.
 #[derive(Debug)]
 pub(crate) enum Work {
@@ -34,19 +37,27 @@ pub(crate) enum Work {
 
 /// Does what comes in, until there is no evaluator any more.
 pub(crate) fn run(work: &Receiver<Work>, snapshots: &Snapshots) {
-    // On Linux it is the calling thread's alone. Without it, all goes on a little less smoothly.
-    if let Err(error) = setpriority_process(None, NICE) {
-        debug!("snapshots are written with the same priority as all else: {error}");
-    }
+    yield_to_others();
     while let Ok(work) = work.recv() {
         match work {
             Work::Write(frozen) => take(frozen, snapshots),
             Work::Hash(HashJob { index, store }) => {
                 let hashed = Input::StateHashed(index, store.state_hash());
+                discard(store.into_garbage());
                 snapshots.tell(FromSnapshots::Input(hashed));
             }
-            Work::Drop(stores) => drop(stores),
+            Work::Drop(stores) => stores
+                .into_iter()
+                .for_each(|store| discard(store.into_garbage())),
         }
+    }
+}
+
+/// Puts the calling thread behind the others of this process.
+pub(crate) fn yield_to_others() {
+    // On Linux it is this thread's alone. Without it, all goes on a little less smoothly.
+    if let Err(error) = setpriority_process(None, NICE) {
+        debug!("snapshots are written with the same priority as all else: {error}");
     }
 }
 
@@ -89,6 +100,15 @@ fn write(
             writer.write(piece)
         })?;
     // The evaluator copies what it changes as long as this is there.
-    drop(frozen.store);
+    discard(frozen.store.into_garbage());
     Ok((writer.finish()?, bytes))
+}
+
+/// Frees what nobody needs any more, a little at a time: what one thread frees, another's next
+/// allocation may have to sort, and all that need memory wait meanwhile.
+pub(crate) fn discard(mut garbage: Garbage) {
+    while !garbage.is_empty() {
+        garbage.shrink();
+        std::thread::sleep(DISCARD_INTERVAL);
+    }
 }

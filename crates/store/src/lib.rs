@@ -3,12 +3,14 @@
 //! the same.
 
 mod expiry;
+mod garbage;
 mod item;
 mod map;
 mod moment;
 mod snapshot;
 mod store;
 
+pub use garbage::Garbage;
 pub use moment::STATE_HASH_FUNCTION;
 pub use snapshot::{Frozen, LoadError, Loader};
 pub use store::{Counts, Store};

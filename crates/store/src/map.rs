@@ -47,6 +47,11 @@ impl Shards {
         shards.flat_map(|shard| shard.iter())
     }
 
+    /// Those that hold something, or did.
+    pub(crate) fn into_groups(self) -> impl Iterator<Item = Arc<Group>> {
+        self.0.into_iter().flatten()
+    }
+
     fn shard(&self, number: usize) -> Option<&Shard> {
         let group = self.0[number / GROUP_SHARDS].as_ref()?;
         group[number % GROUP_SHARDS].as_deref()
@@ -140,10 +145,9 @@ impl Map {
         Some(entry.ok()?.remove().0)
     }
 
-    /// Leaves an empty map, and gives the groups that held something, so that they can be dropped
-    /// piece by piece.
-    pub(crate) fn take_groups(&mut self) -> Vec<Arc<Group>> {
-        self.shards.0.iter_mut().filter_map(Option::take).collect()
+    /// Leaves an empty map, and gives what it held, so that it can be dropped piece by piece.
+    pub(crate) fn take_shards(&mut self) -> Shards {
+        std::mem::replace(&mut self.shards, Shards(vec![None; GROUPS]))
     }
 
     /// Looks at the items from this shard on, whole shards until there were `items_max`, and takes

@@ -39,6 +39,7 @@ use thiserror::Error;
 
 use crate::Counts;
 use crate::expiry::Expiry;
+use crate::garbage::Garbage;
 use crate::item::{About, Item};
 use crate::map::{MapBuilder, Shards};
 use crate::moment::{Flush, Moment, unique};
@@ -75,6 +76,14 @@ impl Frozen {
     #[must_use]
     pub fn state_hash(&self) -> u64 {
         self.moment.state_hash(self.shards.items())
+    }
+
+    /// All of it, for whoever drops it piece by piece.
+    #[must_use]
+    pub fn into_garbage(self) -> Garbage {
+        let mut garbage = Garbage::default();
+        garbage.add_items(self.shards);
+        garbage
     }
 
     /// Gives the state as bytes to `sink`, in pieces of `piece_bytes_max` bytes each but for the

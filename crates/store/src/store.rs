@@ -2,24 +2,24 @@
 //! may stand between two commands of an entry (rule 54). What clients see is exact at every place
 //! in the log; the memory of what is gone may be freed a little later, piece by piece (`tidy`).
 
-use std::sync::Arc;
-
 use command::{
     Deadline, Direction, Exptime, Hit, Key, LogTime, Preamble, Read, Reply, StoreMode, Write,
 };
 use mutants::Mutant;
 
 use crate::expiry::Expiry;
+use crate::garbage::Garbage;
 use crate::item::{About, Item, arithmetic, over_at};
-use crate::map::{Group, Map, Shard};
+use crate::map::Map;
 use crate::moment::{Flush, Moment, unique};
 use crate::snapshot::Frozen;
 
 /// The most items that are taken out at once because they are over.
 const EXPIRE_ITEMS_MAX: usize = 1024;
 
-/// The most items of a flushed store that are dropped at once, give or take a shard.
-const DROP_ITEMS_MAX: usize = 1024;
+/// The most items that are looked at, for whether a flush has taken them, at once, give or take a
+/// shard.
+const SWEEP_ITEMS_MAX: usize = 1024;
 
 /// The replicated state of one group.
 #[derive(Debug)]
@@ -30,46 +30,10 @@ pub struct Store {
     moment: Moment,
     /// The next shard to take items out of that a delayed flush has taken.
     sweep: Option<usize>,
+    /// What was flushed at once.
     garbage: Garbage,
     counts: Counts,
     scratch: Vec<u8>,
-}
-
-/// What was flushed at once and is to be dropped piece by piece.
-#[derive(Debug, Default)]
-struct Garbage {
-    groups: Vec<Arc<Group>>,
-    shards: Vec<Arc<Shard>>,
-    expiries: Vec<Expiry>,
-}
-
-impl Garbage {
-    fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.shards.is_empty() && self.expiries.is_empty()
-    }
-
-    /// Drops a little of it: whole shards, as long as they are small.
-    fn shrink(&mut self) {
-        let mut dropped = 0;
-        while dropped < DROP_ITEMS_MAX {
-            if let Some(shard) = self.shards.pop() {
-                dropped += shard.len();
-            } else if let Some(group) = self.groups.pop() {
-                self.shards.extend(group.iter().flatten().cloned());
-            } else {
-                break;
-            }
-        }
-        let mut dropped = 0;
-        while dropped < DROP_ITEMS_MAX
-            && let Some(mut expiry) = self.expiries.pop()
-        {
-            dropped += expiry.shrink(DROP_ITEMS_MAX);
-            if !expiry.is_empty() {
-                self.expiries.push(expiry);
-            }
-        }
-    }
 }
 
 /// What the store holds, for `stats`. Items that are gone count until their memory is freed, as
@@ -215,6 +179,16 @@ impl Store {
     #[must_use]
     pub fn freeze(&self) -> Frozen {
         Frozen::new(self.map.shards().clone(), self.moment.clone())
+    }
+
+    /// All of it, for whoever drops it piece by piece.
+    #[must_use]
+    pub fn into_garbage(mut self) -> Garbage {
+        let mut garbage = Garbage::default();
+        garbage.add_items(self.map.take_shards());
+        garbage.add_expiry(self.expiry);
+        garbage.append(self.garbage);
+        garbage
     }
 
     /// The item with this key, unless it is gone.
@@ -374,9 +348,9 @@ impl Store {
         if self.counts.items == 0 {
             return;
         }
-        self.garbage.groups.append(&mut self.map.take_groups());
+        self.garbage.add_items(self.map.take_shards());
         let expiry = std::mem::take(&mut self.expiry);
-        self.garbage.expiries.push(expiry);
+        self.garbage.add_expiry(expiry);
         self.counts.items = 0;
         self.counts.bytes = 0;
     }
@@ -419,7 +393,7 @@ impl Store {
             return;
         };
         let is_flushed = |item: &Item| item.unique < below;
-        let (drained, next) = self.map.drain(shard, DROP_ITEMS_MAX, is_flushed);
+        let (drained, next) = self.map.drain(shard, SWEEP_ITEMS_MAX, is_flushed);
         self.sweep = next;
         for (hash, item) in drained {
             self.uncount(&item);

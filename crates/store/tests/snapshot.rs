@@ -8,7 +8,7 @@ use bytes::Bytes;
 use command::{Exptime, Key, LogTime, Preamble, Read, Reply, StoreMode, Write};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use quorate_store::{Frozen, LoadError, Loader, STATE_HASH_FUNCTION, Store};
+use quorate_store::{Frozen, Garbage, LoadError, Loader, STATE_HASH_FUNCTION, Store};
 use support::{all_keys, any_key, any_value, any_write};
 
 /// A second since 1970 at which all tests start.
@@ -233,6 +233,35 @@ fn a_snapshot_is_written_by_another_thread_while_commands_go_on() {
     it.entry(7, &[set("a", 0, "2"), set("new", 0, "1"), flush_all(0)]);
     assert_ne!(it.store.state_hash(), hash);
     assert_eq!((frozen.state_hash(), bytes_of(&frozen)), (hash, bytes));
+}
+
+#[test]
+fn a_state_is_dropped_piece_by_piece_and_leaves_what_it_shares() {
+    let mut it = Fixture::new();
+    for hundred in 0..100 {
+        let names = (0..100).map(|number| format!("key {}", hundred * 100 + number));
+        let writes: Vec<Write> = names.map(|name| set(&name, 60, "value")).collect();
+        it.entry(0, &writes);
+    }
+    let bytes = it.bytes();
+    let steps = |mut garbage: Garbage| {
+        let steps = (0..).take_while(|_| {
+            let is_there = !garbage.is_empty();
+            garbage.shrink();
+            is_there
+        });
+        steps.count()
+    };
+    let (shared, frozen) = (it.store.freeze(), it.store.freeze());
+    assert!(steps(frozen.into_garbage()) < 40);
+    assert_eq!(bytes_of(&shared), bytes);
+    let mut loader = Loader::new(1);
+    loader.push(&bytes).expect("it is a state");
+    let store = loader.finish().expect("it is a whole one");
+    // Ten thousand items, and as many deadlines beside them, about a thousand at once.
+    assert!((8..30).contains(&steps(store.into_garbage())));
+    assert_eq!(it.bytes(), bytes);
+    assert_eq!(bytes_of(&shared), bytes);
 }
 
 #[test]

@@ -33,6 +33,7 @@ use crate::bell::Sender;
 use crate::client::FromClient;
 use crate::evaluator_thread::Control;
 use crate::room::RoomSender;
+use crate::snapshot_thread::{discard, yield_to_others};
 use crate::start::spawn;
 
 /// How long the evaluator may take to answer the read, and then to freeze the state.
@@ -195,6 +196,7 @@ fn stream(frozen: FrozenState, permit: OwnedSemaphorePermit) -> Response {
     let (reader, writer) = tokio::io::duplex(WAITING_BYTES_MAX);
     let writer = SyncIoBridge::new_with_handle(writer, Handle::current());
     let begun = spawn("quorate-backup", move || {
+        yield_to_others();
         let index = frozen.snapshot.position.index;
         let started = Instant::now();
         match write(frozen, writer) {
@@ -242,7 +244,7 @@ fn write(frozen: FrozenState, mut to: impl Write) -> io::Result<u64> {
         encoder.write(piece, &mut sink)
     })?;
     // The evaluator copies what it changes as long as this is there.
-    drop(store);
+    discard(store.into_garbage());
     encoder.finish(&mut sink)?;
     Ok(bytes)
 }
