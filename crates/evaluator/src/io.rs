@@ -39,6 +39,9 @@ pub struct Limits {
     pub window_bytes_max: usize,
     /// How much of the applied log is kept in memory for followers that are a little behind.
     pub cache_bytes_max: usize,
+    /// How fast a follower that lacks more than that is sent it, as long as a majority is level:
+    /// as fast as a snapshot is written, which the log's syncs beside it hardly notice.
+    pub catch_up_bytes_per_second: u64,
     /// No more commands of clients are taken while more than this is not on this server's disk, or
     /// not committed. What is under way is to be committed within the time that a command has, or
     /// nobody knows what became of it; and twice the window keeps every follower busy.
@@ -65,6 +68,7 @@ impl Default for Limits {
             append_bytes_max: 1 << 20,
             window_bytes_max: 8 << 20,
             cache_bytes_max: 64 << 20,
+            catch_up_bytes_per_second: 32 << 20,
             unsettled_bytes_max: 16 << 20,
             staged_bytes_max: 2 << 20,
             owed_commands_max: 16 << 10,

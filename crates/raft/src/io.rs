@@ -35,6 +35,9 @@ pub struct Config {
     pub window_bytes_max: usize,
     /// How much of the applied log is kept in memory for followers that are a little behind.
     pub cache_bytes_max: usize,
+    /// A follower that lacks more than that is sent so much of it a second, and twice what is
+    /// appended meanwhile, until it is level: as long as a majority is level without it.
+    pub catch_up_bytes_per_second: u64,
 }
 
 /// What the log held at start (`wal` reads it back).
@@ -234,6 +237,8 @@ pub struct Counters {
     pub fetches: u64,
     /// Turns in which a follower's window did not take all entries that there were for it.
     pub full_windows: u64,
+    /// Turns in which a follower that catches up was sent nothing, for the sake of the others.
+    pub paced: u64,
     /// Snapshots asked to be sent to a follower.
     pub installs: u64,
     /// Snapshots of a leader that took the place of this server's state.

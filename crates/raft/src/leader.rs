@@ -8,6 +8,7 @@ use bytes::Bytes;
 use mutants::Mutant;
 use rand::RngExt;
 
+use crate::catch_up::CatchUp;
 use crate::io::{Fetch, Reader};
 use crate::log::entry_bytes;
 use crate::message::{AppendEntries, AppendEntriesReply, Body, Heartbeat, HeartbeatReply, Sender};
@@ -134,12 +135,19 @@ impl Raft {
             term: self.hard_state.term,
             index: self.log.last().index.next(),
         };
-        self.append_to_log(Entry {
+        let entry = Entry {
             term: position.term,
             index: position.index,
             kind,
             payload,
-        });
+        };
+        let (bytes, rate) = (entry_bytes(&entry), self.config.catch_up_bytes_per_second);
+        if let RoleState::Leader(leadership) = &mut self.role {
+            let followers = leadership.followers.values_mut();
+            let behind = followers.filter_map(|progress| progress.catch_up.as_mut());
+            behind.for_each(|catch_up| catch_up.appended(bytes, rate));
+        }
+        self.append_to_log(entry);
         position
     }
 
@@ -153,7 +161,7 @@ impl Raft {
         if let Some(transfer) = self.transfer_deadline(leadership) {
             deadline = deadline.min(transfer);
         }
-        deadline
+        deadline.min(self.pace_deadline(leadership))
     }
 
     /// When this leader will not have heard from a majority for T (rule 29).
@@ -293,6 +301,11 @@ impl Raft {
             return false;
         }
         if from > last && !probes {
+            self.is_level(to);
+            return false;
+        }
+        if !probes && self.is_paced(leadership, progress) {
+            self.counters.paced += 1;
             return false;
         }
         let bytes_max = if mutants::is_on(Mutant::NoAppendLimit) {
@@ -308,6 +321,13 @@ impl Raft {
         }
     }
 
+    /// Everything was sent to this follower.
+    fn is_level(&mut self, id: ServerId) {
+        if let Some(progress) = self.follower_mut(id) {
+            progress.catch_up = None;
+        }
+    }
+
     fn fetch_for(&mut self, to: ServerId, from: Index, last: Index) -> bool {
         let bytes_max = self.config.append_bytes_max;
         self.counters.fetches += 1;
@@ -317,8 +337,10 @@ impl Raft {
             to: last,
             bytes_max,
         });
+        let now = self.now;
         if let Some(progress) = self.follower_mut(to) {
             progress.fetching = true;
+            progress.catch_up.get_or_insert_with(|| CatchUp::begun(now));
         }
         false
     }
@@ -360,8 +382,12 @@ impl Raft {
             leader_commit,
         };
         self.send(to, Body::AppendEntries(request));
+        let (rate, now) = (self.config.catch_up_bytes_per_second, self.now);
         if let Some(progress) = self.follower_mut(to) {
             progress.sent(last, bytes);
+            if let Some(catch_up) = &mut progress.catch_up {
+                catch_up.sent(bytes, rate, now);
+            }
         }
         last.is_some()
     }

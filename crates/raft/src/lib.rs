@@ -7,6 +7,7 @@
 
 mod apply;
 mod candidate;
+mod catch_up;
 mod check;
 mod follower;
 mod io;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mutants::Mutant;
 
+use crate::catch_up::CatchUp;
 use crate::types::{Index, Instance, Restart, Timestamp};
 
 /// How many heartbeats without any progress a leader waits before it takes what was on its way
@@ -26,6 +27,8 @@ pub(crate) struct Progress {
     in_flight_bytes: usize,
     /// Entries were asked back from the log for it.
     pub(crate) fetching: bool,
+    /// From the first entries that were asked back for it until it is level.
+    pub(crate) catch_up: Option<CatchUp>,
     /// The data directory and the start that the above belongs to.
     pub(crate) incarnation: Option<(Instance, Restart)>,
     /// It has said that it is seated: it can vote and campaign.
@@ -69,6 +72,7 @@ impl Progress {
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             fetching: false,
+            catch_up: None,
             incarnation: None,
             knows_seat: false,
             health: Health::Sound,

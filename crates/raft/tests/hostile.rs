@@ -98,6 +98,7 @@ impl Victim {
             append_bytes_max: 100,
             window_bytes_max: 300,
             cache_bytes_max: 200,
+            catch_up_bytes_per_second: 1000,
         };
         let now = Timestamp(0);
         // Half of them begin in a cluster, half begin one.

@@ -159,6 +159,7 @@ impl World {
                 append_bytes_max: 100,
                 window_bytes_max: 200,
                 cache_bytes_max: 100,
+                catch_up_bytes_per_second: 10_000,
             }
         } else {
             Sizes::default()

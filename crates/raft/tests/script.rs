@@ -124,13 +124,14 @@ impl Script {
         self.cluster.as_mut().expect("`servers` comes first")
     }
 
-    /// `servers N [append=BYTES] [window=BYTES] [cache=BYTES]`: all are started.
+    /// `servers N [append=BYTES] [window=BYTES] [cache=BYTES] [rate=BYTES]`: all are started.
     fn servers(&mut self, args: &mut Args<'_>) -> Result<()> {
         let mut sizes = Sizes::default();
         for (key, size) in [
             ("append", &mut sizes.append_bytes_max),
             ("window", &mut sizes.window_bytes_max),
             ("cache", &mut sizes.cache_bytes_max),
+            ("rate", &mut sizes.catch_up_bytes_per_second),
         ] {
             if let Some(bytes) = keyed(args, key)? {
                 *size = bytes;

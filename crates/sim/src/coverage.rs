@@ -51,6 +51,8 @@ coverage! {
     truncations,
     /// Turns of a leader with more entries for a follower than its window took.
     full_windows,
+    /// Turns of a leader with entries for a follower far behind whose time had not come.
+    paced,
     /// Entries that a follower, or the store, needed back from the log.
     fetches,
     /// Messages of older terms or of an older start.

@@ -21,6 +21,9 @@ const WALL_START_MS: u64 = 1_700_000_000_000;
 /// What the monotonic clocks show then.
 const MONOTONIC_START: Duration = Duration::from_secs(1);
 
+/// Enough for an entry every few milliseconds.
+const CATCH_UP_BYTES_PER_SECOND: u64 = 256 << 10;
+
 pub(crate) const ELECTION_TIMEOUT: std::ops::Range<Duration> =
     Duration::from_millis(150)..Duration::from_millis(300);
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(50);
@@ -201,6 +204,7 @@ impl Process {
                 append_bytes_max: options.append_bytes_max,
                 window_bytes_max: options.window_bytes_max,
                 cache_bytes_max: options.cache_bytes_max,
+                catch_up_bytes_per_second: CATCH_UP_BYTES_PER_SECOND,
                 unsettled_bytes_max: options.unsettled_bytes_max,
                 owed_commands_max: options.owed_commands_max,
                 snapshot_entries: options.snapshot_entries,

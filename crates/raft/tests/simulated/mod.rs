@@ -256,6 +256,7 @@ pub(crate) struct Sizes {
     pub(crate) append_bytes_max: usize,
     pub(crate) window_bytes_max: usize,
     pub(crate) cache_bytes_max: usize,
+    pub(crate) catch_up_bytes_per_second: usize,
 }
 
 impl Default for Sizes {
@@ -264,6 +265,7 @@ impl Default for Sizes {
             append_bytes_max: 1 << 20,
             window_bytes_max: 4 << 20,
             cache_bytes_max: 16 << 20,
+            catch_up_bytes_per_second: 1 << 40,
         }
     }
 }
@@ -358,6 +360,7 @@ impl Cluster {
             append_bytes_max: sizes.append_bytes_max,
             window_bytes_max: sizes.window_bytes_max,
             cache_bytes_max: sizes.cache_bytes_max,
+            catch_up_bytes_per_second: sizes.catch_up_bytes_per_second as u64,
         };
         let recovered = server.disk.recover();
         server.applied = server
