@@ -9,6 +9,9 @@ use crate::progress::Progress;
 use crate::raft::Raft;
 use crate::types::Timestamp;
 
+/// What a message might carry goes out in so many, each in its time.
+const PARTS: usize = 8;
+
 /// A follower that lacks more than memory holds, until it is level again.
 #[derive(Debug)]
 pub(crate) struct CatchUp {
@@ -45,6 +48,16 @@ impl Raft {
     pub(crate) fn is_paced(&self, leadership: &Leadership, follower: &Progress) -> bool {
         let catch_up = follower.catch_up.as_ref();
         catch_up.is_some_and(|it| self.now < it.paid_at) && self.is_majority_level(leadership)
+    }
+
+    /// The most that one message to this follower carries. What it writes at once keeps a disk that
+    /// it shares from all others for as long.
+    pub(crate) fn message_bytes_max(&self, leadership: &Leadership, follower: &Progress) -> usize {
+        let bytes_max = self.config.append_bytes_max;
+        match follower.catch_up {
+            Some(_) if self.is_majority_level(leadership) => bytes_max / PARTS,
+            _ => bytes_max,
+        }
     }
 
     /// When the first follower that waits may be sent more.

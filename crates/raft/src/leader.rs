@@ -311,13 +311,13 @@ impl Raft {
         let bytes_max = if mutants::is_on(Mutant::NoAppendLimit) {
             usize::MAX
         } else {
-            self.config.append_bytes_max
+            self.message_bytes_max(leadership, progress)
         };
         match self.log.cached(from, last, bytes_max) {
             Some(entries) => self.send_append_entries(to, from, entries),
             // Where the logs agree is found out first, then the log is read.
             None if probes => self.send_append_entries(to, from, Vec::new()),
-            None => self.fetch_for(to, from, self.log.cache_start().prev()),
+            None => self.fetch_for(to, (from, self.log.cache_start().prev()), bytes_max),
         }
     }
 
@@ -328,8 +328,7 @@ impl Raft {
         }
     }
 
-    fn fetch_for(&mut self, to: ServerId, from: Index, last: Index) -> bool {
-        let bytes_max = self.config.append_bytes_max;
+    fn fetch_for(&mut self, to: ServerId, (from, last): (Index, Index), bytes_max: usize) -> bool {
         self.counters.fetches += 1;
         self.fetches.push(Fetch {
             reader: Reader::Follower(to),
