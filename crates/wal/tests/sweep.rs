@@ -3,7 +3,7 @@
 //! damage, or not at all with a line that names the place. It never serves anything else.
 //!
 //! The directory is small, so that it takes seconds. `QUORATE_SWEEP_KIB=1024` makes it one of 1 MiB,
-//! which takes an hour of two processors; the settings of the C library's allocator save a third.
+//! which takes half an hour of a processor; the settings of the C library's allocator save a third.
 //!
 //! ```text
 //! export MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=100000000
