@@ -234,6 +234,10 @@ mutants! {
     ObsoleteLogKept = "obsolete-log-kept",
     /// An entry is read back whatever its checksum is (rule 2).
     RotReadBack = "rot-read-back",
+    /// The state of a backup stays that of the old cluster (rule 41).
+    RestoreKeepsCluster = "restore-keeps-cluster",
+    /// A restored directory does not know of which backup it is (rule 41).
+    RestoreUnmarked = "restore-unmarked",
 
     // What is applied.
 
@@ -251,6 +255,10 @@ mutants! {
     LocalLimit = "local-limit",
     /// Hits are in the order of a hash map (rule 47).
     UnorderedHits = "unordered-hits",
+    /// Items that come from a snapshot or a backup never expire (rule 49).
+    LoadForgetsExpiry = "load-forgets-expiry",
+    /// Items that come from a snapshot or a backup have no uniques (rule 57).
+    LoadForgetsUnique = "load-forgets-unique",
 
     // Replies.
 

@@ -125,6 +125,16 @@ fn test_of(mutant: Mutant) -> Option<Test> {
             "a_snapshot_that_is_not_read_back_as_it_was_written_does_not_count",
         ),
         Mutant::BadBlockAccepted => test("quorate-wal", "snapshots", "every_flipped_bit_is_found"),
+        Mutant::RestoreKeepsCluster | Mutant::RestoreUnmarked => test(
+            "quorate-wal",
+            "backup",
+            "what_is_restored_is_what_a_start_begins_with_and_belongs_to_the_cluster_that_it_becomes",
+        ),
+        Mutant::LoadForgetsExpiry | Mutant::LoadForgetsUnique => test(
+            "quorate-store",
+            "snapshot",
+            "what_is_frozen_outlives_every_change_of_a_large_store",
+        ),
         Mutant::ObsoleteLogKept => test(
             "quorate-wal",
             "beginning",

@@ -35,6 +35,7 @@ use std::cmp::Ordering;
 
 use bytes::{Buf, Bytes, BytesMut};
 use command::{Key, LogTime};
+use mutants::Mutant;
 use thiserror::Error;
 
 use crate::Counts;
@@ -415,11 +416,17 @@ impl Items {
             let Some(mut header) = bytes.get(..ITEM_HEADER_BYTES) else {
                 return Ok(ITEM_HEADER_BYTES);
             };
-            let about = About {
+            let mut about = About {
                 unique: header.get_u64_le(),
                 flags: header.get_u32_le(),
                 over_at: header.get_u32_le(),
             };
+            if mutants::is_on(Mutant::LoadForgetsExpiry) {
+                about.over_at = 0;
+            }
+            if mutants::is_on(Mutant::LoadForgetsUnique) {
+                about.unique = 0;
+            }
             let value_bytes = header.get_u32_le() as usize;
             let key_bytes = header.get_u8();
             self.check(about)?;

@@ -11,6 +11,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
+use mutants::Mutant;
 use raft::{ClusterId, Snapshot};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -101,8 +102,9 @@ pub fn restore<D: Disk>(
     lock(disk)?;
     clear(disk)?;
     let position = backup.snapshot().position;
+    let keeps = mutants::is_on(Mutant::RestoreKeepsCluster);
     let header = SnapshotHeader {
-        cluster: NO_CLUSTER,
+        cluster: if keeps { backup.cluster() } else { NO_CLUSTER },
         snapshot: Snapshot {
             position,
             // It names the members and the seats of the other cluster.
@@ -123,7 +125,8 @@ pub fn restore<D: Disk>(
         .map_err(Error::io(disk, "", "sync the data directory"))?;
     verify(disk, position, None, |_| Ok(()))?;
     let mut random = StdRng::seed_from_u64(options.seed);
-    meta::begin(disk, options.server_id, Some(id), &mut random)?;
+    let marked = Some(id).filter(|_| !mutants::is_on(Mutant::RestoreUnmarked));
+    meta::begin(disk, options.server_id, marked, &mut random)?;
     Ok(id)
 }
 

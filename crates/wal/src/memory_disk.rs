@@ -58,10 +58,11 @@ enum Course {
 
 type Sector = [u8; SECTOR_BYTES];
 
+/// Copies of a disk share what neither has changed: to copy one costs little, whatever it holds.
 #[derive(Clone, Default)]
 struct Inode {
-    current: Vec<u8>,
-    durable: Vec<u8>,
+    current: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     /// What each sector held since it was last synced, in order; only those that were written.
     unsynced: BTreeMap<usize, Vec<Sector>>,
 }
@@ -199,18 +200,19 @@ impl MemoryDisk {
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
         let inode = state.names.get(name)?;
-        Some(state.inodes.get(inode)?.current.clone())
+        Some(state.inodes.get(inode)?.current.to_vec())
     }
 
     /// Gives a file this content, durably, as somebody else than the log would.
     pub fn put(&self, name: &str, content: &[u8]) {
         let mut state = self.state();
         let inode = state.add_inode();
+        let content = Arc::new(content.to_vec());
         state.inodes.insert(
             inode,
             Inode {
-                current: content.to_vec(),
-                durable: content.to_vec(),
+                current: Arc::clone(&content),
+                durable: content,
                 unsynced: BTreeMap::new(),
             },
         );
@@ -227,7 +229,7 @@ impl MemoryDisk {
         };
         let inode = state.inodes.entry(inode).or_default();
         for content in [&mut inode.current, &mut inode.durable] {
-            if let Some(byte) = content.get_mut(offset) {
+            if let Some(byte) = Arc::make_mut(content).get_mut(offset) {
                 *byte ^= mask;
             }
         }
@@ -353,7 +355,8 @@ impl Disk for MemoryDisk {
                 let bytes = to_usize(bytes)?;
                 let length = state.inode(file)?.current.len();
                 state.needs_space(bytes > length)?;
-                state.inode(file)?.current.resize(length.max(bytes), 0);
+                let current = &mut state.inode(file)?.current;
+                Arc::make_mut(current).resize(length.max(bytes), 0);
             }
             Ok(())
         })
@@ -464,39 +467,46 @@ impl State {
 impl Inode {
     fn write(&mut self, bytes: &[u8], start: usize) {
         let end = start + bytes.len();
-        if end > self.current.len() {
-            self.current.resize(end, 0);
+        let current = Arc::make_mut(&mut self.current);
+        if end > current.len() {
+            current.resize(end, 0);
         }
-        if let Some(place) = self.current.get_mut(start..end) {
+        if let Some(place) = current.get_mut(start..end) {
             place.copy_from_slice(bytes);
         }
         for sector in start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
-            let content = sector_of(&self.current, sector);
+            let content = sector_of(current, sector);
             self.unsynced.entry(sector).or_default().push(content);
         }
     }
 
     fn sync(&mut self) {
-        self.durable.resize(self.current.len(), 0);
-        for (sector, contents) in std::mem::take(&mut self.unsynced) {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        if unsynced.is_empty() && self.durable.len() == self.current.len() {
+            return;
+        }
+        let durable = Arc::make_mut(&mut self.durable);
+        durable.resize(self.current.len(), 0);
+        for (sector, contents) in unsynced {
             if let Some(content) = contents.last() {
-                set_sector(&mut self.durable, sector, content);
+                set_sector(durable, sector, content);
             }
         }
     }
 
     fn lose_unsynced(&mut self, kept: &mut Kept) {
         if self.durable.len() != self.current.len() && kept.keeps() {
-            self.durable.resize(self.current.len(), 0);
+            Arc::make_mut(&mut self.durable).resize(self.current.len(), 0);
         }
         for (sector, contents) in std::mem::take(&mut self.unsynced) {
             if kept.keeps()
                 && let Some(content) = contents.get(kept.one_of(contents.len()))
             {
-                set_sector(&mut self.durable, sector, content);
+                let durable: &mut Vec<u8> = Arc::make_mut(&mut self.durable);
+                set_sector(durable, sector, content);
             }
         }
-        self.current = self.durable.clone();
+        self.current = Arc::clone(&self.durable);
     }
 }
 

@@ -142,12 +142,11 @@ fn look_once<D: Disk>(
     if loss.is_none() && must_have_one && found.newest.is_none() {
         loss = Some(without_snapshot(disk, &found));
     }
-    let is_used = |name: &str| {
-        let segments = log.iter().flat_map(|log| &log.places.segments);
-        segments.into_iter().any(|header| header.name() == name)
-    };
+    let used = log.iter().flat_map(|log| &log.places.segments);
+    let used: Vec<String> = used.map(|header| header.name()).collect();
     let segments = names.iter().filter(|name| parse_name(name).is_some());
-    let useless = segments.filter(|name| !is_used(name)).cloned().collect();
+    let useless = segments.filter(|name| !used.contains(name));
+    let useless = useless.cloned().collect();
     Ok(Look {
         log,
         found,

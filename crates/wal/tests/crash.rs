@@ -5,11 +5,13 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use quorate_wal::{Disk, Error, Failure, MemoryDisk, Wal};
+use quorate_wal::{Disk, Error, Failure, MemoryDisk, Opened, Options, Wal};
 use raft::{Index, Restart, Snapshot};
 use support::hooked_disk::{Act, HookedDisk};
-use support::script::{Operation, script, script_with_snapshots};
-use support::{Done, Model, assert_grown, mix, open, operate, options, write};
+use support::script::{Operation, script, script_behind, script_with_snapshots};
+use support::{
+    Done, Model, assert_grown, healing_options, mix, observe, open, operate, options, write,
+};
 
 /// What must be recovered at the moment.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +26,10 @@ struct Watch {
     dropped: (Index, Index),
     drops: u32,
     restart: Restart,
+    /// The server is marked as recovering: with what is acknowledged, and with what was appended.
+    /// Only one that was may be.
+    marks: (bool, bool),
+    was_marked: bool,
     moments: u64,
 }
 
@@ -37,21 +43,51 @@ fn crash(disk: &MemoryDisk, watch: &mut Watch) {
 }
 
 impl Watch {
-    /// A batch is in the log wholly or not at all, and a snapshot is there or not.
-    fn check(&self, found: &Model) {
+    /// Opens what a crash left, checks what it holds, and that it is marked if it must be.
+    fn open(&self, disk: &MemoryDisk, seed: u64) -> (Wal<MemoryDisk>, Opened, Model) {
+        let (wal, opened) = Wal::open(disk.clone(), self.options(seed))
+            .unwrap_or_else(|error| panic!("moment {}: {error}", self.moments));
+        assert!(opened.lost.is_none(), "moment {}", self.moments);
+        let found = observe(&wal, &opened);
+        self.check(&found, opened.recovered.recovering);
+        assert_grown(opened.restart, self.restart);
+        (wal, opened, found)
+    }
+
+    fn options(&self, seed: u64) -> Options {
+        Options {
+            heals: self.was_marked,
+            ..options(seed)
+        }
+    }
+
+    /// A batch is in the log wholly or not at all, and a snapshot is there or not. The mark goes only
+    /// behind the batch that says so, and once that is acknowledged it does not come back.
+    fn check(&self, found: &Model, is_marked: bool) {
         let snapshots = [&self.snapshot, &self.next_snapshot];
-        let is_expected = [&self.acknowledged, &self.appended]
+        let (with_acknowledged, with_appended) = self.marks;
+        let logs = [
+            (&self.acknowledged, is_marked == with_acknowledged),
+            (
+                &self.appended,
+                is_marked == with_acknowledged || is_marked == with_appended,
+            ),
+        ];
+        let is_expected = logs
             .into_iter()
-            .flat_map(|log| snapshots.map(|snapshot| log.recovered_with(snapshot.as_ref())))
+            .filter(|(_, is_marked_so)| *is_marked_so)
+            .flat_map(|(log, _)| snapshots.map(|snapshot| log.recovered_with(snapshot.as_ref())))
             .any(|expected| self.is_dropped(expected, found));
         assert!(
             is_expected,
-            "moment {}: acknowledged {}, appended {}, dropped {:?}, snapshots {:?}, found {}",
+            "moment {}: acknowledged {}, appended {}, dropped {:?}, snapshots {:?}, marks {:?}, \
+             found {}, marked {is_marked}",
             self.moments,
             self.acknowledged,
             self.appended,
             self.dropped,
             snapshots.map(|snapshot| snapshot.as_ref().map(|snapshot| snapshot.position)),
+            self.marks,
             found,
         );
     }
@@ -74,7 +110,10 @@ impl Watch {
     /// Before an operation.
     fn begin(&mut self, operation: &Operation) {
         match operation {
-            Operation::Append(write) => self.appended.apply(write),
+            Operation::Append(write) => {
+                self.appended.apply(write);
+                self.marks.1 &= !write.recovered;
+            }
             Operation::Snapshot(snapshot) | Operation::Receive(snapshot) => {
                 self.next_snapshot = Some(snapshot.clone());
             }
@@ -86,7 +125,10 @@ impl Watch {
     /// After it.
     fn end(&mut self, operation: &Operation, done: &Done) {
         match (operation, done) {
-            (_, Done::Synced(_)) => self.acknowledged = self.appended.clone(),
+            (_, Done::Synced(_)) => {
+                self.acknowledged = self.appended.clone();
+                self.marks.0 = self.marks.1;
+            }
             (_, Done::Dropped(before)) => {
                 self.drops += u32::from(before.is_some());
                 let before = before.map_or(self.dropped.0, |before| before.index);
@@ -101,19 +143,18 @@ fn power_cut(disk: &MemoryDisk, watch: &Watch) {
     let seed = mix(watch.moments, 1);
     let disk = disk.after_power_cut(seed);
     crash_in_recovery(&disk, watch);
-    let (_, opened, found) = open(disk.clone(), seed);
-    watch.check(&found);
-    assert_grown(opened.restart, watch.restart);
+    let (_, opened, found) = watch.open(&disk, seed);
 
     // What a start has said is durable.
     let disk = disk.after_power_cut(mix(seed, 2));
-    let (mut wal, again, found_again) = open(disk.clone(), seed);
+    let (mut wal, again, found_again) = watch.open(&disk, seed);
     assert_eq!(found_again, found);
+    assert_eq!(again.recovered.recovering, opened.recovered.recovering);
     assert_tidy(&disk);
     assert_eq!(again.torn, None);
     assert_grown(again.restart, opened.restart);
     if watch.moments.is_multiple_of(16) {
-        go_on(&mut wal, found_again, &disk, seed);
+        go_on(&mut wal, found_again, &disk, watch.options(seed));
     }
 }
 
@@ -125,40 +166,47 @@ fn assert_tidy(disk: &MemoryDisk) {
     assert!(snapshots <= 2 && !names.iter().any(is_left), "{names:?}");
 }
 
-/// The recovery itself is cut off somewhere, and then done again.
+/// The recovery itself is cut off, and then done again: at each of its operations for some moments,
+/// at another one each time for the others.
 fn crash_in_recovery(disk: &MemoryDisk, watch: &Watch) {
     let counting = disk.copy();
     let before = counting.operations();
-    Wal::open(counting.clone(), options(1)).expect("the disk is sound");
+    Wal::open(counting.clone(), watch.options(1)).expect("the disk is sound");
     let operations = counting.operations() - before;
-    let disk = disk.copy();
-    disk.cut_power_at(disk.operations() + 1 + watch.moments % operations);
-    Wal::open(disk.clone(), options(1)).expect_err("the power goes while it opens");
-    let (_, opened, found) = open(disk.after_power_cut(mix(watch.moments, 3)), 2);
-    watch.check(&found);
-    assert_grown(opened.restart, watch.restart);
+    let is_thorough = watch.moments.is_multiple_of(16);
+    for operation in 0..operations {
+        if !is_thorough && operation != watch.moments % operations {
+            continue;
+        }
+        let disk = disk.copy();
+        disk.cut_power_at(disk.operations() + 1 + operation);
+        Wal::open(disk.clone(), watch.options(1)).expect_err("the power goes while it opens");
+        watch.open(&disk.after_power_cut(mix(watch.moments, 3 + operation)), 2);
+    }
 }
 
 /// The process is killed, the next one recovers from what was not synced, and then the power
 /// goes: what it recovered must still be there.
 fn kill(disk: &MemoryDisk, watch: &Watch) {
     let disk = disk.copy();
-    let (_, _, found) = open(disk.clone(), watch.moments);
-    watch.check(&found);
-    let (_, _, found_again) = open(disk.after_power_cut(mix(watch.moments, 4)), 2);
+    let (_, opened, found) = watch.open(&disk, watch.moments);
+    let disk = disk.after_power_cut(mix(watch.moments, 4));
+    let (_, again, found_again) = watch.open(&disk, 2);
     assert_eq!(found_again, found);
+    assert_eq!(again.recovered.recovering, opened.recovered.recovering);
 }
 
 /// A recovered log takes more, and gives that back too.
-fn go_on(wal: &mut Wal<MemoryDisk>, mut model: Model, disk: &MemoryDisk, seed: u64) {
+fn go_on(wal: &mut Wal<MemoryDisk>, mut model: Model, disk: &MemoryDisk, options: Options) {
     let last = model.last();
     let term = last.term.0.max(model.hard_state.term.0).max(1);
     let write = write(1, term, last.index.0, &[b"one", &[7; 700], b"three"]);
     model.apply(&write);
     wal.append(&write).expect("the log takes it");
     wal.sync().expect("the disk is sound");
-    let (_, _, found) = open(disk.after_power_cut(mix(seed, 5)), seed);
-    assert_eq!(found, model);
+    let disk = disk.after_power_cut(mix(options.seed, 5));
+    let (wal, opened) = Wal::open(disk, options).expect("the disk is sound");
+    assert_eq!(observe(&wal, &opened), model);
 }
 
 #[test]
@@ -176,7 +224,7 @@ fn a_crash_at_any_moment_loses_nothing_acknowledged_and_invents_nothing() {
 fn a_crash_at_any_moment_finds_the_old_snapshot_or_the_new_one_and_the_log_that_goes_with_it() {
     let mut drops = 0;
     for seed in [11, 12] {
-        let script = script_with_snapshots(seed, 900);
+        let script = script_with_snapshots(seed, 1000);
         let of = |is: fn(&Operation) -> bool| script.iter().filter(|of| is(of)).count();
         let written = of(|operation| matches!(operation, Operation::Snapshot(_)));
         let received = of(|operation| matches!(operation, Operation::Receive(_)));
@@ -192,11 +240,65 @@ fn a_crash_at_any_moment_finds_the_old_snapshot_or_the_new_one_and_the_log_that_
     assert!(drops > 10, "the log was dropped {drops} times");
 }
 
-/// Runs a script, with a crash before each operation of the disk.
+/// A server that is marked as recovering takes what it lost, snapshots too, and then more.
+#[test]
+fn a_crash_at_any_moment_leaves_the_mark_until_everything_is_back_and_not_after_it() {
+    let disk = MemoryDisk::new();
+    let (mut wal, _, _) = open(disk.clone(), 14);
+    for operation in script_with_snapshots(14, 400) {
+        operate(&mut wal, &operation).expect("the disk is sound");
+    }
+    wal.sync().expect("the disk is sound");
+    let mut names = disk.list().expect("the disk is sound");
+    names.retain(|name| name.ends_with(".log"));
+    let (mut moments, mut from_snapshot) = (0, 0);
+    for (seed, name) in (1..).zip(&names) {
+        let disk = disk.copy();
+        disk.rot(name, 5000, 0x10);
+        let (wal, opened) = Wal::open(disk.clone(), healing_options(seed)).expect("it heals");
+        assert!(opened.recovered.recovering, "nothing is lost in {name}");
+        let model = observe(&wal, &opened);
+        from_snapshot += u32::from(model.entries.is_empty());
+        let mut script = script_behind(model.clone(), seed, 200);
+        let (_, behind) = script.split_at_mut(100);
+        let says_so = behind.iter_mut().find_map(|operation| match operation {
+            Operation::Append(write) => Some(write),
+            _ => None,
+        });
+        says_so.expect("a script is half of writes").recovered = true;
+        let watch = Watch {
+            acknowledged: model.clone(),
+            snapshot: model.snapshot.clone(),
+            next_snapshot: model.snapshot.clone(),
+            appended: model,
+            restart: opened.restart,
+            marks: (true, true),
+            was_marked: true,
+            ..Watch::default()
+        };
+        drop(wal);
+        let (watch, _) = crash_from(disk.after_kill(), watch, &script);
+        assert_eq!(watch.marks, (false, false));
+        moments += watch.moments;
+    }
+    assert!(
+        moments > 500 && from_snapshot > 0 && from_snapshot < names.len() as u32,
+        "{moments} moments, {from_snapshot} of {} kept no entries",
+        names.len()
+    );
+}
+
+/// Runs a script in an empty directory, with a crash before each operation of the disk.
 fn crash_at_every_moment(script: &[Operation]) -> (Watch, MemoryDisk) {
-    let watch = Arc::new(Mutex::new(Watch::default()));
+    crash_from(MemoryDisk::new(), Watch::default(), script)
+}
+
+/// Runs a script behind what this disk holds, with a crash before each operation of the disk.
+fn crash_from(disk: MemoryDisk, watch: Watch, script: &[Operation]) -> (Watch, MemoryDisk) {
+    let options = watch.options(9);
+    let watch = Arc::new(Mutex::new(watch));
     let watched = Arc::clone(&watch);
-    let disk = HookedDisk::new(MemoryDisk::new(), move |disk, act| {
+    let disk = HookedDisk::new(disk, move |disk, act| {
         if act == Act::Change {
             crash(
                 disk,
@@ -205,7 +307,7 @@ fn crash_at_every_moment(script: &[Operation]) -> (Watch, MemoryDisk) {
         }
     });
     let watch = || watch.lock().expect("no holder of this lock panics");
-    let (mut wal, opened) = Wal::open(disk.clone(), options(9)).expect("an empty directory opens");
+    let (mut wal, opened) = Wal::open(disk.clone(), options).expect("the disk is sound");
     watch().restart = opened.restart;
     for operation in script {
         watch().begin(operation);
@@ -270,7 +372,7 @@ fn a_failed_operation_around_snapshots_loses_nothing_and_a_full_disk_ends_only_t
                 other => panic!("operation {failing}: {other:?}"),
             }
             let (_, _, found) = open(disk.after_power_cut(mix(failing, 6)), 3);
-            watch.check(&found);
+            watch.check(&found, false);
         }
     }
     assert!(

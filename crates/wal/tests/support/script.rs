@@ -27,13 +27,18 @@ pub(crate) enum Operation {
 /// A script of this many operations: entries of all kinds and many sizes, batches of one and of
 /// several writes, votes, new terms, and conflicts that take entries back.
 pub(crate) fn script(seed: u64, operations: usize) -> Vec<Operation> {
-    Author::new(seed).script(operations, false)
+    Author::new(seed, Model::default()).script(operations, false)
 }
 
 /// The same with snapshots: own ones, of entries that may not be synced yet, and others' in place
 /// of the log; and with what they cover dropped.
 pub(crate) fn script_with_snapshots(seed: u64, operations: usize) -> Vec<Operation> {
-    Author::new(seed).script(operations, true)
+    script_behind(Model::default(), seed, operations)
+}
+
+/// The same for a log that holds something already.
+pub(crate) fn script_behind(model: Model, seed: u64, operations: usize) -> Vec<Operation> {
+    Author::new(seed, model).script(operations, true)
 }
 
 /// Who writes a script.
@@ -46,12 +51,12 @@ struct Author {
 }
 
 impl Author {
-    fn new(seed: u64) -> Author {
+    fn new(seed: u64, model: Model) -> Author {
         Author {
             random: StdRng::seed_from_u64(seed),
-            model: Model::default(),
             id: WriteId(0),
-            snapshots: Vec::new(),
+            snapshots: model.snapshot.iter().cloned().collect(),
+            model,
         }
     }
 
@@ -150,7 +155,7 @@ fn random_write(random: &mut StdRng, model: &Model, committed: Index, id: WriteI
         ..Write::default()
     };
     let mut last = model.last();
-    let mut term = model.hard_state.term.max(Term(1));
+    let mut term = model.hard_state.term.max(last.term).max(Term(1));
     if random.random_range(0..12) == 0 {
         term = term.next();
         let open = last.index - committed;
