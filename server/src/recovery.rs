@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Instant;
 
-use raft::{Index, Position, ServerId};
+use raft::{Index, ServerId};
 use rand::TryRng;
 use store::{Loader, Store};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
-use wal::{Backup, DirectoryDisk, Opened, Options, SnapshotReader, Snapshots, Wal};
+use wal::{Backup, DirectoryDisk, Opened, Options, SnapshotReader, Wal};
 
 use crate::arguments::Service;
 use crate::error::Error;
@@ -92,7 +92,8 @@ fn recover(disk: DirectoryDisk, options: Options, seed: u64) -> Result<Recovery,
             loaded: None,
         });
     };
-    let (store, bytes) = load(&wal.snapshots(), position, seed)?;
+    let reader = SnapshotReader::open(&wal.snapshots(), position)?;
+    let (store, bytes) = load(reader, seed)?;
     let took = begun.elapsed();
     let index = position.index;
     info!(
@@ -113,15 +114,11 @@ fn recover(disk: DirectoryDisk, options: Options, seed: u64) -> Result<Recovery,
 /// `Log` if it can't be read, `State` if it was written by a release whose states this one can't
 /// read.
 pub(crate) fn load(
-    files: &Snapshots<DirectoryDisk>,
-    position: Position,
+    mut reader: SnapshotReader<DirectoryDisk>,
     seed: u64,
 ) -> Result<(Store, u64), Error> {
-    let failed = |problem| Error::State {
-        index: position.index,
-        problem,
-    };
-    let mut reader = SnapshotReader::open(files, position)?;
+    let index = reader.snapshot().position.index;
+    let failed = |problem| Error::State { index, problem };
     let mut loader = Loader::new(seed);
     let mut bytes = 0;
     while let Some(piece) = reader.read()? {

@@ -5,7 +5,7 @@ use evaluator::Input;
 use raft::{Configuration, Entry, Recovered, Restart, Seating, ServerId};
 use rand::RngExt;
 use store::Store;
-use wal::{MemoryDisk, Opened, Options as LogOptions, Wal};
+use wal::{MemoryDisk, Opened, Options as LogOptions, SnapshotReader, Wal};
 use wire::{Answer, Frame, Hello, Outgoing};
 
 use crate::host::Process;
@@ -135,7 +135,9 @@ impl World {
         self.coverage.torn_ends += u64::from(opened.1.torn.is_some());
         let snapshots = opened.0.snapshots();
         let store = match &opened.1.recovered.snapshot {
-            Some(snapshot) => crate::snapshots::load(&snapshots, snapshot.position, seed),
+            Some(snapshot) => {
+                crate::snapshots::load(SnapshotReader::open(&snapshots, snapshot.position), seed)
+            }
             None => Ok(Store::new(seed)),
         };
         let store =

@@ -50,11 +50,10 @@ impl SnapshotWork {
 
 /// The state that a snapshot holds.
 pub(crate) fn load(
-    snapshots: &Snapshots<MemoryDisk>,
-    position: Position,
+    reader: Result<SnapshotReader<MemoryDisk>, Error>,
     seed: u64,
 ) -> Result<Store, Error> {
-    let mut reader = SnapshotReader::open(snapshots, position)?;
+    let mut reader = reader?;
     let mut loader = Loader::new(seed);
     while let Some(piece) = reader.read()? {
         let pushed = loader.push(&piece);
@@ -143,7 +142,7 @@ impl World {
 
     /// What was written is the state, and anything but a faulty disk gives it back.
     fn check_snapshot(&self, snapshots: &Snapshots<MemoryDisk>, position: Position, expected: u64) {
-        if let Ok(store) = load(snapshots, position, 1) {
+        if let Ok(store) = load(SnapshotReader::open(snapshots, position), 1) {
             let hash = store.state_hash();
             assert!(
                 hash == expected,
@@ -279,10 +278,10 @@ impl World {
         let process = self.host_mut(to).process.as_mut().expect("it is there");
         let receiving = process.snapshot_work.receiving.take();
         let (_, receiving) = receiving.expect("it was opened");
-        let snapshots = process.wal.snapshots();
-        let snapshot = receiving.finish()?;
+        let received = receiving.finish()?;
+        let snapshot = received.snapshot().clone();
         let position = snapshot.position;
-        let store = load(&snapshots, position, seed)?;
+        let store = load(Ok(received), seed)?;
         self.has_snapshot_of_another(to, position);
         let sender = self.host(from).process.as_ref().expect("it is there");
         let Some(message) = sender.evaluator.install_message(snapshot) else {

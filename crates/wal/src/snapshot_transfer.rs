@@ -16,7 +16,7 @@ use crate::reader::Shared;
 use crate::snapshot_file::{
     FileReader, SNAPSHOT_BLOCK_BYTES, footer_checksum, parse_stem, snapshot_name, stem,
 };
-use crate::snapshots::{Snapshots, remove, remove_if_full};
+use crate::snapshots::{SnapshotReader, Snapshots, remove, remove_if_full};
 
 /// How the name of a snapshot ends that is being received.
 pub(crate) const PART: &str = ".part";
@@ -171,13 +171,14 @@ impl<D: Disk> SnapshotReceiver<D> {
         self.write_out(whole)
     }
 
-    /// Verifies the whole snapshot, makes it durable under its name, and removes older ones.
+    /// Verifies the whole snapshot, makes it durable under its name, and removes older ones. Where
+    /// this server has taken two newer ones meanwhile, that is this one; it can still be read.
     ///
     /// # Errors
     /// `Error::Misplaced` if bytes are missing at the end; `Error::Corrupt` or
     /// `Error::NewerFormat` if what arrived is not this snapshot, or none: then it is removed;
     /// `Error::NoSpace`, `Error::Io`.
-    pub fn finish(mut self) -> Result<Snapshot, Error> {
+    pub fn finish(mut self) -> Result<SnapshotReader<D>, Error> {
         self.must_be_next(self.identity.file_bytes)?;
         self.write_out(self.waiting.len())?;
         let disk = &self.shared.disk;
@@ -194,10 +195,11 @@ impl<D: Disk> SnapshotReceiver<D> {
             }
             Err(error) => return Err(error),
         };
-        self.shared
+        let file = self
+            .shared
             .publish_snapshot(&self.name, &snapshot)
             .inspect_err(|error| remove_if_full(disk, &self.name, error))?;
-        Ok(snapshot)
+        Ok(SnapshotReader::of(self.shared, file))
     }
 
     fn verify(&self) -> Result<Snapshot, Error> {

@@ -84,8 +84,13 @@ impl Catalog {
 }
 
 impl<D: Disk> Shared<D> {
-    /// Gives a synced file the name of its snapshot, reads it back, and removes older ones.
-    pub(crate) fn publish_snapshot(&self, from: &str, expected: &Snapshot) -> Result<(), Error> {
+    /// Gives a synced file the name of its snapshot, reads it back, and removes older ones. The
+    /// snapshot is open: should there be newer ones, it is among those removed.
+    pub(crate) fn publish_snapshot(
+        &self,
+        from: &str,
+        expected: &Snapshot,
+    ) -> Result<FileReader<D::File>, Error> {
         let disk = &self.disk;
         let publishing = &self.snapshots.publishing;
         let _publishing = publishing.lock().expect("no holder of this lock panics");
@@ -100,12 +105,14 @@ impl<D: Disk> Shared<D> {
         if !mutants::is_on(Mutant::SnapshotNotReadBack) {
             verify(disk, expected.position, None, |_| Ok(()))?;
         }
+        let published = FileReader::open(disk, &name)?;
         let kept = self.snapshots.add(expected.clone());
         let names = disk.list();
         let names = names.map_err(Error::io(disk, "", "list the data directory"))?;
         remove(disk, &names, |name| {
             parse_snapshot_name(name).is_some_and(|position| !kept.contains(&position))
-        })
+        })?;
+        Ok(published)
     }
 }
 
@@ -209,7 +216,8 @@ impl<D: Disk> SnapshotWriter<D> {
             let shared = &writer.shared;
             let finished = writer.file.finish(&shared.disk);
             finished.map_err(Error::without_space)?;
-            shared.publish_snapshot(&writer.name, &writer.snapshot)
+            shared.publish_snapshot(&writer.name, &writer.snapshot)?;
+            Ok(())
         })?;
         self.state = State::Ended;
         Ok(self.snapshot.clone())
@@ -266,6 +274,10 @@ impl<D: Disk> SnapshotReader<D> {
         let shared = Arc::clone(&snapshots.shared);
         let file = FileReader::open(&shared.disk, &snapshot_name(position))?;
         Ok(SnapshotReader { shared, file })
+    }
+
+    pub(crate) fn of(shared: Arc<Shared<D>>, file: FileReader<D::File>) -> SnapshotReader<D> {
+        SnapshotReader { shared, file }
     }
 
     /// What it is a snapshot of.

@@ -427,6 +427,31 @@ fn a_transfer_goes_on_where_it_stopped_after_a_kill_or_a_power_cut() {
 }
 
 #[test]
+fn a_snapshot_that_arrives_behind_two_newer_ones_can_still_be_read() {
+    let (disk, wal) = directory();
+    let snapshots = wal.snapshots();
+    let [late, first, second] = [40, 50, 60].map(|index| snapshot_at(position(2, index)));
+    let sender = sender(&late);
+    let open = SnapshotReceiver::open(&snapshots, sender.identity());
+    let mut receiver = open.expect("there is room");
+    let bytes = sender.read(0, 1 << 20).expect("that disk is sound");
+    receiver.write(0, &bytes).expect("there is room");
+    for newer in [&first, &second] {
+        write_snapshot(&snapshots, newer).expect("there is room");
+    }
+    let mut reader = receiver.finish().expect("it is whole");
+    assert_eq!(*reader.snapshot(), late);
+    let mut content = Vec::new();
+    while let Some(piece) = reader.read().expect("it is open") {
+        content.extend_from_slice(&piece);
+    }
+    assert_eq!(content, content_of(&late));
+    // It is no use to anybody else.
+    assert_eq!(disk.content(&name_of(late.position)), None);
+    assert_eq!(snapshots.newest(), Some(second));
+}
+
+#[test]
 fn bytes_that_are_not_the_next_ones_are_refused() {
     let (_, wal) = directory();
     let (sender, file) = large_sender();
@@ -543,7 +568,8 @@ fn a_real_directory_takes_snapshots_as_the_one_in_memory() {
             .write(receiver.offset(), &bytes)
             .expect("there is room");
     }
-    assert_eq!(receiver.finish().expect("it is whole"), snapshot);
+    let finished = receiver.finish().expect("it is whole");
+    assert_eq!(*finished.snapshot(), snapshot);
 }
 
 fn fixture() -> (std::path::PathBuf, Snapshot) {

@@ -14,7 +14,7 @@ use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use wal::{DirectoryDisk, SnapshotIdentity, SnapshotReceiver, SnapshotSender};
+use wal::{DirectoryDisk, SnapshotIdentity, SnapshotReader, SnapshotReceiver, SnapshotSender};
 use wire::{Failure, Frame, Hello, Offer, Transfer};
 
 use super::frames::FrameReader;
@@ -93,7 +93,7 @@ impl Call<'_> {
         };
         let identity = self.check(&offer)?;
         let loaded = match self.have(identity).await {
-            Some(snapshot) => self.load(snapshot, file).await?,
+            Some(reader) => self.load(reader, file).await?,
             None => match self.take_file(identity, file).await? {
                 Ok(loaded) => loaded,
                 Err(failure) => return self.say(&Transfer::Failed(failure)).await,
@@ -134,12 +134,13 @@ impl Call<'_> {
     }
 
     /// The snapshot itself, if it is here already: a call was lost behind its last byte.
-    async fn have(&self, offered: SnapshotIdentity) -> Option<Snapshot> {
+    async fn have(&self, offered: SnapshotIdentity) -> Option<SnapshotReader<DirectoryDisk>> {
         let newest = self.snapshots.files.newest();
         let newest = newest.filter(|newest| newest.position == offered.position)?;
-        let open = || SnapshotSender::open(&self.snapshots.files, newest.position);
-        let file = block_in_place(open).ok()?;
-        (file.identity() == offered).then_some(newest)
+        let files = &self.snapshots.files;
+        let file = block_in_place(|| SnapshotSender::open(files, newest.position)).ok()?;
+        let open = || SnapshotReader::open(files, newest.position).ok();
+        (file.identity() == offered).then(|| block_in_place(open))?
     }
 
     /// Receives the file, from where an earlier call ended. The lock is held as long as anything
@@ -168,11 +169,7 @@ impl Call<'_> {
         if let Err(error) = self.take_pieces(&mut receiver).await? {
             return Ok(Err(failure(error)));
         }
-        let snapshots = Arc::clone(self.snapshots);
-        let finishing = move || {
-            let snapshot = receiver.finish();
-            (snapshot.map(|snapshot| load(&snapshots, snapshot)), lock)
-        };
+        let finishing = move || (receiver.finish().map(load), lock);
         let (loaded, _lock) = self.busy(finishing).await?;
         Ok(loaded.map_err(failure))
     }
@@ -211,10 +208,13 @@ impl Call<'_> {
         Ok(Ok(()))
     }
 
-    async fn load(&mut self, snapshot: Snapshot, lock: OwnedMutexGuard<()>) -> io::Result<Loaded> {
-        let snapshots = Arc::clone(self.snapshots);
+    async fn load(
+        &mut self,
+        reader: SnapshotReader<DirectoryDisk>,
+        lock: OwnedMutexGuard<()>,
+    ) -> io::Result<Loaded> {
         self.busy(move || {
-            let loaded = load(&snapshots, snapshot);
+            let loaded = load(reader);
             drop(lock);
             loaded
         })
@@ -278,10 +278,9 @@ impl Call<'_> {
 
 /// The state of a snapshot that is durable here. A disk that does not give it back ends the
 /// process.
-fn load(snapshots: &Snapshots, snapshot: Snapshot) -> Loaded {
-    let position = snapshot.position;
-    let loaded =
-        recovery::random().and_then(|seed| recovery::load(&snapshots.files, position, seed));
+fn load(reader: SnapshotReader<DirectoryDisk>) -> Loaded {
+    let snapshot = reader.snapshot().clone();
+    let loaded = recovery::random().and_then(|seed| recovery::load(reader, seed));
     let (store, _) = loaded.unwrap_or_else(|error| fatal::end(&error));
     Loaded { snapshot, store }
 }

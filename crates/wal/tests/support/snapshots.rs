@@ -71,7 +71,7 @@ pub(crate) fn receive_snapshot<D: Disk>(
         }
         receiver.write(offset, &bytes)?;
     }
-    assert_eq!(receiver.finish()?, *snapshot);
+    assert_eq!(receiver.finish()?.snapshot(), snapshot);
     Ok(())
 }
 
