@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use raft::{ClusterId, Position, Snapshot, Timestamp};
+use mutants::Mutant;
+use raft::{ClusterId, Index, Position, Snapshot, Timestamp};
 use store::{Frozen, Store};
 
 use crate::io::Limits;
@@ -34,6 +35,8 @@ pub(crate) struct Snapshots {
     /// Entries applied since the newest snapshot was begun or installed, and their bytes.
     entries: u64,
     bytes: u64,
+    /// One that reaches this entry is needed, however little was applied.
+    wanted: Option<Index>,
     /// One was handed out, and nothing was heard of it.
     under_way: bool,
     /// None is begun before.
@@ -49,15 +52,26 @@ impl Snapshots {
         self.bytes += bytes as u64;
     }
 
-    /// Whether one is to be begun now.
-    pub(crate) fn is_due(&self, limits: &Limits, now: Timestamp) -> bool {
-        let much = self.entries >= limits.snapshot_entries || self.bytes >= limits.snapshot_bytes;
-        much && !self.under_way && now >= self.not_before
+    /// The next one is to reach this entry, and is not to wait longer than for that.
+    pub(crate) fn wanted(&mut self, index: Index) {
+        // There is no snapshot of nothing.
+        let index = index.max(Index(1));
+        if !mutants::is_on(Mutant::WantedIgnored) {
+            self.wanted = self.wanted.max(Some(index));
+        }
     }
 
-    pub(crate) fn begun(&mut self) {
+    /// Whether one is to be begun now, of the state behind `applied`.
+    pub(crate) fn is_due(&self, limits: &Limits, applied: Index, now: Timestamp) -> bool {
+        let much = self.entries >= limits.snapshot_entries || self.bytes >= limits.snapshot_bytes;
+        let wanted = self.wanted.is_some_and(|wanted| wanted <= applied);
+        (much || wanted) && !self.under_way && now >= self.not_before
+    }
+
+    pub(crate) fn begun(&mut self, applied: Index) {
         self.entries = 0;
         self.bytes = 0;
+        self.wanted = self.wanted.filter(|wanted| *wanted > applied);
         self.under_way = true;
     }
 

@@ -234,6 +234,8 @@ mutants! {
     ObsoleteLogKept = "obsolete-log-kept",
     /// An entry is read back whatever its checksum is (rule 2).
     RotReadBack = "rot-read-back",
+    /// No snapshot is taken for what has rotted (rule 64).
+    WantedIgnored = "wanted-ignored",
 
     // What is applied.
 

@@ -101,6 +101,11 @@ fn test_of(mutant: Mutant) -> Option<Test> {
             "corruption",
             "one_rotten_bit_of_a_value_is_found_by_the_reader",
         ),
+        Mutant::WantedIgnored => test(
+            "quorate-evaluator",
+            "snapshots",
+            "a_snapshot_that_is_wanted_is_taken_at_once_and_again_while_nothing_is_written",
+        ),
         Mutant::RestartReused => test(
             "quorate-wal",
             "corruption",
