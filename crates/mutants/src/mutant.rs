@@ -234,6 +234,14 @@ mutants! {
     ObsoleteLogKept = "obsolete-log-kept",
     /// An entry is read back whatever its checksum is (rule 2).
     RotReadBack = "rot-read-back",
+    /// What was read wrongly once counts as rotten (rule 64).
+    ScrubBelievesMisreads = "scrub-believes-misreads",
+    /// The segment that the log ends in is not read again (rule 64).
+    ScrubSkipsLast = "scrub-skips-last",
+    /// A rotten segment goes before a snapshot has what is in it (rules 43 and 64).
+    RottenDropsUncovered = "rotten-drops-uncovered",
+    /// A rotten snapshot stays beside the one that was taken in its place (rule 64).
+    RottenSnapshotKept = "rotten-snapshot-kept",
     /// No snapshot is taken for what has rotted (rule 64).
     WantedIgnored = "wanted-ignored",
 
