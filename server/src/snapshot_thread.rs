@@ -34,10 +34,7 @@ pub(crate) enum Work {
 
 /// Does what comes in, until there is no evaluator any more.
 pub(crate) fn run(work: &Receiver<Work>, snapshots: &Snapshots) {
-    // On Linux it is the calling thread's alone. Without it, all goes on a little less smoothly.
-    if let Err(error) = setpriority_process(None, NICE) {
-        debug!("snapshots are written with the same priority as all else: {error}");
-    }
+    step_back("snapshots are written");
     while let Ok(work) = work.recv() {
         match work {
             Work::Write(frozen) => take(frozen, snapshots),
@@ -47,6 +44,14 @@ pub(crate) fn run(work: &Receiver<Work>, snapshots: &Snapshots) {
             }
             Work::Drop(stores) => drop(stores),
         }
+    }
+}
+
+/// Puts the calling thread behind all others. Without that, all goes on a little less smoothly.
+pub(crate) fn step_back(what: &str) {
+    // On Linux it is the calling thread's alone.
+    if let Err(error) = setpriority_process(None, NICE) {
+        debug!("{what} with the same priority as all else: {error}");
     }
 }
 
