@@ -19,6 +19,7 @@ mod places;
 mod published;
 mod recovery;
 mod room;
+mod scrub_thread;
 mod signals;
 mod snapshot_thread;
 mod snapshots;

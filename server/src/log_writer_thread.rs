@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
 use evaluator::Input;
-use raft::{Fetch, Fetched, Index, Write, WriteId};
+use raft::{Fetch, Fetched, Position, Write, WriteId};
 use tracing::{info, warn};
 use wal::{DirectoryDisk, Error, Reader, Wal};
 
 use crate::bell::{self, Bell, Sender};
 use crate::fatal;
-use crate::snapshots::FromSnapshots;
+use crate::snapshots::{FromSnapshots, Useless};
 
 /// Writes are put together until they are this long: one sync serves them all.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -25,11 +25,11 @@ const RESERVE_INTERVAL: Duration = Duration::from_millis(200);
 pub(crate) struct LogWriter {
     pub(crate) writes: Receiver<Write>,
     pub(crate) persisted: Sender<WriteId>,
-    /// What is not behind these is covered by snapshots.
-    pub(crate) drops: Receiver<Index>,
+    /// What of the log may go, or is to.
+    pub(crate) drops: Receiver<Useless>,
     /// So much of the log stays whatever is covered.
     pub(crate) kept_bytes: u64,
-    /// Told where the log begins, and whether it has its reserve.
+    /// Told where the log begins, whether it has its reserve, and that a snapshot is needed.
     pub(crate) dropped: Sender<FromSnapshots>,
 }
 
@@ -75,7 +75,7 @@ impl LogWriter {
             if self.persisted.send(id).is_err() {
                 return Ok(());
             }
-            self.drop_covered(wal)?;
+            self.drop_useless(wal)?;
             self.look_after_reserve(wal, &mut reserve)?;
             prepares = true;
         }
@@ -94,7 +94,7 @@ impl LogWriter {
             match self.writes.try_recv() {
                 Ok(write) => return Ok(Some(write)),
                 Err(TryRecvError::Disconnected) => return Ok(None),
-                Err(TryRecvError::Empty) if !self.drops.is_empty() => self.drop_covered(wal)?,
+                Err(TryRecvError::Empty) if !self.drops.is_empty() => self.drop_useless(wal)?,
                 Err(TryRecvError::Empty) if *prepares => *prepares = wal.prepare_next()?,
                 Err(TryRecvError::Empty) if wal.has_reserve() => {
                     self.look_after_reserve(wal, reserve)?;
@@ -120,7 +120,7 @@ impl LogWriter {
             match wal.sync() {
                 Err(Error::NoSpace { .. }) => {
                     self.look_after_reserve(wal, reserve)?;
-                    self.drop_covered(wal)?;
+                    self.drop_useless(wal)?;
                     let told = Input::Reserve(reserve.is_there);
                     if self.dropped.send(FromSnapshots::Input(told)).is_err() {
                         return Ok(None);
@@ -157,24 +157,52 @@ impl LogWriter {
                      and hands over"
                 ),
             }
-            // Nobody takes it any more once the evaluator has ended.
-            let _ = self
-                .dropped
-                .send(FromSnapshots::Input(Input::Reserve(is_there)));
+            self.tell(Input::Reserve(is_there));
         }
         Ok(())
     }
 
-    fn drop_covered(&self, wal: &mut Wal<DirectoryDisk>) -> Result<(), Error> {
-        while let Ok(index) = self.drops.try_recv() {
-            if let Some(position) = wal.drop_until(index, self.kept_bytes)? {
-                info!("the log begins behind index {} from now on", position.index);
-                // Nobody takes it any more once the evaluator has ended.
-                let dropped = Input::Dropped(position);
-                let _ = self.dropped.send(FromSnapshots::Input(dropped));
+    fn drop_useless(&self, wal: &mut Wal<DirectoryDisk>) -> Result<(), Error> {
+        while let Ok(useless) = self.drops.try_recv() {
+            match useless {
+                Useless::Covered { until, newest } => {
+                    if let Some(until) = until {
+                        let dropped = wal.drop_until(until, self.kept_bytes)?;
+                        self.tell_dropped(dropped);
+                    }
+                    let dropped = wal.drop_given_up(newest)?;
+                    self.tell_dropped(dropped);
+                }
+                Useless::Rotten(segment) => self.give_up(wal, segment)?,
             }
         }
         Ok(())
+    }
+
+    fn tell_dropped(&self, dropped: Option<Position>) {
+        if let Some(position) = dropped {
+            info!("the log begins behind index {} from now on", position.index);
+            self.tell(Input::Dropped(position));
+        }
+    }
+
+    /// Asks for a snapshot that stands for a rotten segment, and drops that when it is there.
+    fn give_up(&self, wal: &mut Wal<DirectoryDisk>, segment: u64) -> Result<(), Error> {
+        match wal.give_up_segment(segment) {
+            Ok(Some(index)) => self.tell(Input::SnapshotWanted(index)),
+            Ok(None) => {}
+            // It is found again.
+            Err(error @ Error::NoSpace { .. }) => {
+                warn!("{error}; the rotten end of the log stays meanwhile");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn tell(&self, input: Input) {
+        // Nobody takes it any more once the evaluator has ended.
+        let _ = self.dropped.send(FromSnapshots::Input(input));
     }
 }
 

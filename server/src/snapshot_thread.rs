@@ -37,7 +37,7 @@ pub(crate) enum Work {
 
 /// Does what comes in, until there is no evaluator any more.
 pub(crate) fn run(work: &Receiver<Work>, snapshots: &Snapshots) {
-    yield_to_others();
+    step_back("snapshots are written");
     while let Ok(work) = work.recv() {
         match work {
             Work::Write(frozen) => take(frozen, snapshots),
@@ -53,11 +53,11 @@ pub(crate) fn run(work: &Receiver<Work>, snapshots: &Snapshots) {
     }
 }
 
-/// Puts the calling thread behind the others of this process.
-pub(crate) fn yield_to_others() {
-    // On Linux it is this thread's alone. Without it, all goes on a little less smoothly.
+/// Puts the calling thread behind all others. Without that, all goes on a little less smoothly.
+pub(crate) fn step_back(what: &str) {
+    // On Linux it is the calling thread's alone.
     if let Err(error) = setpriority_process(None, NICE) {
-        debug!("snapshots are written with the same priority as all else: {error}");
+        debug!("{what} with the same priority as all else: {error}");
     }
 }
 

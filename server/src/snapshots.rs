@@ -9,7 +9,7 @@ use std::time::Duration;
 use evaluator::Input;
 use raft::{Index, Message, Position, Snapshot};
 use tokio::sync::oneshot;
-use wal::DirectoryDisk;
+use wal::{DirectoryDisk, Part};
 
 use crate::bell::Sender;
 
@@ -18,8 +18,8 @@ use crate::bell::Sender;
 pub(crate) struct Snapshots {
     pub(crate) files: wal::Snapshots<DirectoryDisk>,
     evaluator: Sender<FromSnapshots>,
-    /// The log writer drops what is not behind these.
-    drops: Sender<Index>,
+    /// What the log writer is to drop.
+    drops: Sender<Useless>,
     pub(crate) figures: Arc<Figures>,
     log: Mutex<Log>,
 }
@@ -43,13 +43,23 @@ pub(crate) enum FromSnapshots {
     Message(Snapshot, oneshot::Sender<Option<Message>>),
 }
 
+/// What the log does without.
+#[derive(Debug)]
+pub(crate) enum Useless {
+    /// There is a snapshot up to `newest`. What is not behind `until` is not needed to fall back to
+    /// the one before it either.
+    Covered { until: Option<Index>, newest: Index },
+    /// The segment with this sequence, once a snapshot has what is in it.
+    Rotten(u64),
+}
+
 impl Snapshots {
     /// `newest` is the snapshot that this server has started from.
     pub(crate) fn new(
         files: wal::Snapshots<DirectoryDisk>,
         newest: Option<&Snapshot>,
         evaluator: Sender<FromSnapshots>,
-        drops: Sender<Index>,
+        drops: Sender<Useless>,
         figures: Arc<Figures>,
     ) -> Snapshots {
         let newest = newest.map_or_else(Position::default, |newest| newest.position);
@@ -78,10 +88,27 @@ impl Snapshots {
             (before, held.map_or(before, |held| before.min(*held)))
         };
         self.tell(FromSnapshots::Input(Input::SnapshotWritten(snapshot)));
-        if before < index {
-            // The log writer ends only with the process, or after the evaluator.
-            let _ = self.drops.send(until);
+        self.tell_log(Useless::Covered {
+            until: (before < index).then_some(until),
+            newest: index,
+        });
+    }
+
+    /// This part of what is on disk can't be read any more: a new snapshot is to take its place.
+    pub(crate) fn replace(&self, rotten: Part) {
+        match rotten {
+            Part::Segment(sequence) => self.tell_log(Useless::Rotten(sequence)),
+            Part::Snapshot(position) => {
+                self.files.give_up(position);
+                let any = Input::SnapshotWanted(Index(0));
+                self.tell(FromSnapshots::Input(any));
+            }
         }
+    }
+
+    fn tell_log(&self, useless: Useless) {
+        // The log writer ends only with the process, or after the evaluator.
+        let _ = self.drops.send(useless);
     }
 
     /// A leader's snapshot is durable here, whatever the core makes of it.

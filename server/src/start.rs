@@ -29,6 +29,7 @@ use crate::log_writer_thread::{self, LogWriter};
 use crate::peer::{self, Callee, Peers, Queue, Refusals};
 use crate::published::{self, Publisher, View};
 use crate::recovery::{self, Recovery};
+use crate::scrub_thread::{self, Scrubber};
 use crate::signals::Signals;
 use crate::snapshots::{Figures, Snapshots};
 use crate::turns::Turns;
@@ -108,12 +109,14 @@ async fn run(service: Service, runtimes: &Others) -> Result<(), Error> {
     let peers = others(&service);
     let counters = Arc::new(Counters::new());
     let figures = Arc::new(Figures::default());
+    let scrubs = Arc::new(scrub_thread::Figures::default());
     let backups = Arc::new(Backups::new(service.cluster.servers().to_vec()));
     let site = Site {
         view: view.clone(),
         clients: Arc::clone(&counters),
         queues: queues(&peers),
         snapshots: Arc::clone(&figures),
+        scrubs: Arc::clone(&scrubs),
         backups: Arc::clone(&backups),
     };
     let listener = LimitedListener::new(Acceptor::new(http_port, "an HTTP connection"));
@@ -137,6 +140,7 @@ async fn run(service: Service, runtimes: &Others) -> Result<(), Error> {
         publisher,
         counters,
         figures,
+        scrubs,
         backups,
         peers,
         connections_max,
@@ -233,6 +237,7 @@ struct Parts {
     publisher: Publisher,
     counters: Arc<Counters>,
     figures: Arc<Figures>,
+    scrubs: Arc<scrub_thread::Figures>,
     backups: Arc<Backups>,
     peers: Vec<(Callee, Arc<Queue>)>,
     connections_max: usize,
@@ -318,6 +323,13 @@ impl Parts {
         };
         let reader = wal.reader();
         let writer = Arc::clone(&snapshots);
+        let scrubber = Scrubber {
+            scrub: wal.scrub(),
+            rate: settings.scrub_rate,
+            interval: settings.scrub_interval,
+            snapshots: Arc::clone(&snapshots),
+            figures: self.scrubs,
+        };
         let threads = vec![
             spawn("quorate-evaluator", move || turns.run())?,
             spawn("quorate-log", move || log.write(wal, &log_bell))?,
@@ -329,6 +341,9 @@ impl Parts {
         spawn("quorate-snapshot", move || {
             snapshot_thread::run(&from_work, &writer);
         })?;
+        if scrubber.rate > 0 {
+            spawn("quorate-scrub", move || scrubber.run())?;
+        }
 
         let (to_fatal, fatal) = mpsc::unbounded_channel();
         let shared = Peers {

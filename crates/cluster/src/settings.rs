@@ -34,6 +34,10 @@ pub struct Settings {
     /// What a snapshot covers of the log is kept as long as the log is not longer than this, so
     /// that a follower that was away for a moment needs no snapshot.
     pub log_kept_bytes: u64,
+    /// Of what lies on disk, so many bytes are read again in a second; none if it is 0.
+    pub scrub_rate: u64,
+    /// From when all of it begins to be read again to the next time, if it has all been read by then.
+    pub scrub_interval: Duration,
     /// The length of one file of the log: a multiple of 4096. Only whole files are dropped.
     pub log_segment_bytes: u64,
     pub log_format: LogFormat,
@@ -71,6 +75,8 @@ impl Default for Settings {
             snapshot_bytes: 256 << 20,
             snapshot_send_rate: 64 << 20,
             log_kept_bytes: 64 << 20,
+            scrub_rate: 5 << 20,
+            scrub_interval: Duration::from_secs(24 * 60 * 60),
             log_segment_bytes: 64 << 20,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
@@ -92,7 +98,7 @@ pub struct Setting {
 }
 
 /// All settings, in the order in which they are shown.
-pub const SETTINGS: [Setting; 14] = [
+pub const SETTINGS: [Setting; 16] = [
     Setting {
         name: "election_timeout_ms",
         value: "MIN..MAX",
@@ -212,6 +218,27 @@ pub const SETTINGS: [Setting; 14] = [
             Some(())
         },
         show: |settings| settings.log_kept_bytes.to_string(),
+    },
+    Setting {
+        name: "scrub_rate",
+        value: "0, or 4096..1099511627776",
+        help: "So many bytes on disk are read again in a second, to find what has rotted; 0 for none",
+        set: |settings, value| {
+            settings.scrub_rate = number(value, &(0..=1 << 40))?;
+            (settings.scrub_rate == 0 || settings.scrub_rate >= 4096).then_some(())
+        },
+        show: |settings| settings.scrub_rate.to_string(),
+    },
+    Setting {
+        name: "scrub_interval_ms",
+        value: "100..31536000000",
+        help: "How often all that is on disk is read again",
+        set: |settings, value| {
+            let interval = number(value, &(100..=31_536_000_000))?;
+            settings.scrub_interval = Duration::from_millis(interval);
+            Some(())
+        },
+        show: |settings| settings.scrub_interval.as_millis().to_string(),
     },
     Setting {
         name: "log_segment_bytes",

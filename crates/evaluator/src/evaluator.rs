@@ -139,6 +139,10 @@ impl Evaluator {
                 self.snapshots.failed(now.monotonic);
                 return;
             }
+            Input::SnapshotWanted(index) => {
+                self.snapshots.wanted(index);
+                return;
+            }
             Input::Install(message, loaded) => {
                 self.snapshots.loaded(loaded);
                 raft::Input::Message(message)
@@ -478,11 +482,12 @@ impl Evaluator {
     /// have come to another cluster than its own (rule 41).
     fn freeze(&mut self) -> Option<FrozenState> {
         let differs = self.answers.differs_at.is_some();
-        if differs || !self.snapshots.is_due(&self.limits, self.now.monotonic) {
+        let (applied, now) = (self.answers.last_applied, self.now.monotonic);
+        if differs || !self.snapshots.is_due(&self.limits, applied, now) {
             return None;
         }
         let frozen = self.freeze_now()?;
-        self.snapshots.begun();
+        self.snapshots.begun(applied);
         Some(frozen)
     }
 

@@ -144,6 +144,9 @@ pub enum Input {
     SnapshotWritten(Snapshot),
     /// It will not be one: there was no space for it.
     SnapshotFailed,
+    /// What the disk has of the log up to this entry, or of a snapshot, has rotted: a snapshot is due
+    /// as soon as all that is applied.
+    SnapshotWanted(Index),
     /// The log on disk begins behind this entry now.
     Dropped(Position),
     /// A leader's snapshot is whole and durable here, and loaded; the message is the one that came

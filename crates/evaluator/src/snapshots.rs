@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use raft::{ClusterId, Position, Snapshot, Timestamp};
+use mutants::Mutant;
+use raft::{ClusterId, Index, Position, Snapshot, Timestamp};
 use store::{Frozen, Store};
 
 use crate::io::{Config, Limits};
@@ -37,6 +38,8 @@ pub(crate) struct Snapshots {
     /// Entries applied since the newest snapshot was begun or installed, and their bytes.
     entries: u64,
     bytes: u64,
+    /// One that reaches this entry is needed, however little was applied.
+    wanted: Option<Index>,
     /// One was handed out, and nothing was heard of it.
     under_way: bool,
     /// None is begun before.
@@ -62,6 +65,7 @@ impl Snapshots {
             bytes: 0,
             under_way: false,
             not_before: Timestamp(0),
+            wanted: None,
             loaded: Vec::new(),
         }
     }
@@ -72,19 +76,30 @@ impl Snapshots {
         self.bytes += bytes as u64;
     }
 
-    /// Whether one is to be begun now.
-    pub(crate) fn is_due(&self, limits: &Limits, now: Timestamp) -> bool {
+    /// The next one is to reach this entry, and is not to wait longer than for that.
+    pub(crate) fn wanted(&mut self, index: Index) {
+        // There is no snapshot of nothing.
+        let index = index.max(Index(1));
+        if !mutants::is_on(Mutant::WantedIgnored) {
+            self.wanted = self.wanted.max(Some(index));
+        }
+    }
+
+    /// Whether one is to be begun now, of the state behind `applied`.
+    pub(crate) fn is_due(&self, limits: &Limits, applied: Index, now: Timestamp) -> bool {
         let (part, of) = self.part;
         let entries = limits.snapshot_entries * part / of;
         let bytes = limits.snapshot_bytes * part / of;
         let much = self.entries >= entries.max(1) || self.bytes >= bytes;
-        much && !self.under_way && now >= self.not_before
+        let wanted = self.wanted.is_some_and(|wanted| wanted <= applied);
+        (much || wanted) && !self.under_way && now >= self.not_before
     }
 
-    pub(crate) fn begun(&mut self) {
+    pub(crate) fn begun(&mut self, applied: Index) {
         self.part = (1, 1);
         self.entries = 0;
         self.bytes = 0;
+        self.wanted = self.wanted.filter(|wanted| *wanted > applied);
         self.under_way = true;
     }
 

@@ -4,7 +4,7 @@
 mod cluster;
 
 use quorate_evaluator::{FrozenState, Input, Limits, LoadedState};
-use raft::{Message, Seating, ServerId};
+use raft::{Index, Message, Seating, ServerId};
 use store::{Loader, Store};
 
 use cluster::*;
@@ -131,6 +131,55 @@ fn after_a_snapshot_for_which_there_was_no_space_the_next_waits_ten_seconds() {
     assert!(it.server(leader).frozen.is_empty());
     it.run_ms(2_000);
     assert_eq!(it.server(leader).frozen.len(), 1);
+}
+
+#[test]
+fn a_snapshot_that_is_wanted_is_taken_at_once_and_again_while_nothing_is_written() {
+    let (mut it, leader) = serving(1000);
+    write_some(&mut it, leader, 20);
+    it.run_ms(100);
+    assert!(it.server(leader).frozen.is_empty());
+    let mut positions = Vec::new();
+    for _ in 0..2 {
+        it.deliver(leader, Input::SnapshotWanted(Index(0)));
+        it.settle();
+        let frozen = it.server(leader).frozen.pop().expect("it is wanted");
+        assert_eq!(frozen.store.state_hash(), it.evaluator(leader).state_hash());
+        positions.push(frozen.snapshot.position);
+        it.deliver(leader, Input::SnapshotWritten(frozen.snapshot));
+        it.run_ms(1000);
+        assert!(it.server(leader).frozen.is_empty(), "one is enough");
+    }
+    assert_eq!(positions[0], positions[1]);
+}
+
+#[test]
+fn a_snapshot_that_is_wanted_of_more_than_is_applied_waits_for_that() {
+    let (mut it, leader) = serving(1000);
+    write_some(&mut it, leader, 20);
+    let applied = it.evaluator(leader).status().last_applied;
+    it.deliver(leader, Input::SnapshotWanted(applied + 10));
+    it.deliver(leader, Input::SnapshotWanted(applied));
+    write_some(&mut it, leader, 5);
+    assert!(it.server(leader).frozen.is_empty(), "it would not reach");
+    write_some(&mut it, leader, 5);
+    it.settle();
+    let frozen = it.server(leader).frozen.pop().expect("all is applied");
+    assert!(frozen.snapshot.position.index >= applied + 10);
+}
+
+#[test]
+fn a_snapshot_that_is_wanted_while_one_is_written_is_taken_behind_it() {
+    let (mut it, leader) = serving(20);
+    write_some(&mut it, leader, 20);
+    it.settle();
+    let first = it.server(leader).frozen.pop().expect("20 were applied");
+    it.deliver(leader, Input::SnapshotWanted(Index(1)));
+    it.settle();
+    assert!(it.server(leader).frozen.is_empty(), "one at a time");
+    it.deliver(leader, Input::SnapshotWritten(first.snapshot));
+    it.settle();
+    assert!(it.server(leader).frozen.pop().is_some());
 }
 
 #[test]

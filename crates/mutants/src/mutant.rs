@@ -238,6 +238,16 @@ mutants! {
     RestoreKeepsCluster = "restore-keeps-cluster",
     /// A restored directory does not know of which backup it is (rule 41).
     RestoreUnmarked = "restore-unmarked",
+    /// What was read wrongly once counts as rotten (rule 64).
+    ScrubBelievesMisreads = "scrub-believes-misreads",
+    /// The segment that the log ends in is not read again (rule 64).
+    ScrubSkipsLast = "scrub-skips-last",
+    /// A rotten segment goes before a snapshot has what is in it (rules 43 and 64).
+    RottenDropsUncovered = "rotten-drops-uncovered",
+    /// A rotten snapshot stays beside the one that was taken in its place (rule 64).
+    RottenSnapshotKept = "rotten-snapshot-kept",
+    /// No snapshot is taken for what has rotted (rule 64).
+    WantedIgnored = "wanted-ignored",
 
     // What is applied.
 

@@ -270,6 +270,7 @@ impl World {
                 let host = self.host_mut(id);
                 host.disk.rot(name, at, mask);
                 host.rotten = true;
+                host.has_rotted = true;
             }
         }
         if self.random.random_bool(0.5) {
@@ -298,6 +299,7 @@ impl World {
             false => host.disk.put(name, &content[..length]),
         }
         host.rotten = true;
+        host.has_rotted = true;
         let left = if goes { 0 } else { length };
         self.note(
             format_args!("of {name} of server {id} {left} bytes are left"),

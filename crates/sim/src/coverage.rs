@@ -99,6 +99,9 @@ coverage! {
     out_of_disk,
     rotten_disks,
     misreads,
+    /// Files that were found rotten by a server that ran, and logs that lost a rotten segment.
+    scrub_hits,
+    rotten_logs_replaced,
     /// Wrong bytes that a server found, and did not go on with.
     corruptions,
     /// Of these, those that made it mark itself as recovering; and how often one was whole again.

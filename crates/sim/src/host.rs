@@ -48,6 +48,8 @@ pub(crate) struct Host {
     pub(crate) wiped: bool,
     /// Bytes on its disk have become others, or are gone, since its last start has looked.
     pub(crate) rotten: bool,
+    /// The same at any time: a start does not read all.
+    pub(crate) has_rotted: bool,
     /// It is marked so.
     pub(crate) recovering: bool,
     /// Its disk may give back other bytes than it holds.
@@ -130,6 +132,7 @@ pub(crate) struct Process {
     pub(crate) evaluator: Evaluator,
     pub(crate) wal: Wal<MemoryDisk>,
     pub(crate) reader: wal::Reader<MemoryDisk>,
+    pub(crate) scrub: wal::Scrub<MemoryDisk>,
     /// Handed out, and not given to the log yet.
     pub(crate) writes: Vec<raft::Write>,
     pub(crate) syncing: bool,
@@ -216,6 +219,7 @@ impl Process {
         Process {
             evaluator: Evaluator::new(config, opened.recovered.clone(), store, now),
             reader: wal.reader(),
+            scrub: wal.scrub(),
             wal,
             writes: Vec::new(),
             syncing: false,

@@ -101,6 +101,31 @@ fn test_of(mutant: Mutant) -> Option<Test> {
             "corruption",
             "one_rotten_bit_of_a_value_is_found_by_the_reader",
         ),
+        Mutant::ScrubBelievesMisreads => test(
+            "quorate-wal",
+            "scrub",
+            "what_is_misread_once_is_told_and_is_not_taken_for_rotten",
+        ),
+        Mutant::ScrubSkipsLast => test(
+            "quorate-wal",
+            "scrub",
+            "every_flipped_bit_below_the_synced_end_is_found_and_named",
+        ),
+        Mutant::RottenDropsUncovered => test(
+            "quorate-wal",
+            "scrub",
+            "a_rotten_segment_goes_once_a_snapshot_has_what_is_in_it_and_not_before",
+        ),
+        Mutant::RottenSnapshotKept => test(
+            "quorate-wal",
+            "scrub",
+            "a_rotten_snapshot_goes_with_the_next_one_or_is_written_again",
+        ),
+        Mutant::WantedIgnored => test(
+            "quorate-evaluator",
+            "snapshots",
+            "a_snapshot_that_is_wanted_is_taken_at_once_and_again_while_nothing_is_written",
+        ),
         Mutant::RestartReused => test(
             "quorate-wal",
             "corruption",

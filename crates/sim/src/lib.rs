@@ -14,6 +14,7 @@ mod host;
 mod life;
 mod options;
 mod run;
+mod scrub;
 mod settle;
 mod snapshots;
 mod traffic;

@@ -176,6 +176,7 @@ impl World {
             let after = self.up_to(20 * MS);
             self.schedule(after, Event::Connect(id, peer));
         }
+        self.schedule(0, Event::Scrub(id));
         self.wake(id);
     }
 

@@ -31,6 +31,10 @@ pub(crate) struct SnapshotWork {
     pub(crate) frozen: Option<FrozenState>,
     /// The log is to be dropped up to here.
     pub(crate) drops: Option<Index>,
+    /// A segment that can't be read any more.
+    pub(crate) rotten: Option<u64>,
+    /// A snapshot up to here was written since the log writer has looked.
+    covered: Option<Index>,
     /// The newest snapshot.
     pub(crate) last: Position,
     sending: BTreeMap<ServerId, SnapshotSender<MemoryDisk>>,
@@ -159,6 +163,7 @@ impl World {
             if before.index > Index(0) && before.index < position.index {
                 work.drops = Some(before.index);
             }
+            work.covered = Some(position.index);
         }
         self.drop_log(id);
     }
@@ -172,7 +177,21 @@ impl World {
         if process.syncing {
             return;
         }
-        let Some(index) = process.snapshot_work.drops.take() else {
+        let work = &mut process.snapshot_work;
+        let (drops, covered) = (work.drops.take(), work.covered.take());
+        if let Some(segment) = work.rotten.take() {
+            self.give_up(id, segment);
+        }
+        if let Some(index) = drops {
+            self.drop_covered(id, index, keep_bytes);
+        }
+        if let Some(newest) = covered {
+            self.drop_given_up(id, newest);
+        }
+    }
+
+    fn drop_covered(&mut self, id: ServerId, index: Index, keep_bytes: u64) {
+        let Some(process) = &mut self.host_mut(id).process else {
             return;
         };
         let dropped = process.wal.drop_until(index, keep_bytes);

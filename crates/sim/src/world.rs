@@ -46,6 +46,8 @@ pub(crate) enum Event {
     Synced(ServerId),
     /// This server's snapshot is written out.
     Snapshot(ServerId),
+    /// This server reads one of its files again.
+    Scrub(ServerId),
     /// The first server sends the second a piece of a snapshot.
     Transfer(ServerId, ServerId),
     Fetched(ServerId, Fetch),
@@ -105,7 +107,7 @@ impl Event {
     fn server(&self) -> Option<ServerId> {
         match self {
             Event::Turn(id) | Event::Synced(id) | Event::Fetched(id, _) => Some(*id),
-            Event::Snapshot(id) | Event::Hashed(id, ..) => Some(*id),
+            Event::Snapshot(id) | Event::Scrub(id) | Event::Hashed(id, ..) => Some(*id),
             Event::Connect(from, _) | Event::Transfer(from, _) => Some(*from),
             Event::ToServer { server, .. }
             | Event::Writable { server, .. }
@@ -199,6 +201,7 @@ impl World {
             fails_sync: false,
             wiped: false,
             rotten: false,
+            has_rotted: false,
             recovering: false,
             misreads: false,
             restart: Restart(0),
@@ -330,6 +333,7 @@ impl World {
             Event::Turn(id) => self.turn(id),
             Event::Synced(id) => self.synced(id),
             Event::Snapshot(id) => self.snapshot(id),
+            Event::Scrub(id) => self.scrub(id),
             Event::Hashed(id, index, hash) => self.hashed(id, index, hash),
             Event::Transfer(from, to) => self.transfers(from, to),
             Event::Fetched(id, fetch) => self.fetched(id, fetch),

@@ -9,6 +9,7 @@
 //! everything else that is to be written in it before it gets its name: a crash finds the old log
 //! or the new one. The old segments are deleted afterwards, and count for nothing before.
 
+use std::io;
 use std::sync::Arc;
 
 use mutants::Mutant;
@@ -42,7 +43,11 @@ impl<D: Disk> Wal<D> {
         if self.begin_behind.is_some() {
             return Ok(None);
         }
-        let dropped = self.segments_to_drop(index, keep_bytes);
+        self.drop_first(self.segments_to_drop(index, keep_bytes))
+    }
+
+    /// Deletes so many segments, of which no entry is behind a snapshot.
+    fn drop_first(&mut self, dropped: usize) -> Result<Option<Position>, Error> {
         if dropped == 0 {
             return Ok(None);
         }
@@ -85,6 +90,60 @@ impl<D: Disk> Wal<D> {
             kept += 1;
         }
         places.segments.len() - kept
+    }
+
+    /// Has a segment that can't be read as it was written go, with all before it, as soon as a
+    /// snapshot holds what is in them (`drop_given_up`); the log goes on in a next one if it is the
+    /// last. Returns the entry up to which that snapshot must reach; `None` if the segment has gone.
+    ///
+    /// # Errors
+    /// `Error::NoSpace` if there is no room for a next segment: nothing has changed, and it may be
+    /// called again. `Error::Io` if the disk fails; `Error::Failed` after an earlier error.
+    pub fn give_up_segment(&mut self, sequence: u64) -> Result<Option<Index>, Error> {
+        self.guard(|wal| {
+            let is_there = wal.shared.places().extent(sequence).is_some();
+            if !is_there || wal.begin_behind.is_some() {
+                return Ok(None);
+            }
+            if sequence == wal.segment.header.sequence {
+                wal.reserve_next()?;
+                wal.end_segment()?;
+                wal.start_next(wal.pending_bytes)?;
+            }
+            wal.given_up = wal.given_up.max(Some(sequence));
+            let places = wal.shared.places();
+            let behind = places.segments.iter().find(|it| it.sequence > sequence);
+            Ok(behind.map(|behind| behind.previous.index))
+        })
+    }
+
+    /// Deletes the segments that were given up, as far as no entry in them is behind `index`. Returns
+    /// what `drop_until` returns.
+    ///
+    /// # Errors
+    /// As `drop_until`.
+    ///
+    /// # Panics
+    /// If no snapshot up to `index` or later is durable (rule 43).
+    pub fn drop_given_up(&mut self, index: Index) -> Result<Option<Position>, Error> {
+        self.must_be_in_snapshot(index);
+        let given_up = match self.given_up {
+            Some(given_up) if self.begin_behind.is_none() => given_up,
+            _ => return Ok(None),
+        };
+        let places = self.shared.places();
+        let segments = places.segments.iter();
+        let behind = places.segments.iter().skip(1);
+        let dropped = segments
+            .zip(behind)
+            .take_while(|(segment, behind)| {
+                let is_covered =
+                    behind.previous.index <= index || mutants::is_on(Mutant::RottenDropsUncovered);
+                segment.sequence <= given_up && is_covered
+            })
+            .count();
+        drop(places);
+        self.guard(|wal| wal.drop_first(dropped))
     }
 
     /// The log has no entries any more and goes on behind this one, once it is synced.
@@ -131,6 +190,7 @@ impl<D: Disk> Wal<D> {
             .map(|header| header.name())
             .collect();
         places.segments.push_back(Arc::new(header));
+        places.end = self.end();
         drop(places);
         self.publish(&records, &started.starts);
         self.synced.hard_state = self.contents.hard_state;
@@ -145,7 +205,11 @@ impl<D: Disk> Wal<D> {
     fn remove_segments(&self, names: &[String]) -> Result<(), Error> {
         let disk = &self.shared.disk;
         for name in names {
-            disk.remove(name).map_err(Error::io(disk, name, "remove"))?;
+            match disk.remove(name) {
+                // It was lost, which is why it is to go.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(Error::io(disk, name, "remove"))?,
+            }
         }
         disk.sync_directory()
             .map_err(Error::io(disk, "", "sync the data directory"))

@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use rustix::fs::{AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::Error;
@@ -65,6 +65,10 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 
     /// Makes what was written to this file durable, its length too.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
+
+    /// Gives back the memory that has a copy of this file, as far as there is any and it can be had:
+    /// the next read asks the disk.
+    fn forget(&self, _name: &str) {}
 }
 
 /// What may be done with the files of a directory.
@@ -304,6 +308,13 @@ impl Disk for DirectoryDisk {
     fn sync(&self, file: &DirectoryFile) -> io::Result<()> {
         // Not the standard library's, which tries again when it is interrupted (rule 7).
         Ok(rustix::fs::fdatasync(&file.cached)?)
+    }
+
+    fn forget(&self, name: &str) {
+        if let Ok(file) = self.open_with(name, OFlags::empty()) {
+            // A file system that keeps its copy gives that one back.
+            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::Error;
 use crate::mend::{give_up, mark, mend};
 use crate::meta::{self, BackupId};
-use crate::reader::{Places, Shared};
+use crate::reader::{End, Places, Shared};
 use crate::record::Chain;
 use crate::recover::{Log, Look, Torn, look};
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, start_segment};
@@ -211,6 +211,12 @@ fn open_log<D: Disk>(
     if meta.recovering {
         contents.hard_state.seating = seating(contents.hard_state.seating, meta.cluster);
     }
+    let mut places = log.places;
+    places.end = End {
+        offset: log.segment.end,
+        batch: log.batch,
+        chain: log.chain,
+    };
     let mut wal = Wal {
         synced: Synced {
             hard_state: contents.hard_state,
@@ -218,7 +224,7 @@ fn open_log<D: Disk>(
             batch: log.batch,
             chain: log.chain,
         },
-        shared: Arc::new(Shared::new(disk, log.places, Catalog::new(newest.cloned()))),
+        shared: Arc::new(Shared::new(disk, places, Catalog::new(newest.cloned()))),
         options,
         random,
         meta,
@@ -229,6 +235,7 @@ fn open_log<D: Disk>(
         appended: WriteId(0),
         recovered: false,
         begin_behind: None,
+        given_up: None,
         pending: Vec::new(),
         pending_bytes: 0,
         buffer: Vec::new(),

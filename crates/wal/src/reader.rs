@@ -13,7 +13,7 @@ use raft::{Entry, Fetch, Index};
 
 use crate::disk::Disk;
 use crate::error::{Error, Problem};
-use crate::record::{HEADER_BYTES, Header, Kind, checksum};
+use crate::record::{Chain, HEADER_BYTES, Header, Kind, checksum};
 use crate::scan::corrupt;
 use crate::segment::SegmentHeader;
 use crate::snapshots::Catalog;
@@ -60,6 +60,28 @@ pub(crate) struct Places {
     chunks: VecDeque<Vec<Place>>,
     /// Consecutive, the oldest first.
     pub(crate) segments: VecDeque<Arc<SegmentHeader>>,
+    /// How far the last of them is synced.
+    pub(crate) end: End,
+}
+
+/// Where a log ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct End {
+    /// In its last segment.
+    pub(crate) offset: u64,
+    pub(crate) batch: u64,
+    pub(crate) chain: Chain,
+}
+
+/// What is known of one segment.
+#[derive(Debug)]
+pub(crate) struct Extent {
+    pub(crate) header: Arc<SegmentHeader>,
+    /// How far the last one is synced; any other has its end record.
+    pub(crate) end: Option<u64>,
+    /// The last batch in it, and the chain behind that.
+    pub(crate) batch: u64,
+    pub(crate) chain: Chain,
 }
 
 impl Places {
@@ -130,6 +152,31 @@ impl Places {
         last.min(self.last_index()).max(self.before)
     }
 
+    /// The segment with this sequence, if the log still has it.
+    pub(crate) fn extent(&self, sequence: u64) -> Option<Extent> {
+        let at = self.position_of(sequence)?;
+        let header = Arc::clone(self.segments.get(at)?);
+        Some(match self.segments.get(at + 1) {
+            Some(behind) => Extent {
+                header,
+                end: None,
+                batch: behind.first_batch - 1,
+                chain: behind.chain,
+            },
+            None => Extent {
+                header,
+                end: Some(self.end.offset),
+                batch: self.end.batch,
+                chain: self.end.chain,
+            },
+        })
+    }
+
+    fn position_of(&self, sequence: u64) -> Option<usize> {
+        let first = self.segments.front()?.sequence;
+        usize::try_from(sequence.checked_sub(first)?).ok()
+    }
+
     fn get(&self, index: Index) -> Option<Place> {
         if index <= self.before {
             return None;
@@ -140,9 +187,7 @@ impl Places {
     }
 
     fn header(&self, place: Place) -> Option<&Arc<SegmentHeader>> {
-        let first = self.segments.front()?.sequence;
-        let at = usize::try_from(place.segment().checked_sub(first)?).ok()?;
-        self.segments.get(at)
+        self.segments.get(self.position_of(place.segment())?)
     }
 }
 

@@ -101,8 +101,11 @@ pub(crate) struct Scan<'a, D: Disk, S> {
     places: Places,
     /// Whether somebody wants to know where the entries are.
     notes_places: bool,
-    batch: u64,
-    chain: Chain,
+    /// The last batch that counts, and the chain behind it.
+    pub(crate) batch: u64,
+    pub(crate) chain: Chain,
+    /// A segment is read up to here, and not to its end.
+    pub(crate) until: Option<u64>,
     has_ended: bool,
     /// Of the segment that was begun last.
     pub(crate) tally: Tally,
@@ -144,6 +147,7 @@ impl<'a, D: Disk, S: FnMut(Seen<'_>) -> Result<(), Error>> Scan<'a, D, S> {
             notes_places,
             batch: 0,
             chain: Chain::default(),
+            until: None,
             has_ended: false,
             tally: Tally::default(),
             steps: Vec::new(),
@@ -194,7 +198,10 @@ impl<'a, D: Disk, S: FnMut(Seen<'_>) -> Result<(), Error>> Scan<'a, D, S> {
         let mut whole = begin;
         let mut end = whole;
         let mut torn = None;
-        while !self.has_ended && !self.stops_at(header.sequence, end) {
+        while !self.has_ended
+            && self.until.is_none_or(|until| end < until)
+            && !self.stops_at(header.sequence, end)
+        {
             match self.record(&header, &mut window, end)? {
                 Ok((record_end, last)) => {
                     end = record_end;

@@ -45,12 +45,20 @@ impl<D> Snapshots<D> {
     pub fn newest(&self) -> Option<Snapshot> {
         self.shared.snapshots.newest()
     }
+
+    /// Has a snapshot that can't be read as it was written go as soon as there is a newer one, or
+    /// another of the same position.
+    pub fn give_up(&self, position: Position) {
+        self.shared.snapshots.give_up(position);
+    }
 }
 
 /// Which snapshots are there, the oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     kept: Mutex<Vec<Snapshot>>,
+    /// Not to be kept beside a newer one.
+    given_up: Mutex<Vec<Position>>,
     /// Held by whoever gives a snapshot its name, until older ones are removed.
     publishing: Mutex<()>,
 }
@@ -59,7 +67,7 @@ impl Catalog {
     pub(crate) fn new(newest: Option<Snapshot>) -> Catalog {
         Catalog {
             kept: Mutex::new(newest.into_iter().collect()),
-            publishing: Mutex::default(),
+            ..Catalog::default()
         }
     }
 
@@ -71,10 +79,26 @@ impl Catalog {
         self.kept.lock().expect("no holder of this lock panics")
     }
 
+    fn given_up(&self) -> MutexGuard<'_, Vec<Position>> {
+        self.given_up.lock().expect("no holder of this lock panics")
+    }
+
+    fn give_up(&self, position: Position) {
+        if !mutants::is_on(Mutant::RottenSnapshotKept) {
+            self.given_up().push(position);
+        }
+    }
+
     /// Adds a snapshot. Returns what is to be kept.
     fn add(&self, snapshot: Snapshot) -> Vec<Position> {
         let mut kept = self.kept();
-        kept.retain(|other| other.position != snapshot.position);
+        let index = snapshot.position.index;
+        let mut given_up = self.given_up();
+        kept.retain(|Snapshot { position, .. }| {
+            *position != snapshot.position
+                && (position.index > index || !given_up.contains(position))
+        });
+        given_up.retain(|position| position.index > index);
         kept.push(snapshot);
         kept.sort_by_key(|snapshot| snapshot.position.index);
         let older = kept.len().saturating_sub(KEPT);

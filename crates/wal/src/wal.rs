@@ -13,8 +13,9 @@ use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::Error;
 use crate::meta::{self, Mark};
 use crate::open::Options;
-use crate::reader::{Place, Reader, Shared};
+use crate::reader::{End, Place, Reader, Shared};
 use crate::record::{Chain, ENTRY_BYTES_MAX, Kind, Record, lay_out};
+use crate::scrub::Scrub;
 use crate::segment::{
     NEXT_NAME, Next, Segment, SegmentHeader, block_start, bytes_for, create_next, start_segment,
     write_zeros,
@@ -59,6 +60,8 @@ pub struct Wal<D: Disk> {
     /// Since the last sync: the log is to begin anew behind this entry. Then `pending` is what
     /// was appended after that, and the hard states from before.
     pub(crate) begin_behind: Option<Position>,
+    /// The last of the segments that are to go because they can't be read as they were written.
+    pub(crate) given_up: Option<u64>,
     /// What was appended since the last sync.
     pub(crate) pending: Vec<Record>,
     /// The most that `pending` can take up in a segment.
@@ -175,6 +178,12 @@ impl<D: Disk> Wal<D> {
         Snapshots {
             shared: Arc::clone(&self.shared),
         }
+    }
+
+    /// What reads all that is durable again, on another thread.
+    #[must_use]
+    pub fn scrub(&self) -> Scrub<D> {
+        Scrub::new(Arc::clone(&self.shared))
     }
 
     /// Notes down how far the log is synced, so that the next start can tell more. Nothing is
@@ -334,6 +343,7 @@ impl<D: Disk> Wal<D> {
         segment.zeroed = segment.zeroed.max(written);
         self.synced.batch = batch;
         self.synced.chain = chain;
+        self.shared.places_mut().end = self.end();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         Ok(starts)
     }
@@ -363,7 +373,7 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Closes the segment with a batch of its own.
-    fn end_segment(&mut self) -> Result<(), Error> {
+    pub(crate) fn end_segment(&mut self) -> Result<(), Error> {
         let end = Record {
             kind: Kind::SegmentEnd,
             position: self.synced.last,
@@ -390,7 +400,7 @@ impl<D: Disk> Wal<D> {
 
     /// Sees to it that the next segment has its space, with room for what is pending. Nothing else has
     /// changed if there is none.
-    fn reserve_next(&mut self) -> Result<(), Error> {
+    pub(crate) fn reserve_next(&mut self) -> Result<(), Error> {
         let bytes = bytes_for(self.pending_bytes).max(self.options.segment_bytes);
         let disk = &self.shared.disk;
         match &mut self.next {
@@ -409,11 +419,20 @@ impl<D: Disk> Wal<D> {
         self.segment = started.segment;
         self.synced.chain = started.chain;
         self.synced.batch = started.batch;
-        self.shared
-            .places_mut()
-            .segments
-            .push_back(Arc::new(header));
+        let mut places = self.shared.places_mut();
+        places.segments.push_back(Arc::new(header));
+        places.end = self.end();
+        drop(places);
         self.write_meta()
+    }
+
+    /// Where what is synced ends.
+    pub(crate) fn end(&self) -> End {
+        End {
+            offset: self.segment.end,
+            batch: self.synced.batch,
+            chain: self.synced.chain,
+        }
     }
 
     /// Writes meta with how far the log is synced.

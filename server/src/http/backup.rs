@@ -33,7 +33,7 @@ use crate::bell::Sender;
 use crate::client::FromClient;
 use crate::evaluator_thread::Control;
 use crate::room::RoomSender;
-use crate::snapshot_thread::{discard, yield_to_others};
+use crate::snapshot_thread::{discard, step_back};
 use crate::start::spawn;
 
 /// How long the evaluator may take to answer the read, and then to freeze the state.
@@ -196,7 +196,7 @@ fn stream(frozen: FrozenState, permit: OwnedSemaphorePermit) -> Response {
     let (reader, writer) = tokio::io::duplex(WAITING_BYTES_MAX);
     let writer = SyncIoBridge::new_with_handle(writer, Handle::current());
     let begun = spawn("quorate-backup", move || {
-        yield_to_others();
+        step_back("a backup is written");
         let index = frozen.snapshot.position.index;
         let started = Instant::now();
         match write(frozen, writer) {

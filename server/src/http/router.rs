@@ -15,6 +15,7 @@ use super::status::StatusBody;
 use crate::client::Counters;
 use crate::peer::Queue;
 use crate::published::View;
+use crate::scrub_thread;
 use crate::snapshots::Figures;
 
 /// What the answers are made of.
@@ -24,6 +25,7 @@ pub(crate) struct Site {
     pub(crate) clients: Arc<Counters>,
     pub(crate) queues: BTreeMap<ServerId, Arc<Queue>>,
     pub(crate) snapshots: Arc<Figures>,
+    pub(crate) scrubs: Arc<scrub_thread::Figures>,
     pub(crate) backups: Arc<Backups>,
 }
 

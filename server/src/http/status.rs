@@ -33,6 +33,13 @@ pub(super) struct StatusBody {
     /// sent to others, since the start.
     snapshots_installed: u64,
     snapshots_sent: u64,
+    /// What is on disk is read again now and then: how often all of it was since the start, how long
+    /// ago that ended the last time, how many bytes that were in all, and how often something was
+    /// found that had rotted.
+    scrub_passes: u64,
+    scrub_ended_s_ago: Option<u64>,
+    scrub_bytes: u64,
+    scrub_hits: u64,
     /// The disk has no room for the log's next segment: as leader, this server takes no writes.
     out_of_disk: bool,
     /// The newest hash of this server's state, 16 hex digits, and the entry behind which it was taken:
@@ -82,6 +89,10 @@ impl StatusBody {
             snapshot_bytes: snapshot.bytes,
             snapshot_ms: u64::try_from(snapshot.took.as_millis()).unwrap_or(u64::MAX),
             snapshot_received_bytes: site.snapshots.received_bytes(),
+            scrub_passes: site.scrubs.passes(),
+            scrub_ended_s_ago: site.scrubs.ended_ago().map(|ago| ago.as_secs()),
+            scrub_bytes: site.scrubs.bytes(),
+            scrub_hits: site.scrubs.hits(),
             client_connections: site.clients.open(),
             peers: queues
                 .map(|(id, queue)| PeerBody {

@@ -1,0 +1,208 @@
+//! What rots on the disk of a server that runs is found, and replaced from what the server has in
+//! memory, without a restart and without another server.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use quorate_tests::{Cluster, Load, Plan, Programs, Written, deadline, wait_until};
+
+const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
+
+/// Everything is read again all the time.
+fn plan(servers: u64) -> Plan {
+    Plan::new(PROGRAMS, servers)
+        .patient()
+        .setting("log_segment_bytes", "32768")
+        .setting("scrub_rate", "1000000000")
+        .setting("scrub_interval_ms", "100")
+}
+
+/// Writes several segments, and gives what was written.
+fn write_much(cluster: &Cluster) -> Vec<Written> {
+    let mut text = cluster.connect_to_leader();
+    let value = "v".repeat(10_000);
+    for number in 0..16 {
+        let set = format!("set big-{number} 0 0 10000\r\n{value}\r\n");
+        text.exchange(set, "STORED\r\n");
+    }
+    let load = Load::start(cluster, "load", 4);
+    load.wait_for_more(100);
+    let written = load.stop();
+    cluster.wait_until_applied();
+    written
+}
+
+fn verify(written: &[Written], cluster: &Cluster) {
+    Written::verify(written, cluster);
+    let mut text = cluster.connect_to_leader();
+    let value = "v".repeat(10_000);
+    for number in 0..16 {
+        let hit = format!("VALUE big-{number} 0 10000\r\n{value}\r\nEND\r\n");
+        text.exchange(format!("get big-{number}\r\n"), hit);
+    }
+}
+
+fn files(directory: &Path, ending: &str) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("it is there");
+    let names = entries.map(|entry| entry.expect("it can be read").file_name());
+    let mut names: Vec<String> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(ending))
+        .collect();
+    names.sort();
+    names
+}
+
+fn flip(directory: &Path, name: &str, offset: u64) {
+    let file = directory.join(name);
+    let open = fs::File::options().read(true).write(true).open(file);
+    let file = open.expect("it is ours");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset)
+        .expect("it is that long");
+    file.write_all_at(&[byte[0] ^ 1], offset)
+        .expect("it is ours");
+    file.sync_all().expect("it is ours");
+}
+
+fn number(status: &serde_json::Value, member: &str) -> u64 {
+    status[member].as_u64().unwrap_or(0)
+}
+
+/// Waits until a server has read everything twice and found nothing more.
+fn wait_until_sound(cluster: &Cluster, id: u64) {
+    let mut quiet_since = None;
+    wait_until("passes without a hit", deadline(), || {
+        let status = cluster.status(id)?;
+        let (hits, passes) = (
+            number(&status, "scrub_hits"),
+            number(&status, "scrub_passes"),
+        );
+        let (hits_then, passes_then) = *quiet_since.get_or_insert((hits, passes));
+        if hits > hits_then {
+            quiet_since = None;
+        } else if hits > 0 && passes >= passes_then + 2 {
+            return Ok(());
+        }
+        Err(status.to_string())
+    });
+}
+
+fn names_it(cluster: &Cluster, id: u64, name: &str) -> bool {
+    let log = cluster.log(id);
+    let says = |line: &String| {
+        line.contains(&format!("{name}: corrupt at byte "))
+            && line.contains("a snapshot of what this server has in memory takes its place")
+    };
+    log.iter().any(says)
+}
+
+/// Its first segment rots, or the one that it writes to.
+#[test]
+fn a_rotten_segment_is_gone_before_it_is_needed_though_there_is_no_other_server() {
+    for is_last in [false, true] {
+        let mut cluster = plan(1).start();
+        let written = write_much(&cluster);
+        let directory = cluster.data_directory(1);
+        let segments = files(&directory, ".log");
+        assert!(segments.len() > 2, "{segments:?}");
+        let (name, offset) = match is_last {
+            false => (&segments[0], 6000),
+            true => (&segments[segments.len() - 1], 100),
+        };
+        flip(&directory, name, offset);
+        wait_until("the segment to go", deadline(), || {
+            let left = files(&directory, ".log");
+            (!left.contains(name))
+                .then_some(())
+                .ok_or_else(|| format!("{left:?}"))
+        });
+        wait_until_sound(&cluster, 1);
+        assert!(names_it(&cluster, 1, name), "{:#?}", cluster.log(1));
+        let status = cluster.status(1).expect("it runs");
+        assert!(number(&status, "log_begins_behind") > 0, "{status}");
+        assert!(number(&status, "snapshot_index") > 0, "{status}");
+        verify(&written, &cluster);
+        cluster.kill(1);
+        cluster.start(1);
+        cluster.leader();
+        verify(&written, &cluster);
+        let status = cluster.status(1).expect("it runs");
+        assert_eq!(
+            (number(&status, "restart"), &status["recovering"]),
+            (2, &false.into())
+        );
+    }
+}
+
+#[test]
+fn a_follower_whose_log_rots_stays_a_whole_member() {
+    let mut cluster = plan(3).start();
+    let written = write_much(&cluster);
+    let follower = cluster.follower();
+    let directory = cluster.data_directory(follower);
+    let name = files(&directory, ".log").remove(0);
+    flip(&directory, &name, 6000);
+    wait_until_sound(&cluster, follower);
+    assert!(
+        names_it(&cluster, follower, &name),
+        "{:#?}",
+        cluster.log(follower)
+    );
+    let status = cluster.status(follower).expect("it runs");
+    assert_eq!(
+        (number(&status, "restart"), &status["recovering"]),
+        (1, &false.into())
+    );
+    // Nothing can be committed without it, and it starts with all that it has.
+    cluster.kill(follower);
+    cluster.start(follower);
+    let spare = cluster.others(follower)[0];
+    cluster.kill(spare);
+    verify(&written, &cluster);
+}
+
+#[test]
+fn a_rotten_snapshot_is_written_again() {
+    let mut cluster = plan(1).setting("snapshot_entries", "50").start();
+    let written = write_much(&cluster);
+    let directory = cluster.data_directory(1);
+    wait_until("snapshots", deadline(), || {
+        let names = files(&directory, ".snap");
+        let status = cluster.status(1)?;
+        let rests = number(&status, "snapshot_index") + 50 > number(&status, "last_applied");
+        (names.len() == 2 && rests)
+            .then_some(())
+            .ok_or_else(|| format!("{names:?}, {status}"))
+    });
+    let name = files(&directory, ".snap").remove(1);
+    flip(&directory, &name, 5000);
+    wait_until_sound(&cluster, 1);
+    assert!(names_it(&cluster, 1, &name), "{:#?}", cluster.log(1));
+    verify(&written, &cluster);
+    cluster.kill(1);
+    cluster.start(1);
+    cluster.leader();
+    let log = cluster.log(1);
+    let without = |line: &String| line.contains("this server starts without it");
+    assert!(!log.iter().any(without), "{log:#?}");
+    verify(&written, &cluster);
+}
+
+#[test]
+fn nothing_is_read_again_at_a_rate_of_zero() {
+    let plan = Plan::new(PROGRAMS, 1).setting("scrub_rate", "0");
+    let cluster = plan.setting("scrub_interval_ms", "100").start();
+    let written = write_much(&cluster);
+    verify(&written, &cluster);
+    let status = cluster.status(1).expect("it runs");
+    assert_eq!(
+        (
+            &status["scrub_passes"],
+            &status["scrub_ended_s_ago"],
+            &status["scrub_bytes"]
+        ),
+        (&0.into(), &serde_json::Value::Null, &0.into())
+    );
+}
