@@ -37,6 +37,14 @@ impl Plan {
             .setting("heartbeat_ms", "100")
     }
 
+    /// The same with snapshots often, and little log beside them, in short segments.
+    #[must_use]
+    pub fn snapshots_often(self) -> Plan {
+        self.setting("snapshot_entries", "300")
+            .setting("log_segment_bytes", "32768")
+            .setting("log_kept_bytes", "65536")
+    }
+
     /// Starts all servers and waits until the cluster takes writes.
     #[must_use]
     pub fn start(self) -> Cluster {

@@ -18,13 +18,8 @@ const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
 /// How often something is damaged: each part twice, a bit of it and its end.
 const CASES: u64 = 12;
 
-/// Snapshots often, and a log of many short segments.
 fn plan(servers: u64) -> Plan {
-    Plan::new(PROGRAMS, servers)
-        .patient()
-        .setting("snapshot_entries", "300")
-        .setting("log_segment_bytes", "32768")
-        .setting("log_kept_bytes", "65536")
+    Plan::new(PROGRAMS, servers).patient().snapshots_often()
 }
 
 fn cases() -> u64 {

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use quorate_tests::{Ended, Plan, Process, Programs, deadline, wait_until};
+use quorate_tests::{Ended, Plan, Process, Programs, deadline, flip, wait_until};
 
 const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
 
@@ -26,17 +25,6 @@ fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
         (name.into_owned(), content)
     });
     files.collect()
-}
-
-/// Turns one bit over.
-fn flip(file: &Path, offset: u64) {
-    let file = fs::File::options().read(true).write(true).open(file);
-    let file = file.expect("it is there");
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset)
-        .expect("it is that long");
-    file.write_all_at(&[byte[0] ^ 4], offset)
-        .expect("it is ours");
 }
 
 #[test]

@@ -2,10 +2,9 @@
 //! memory, without a restart and without another server.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use quorate_tests::{Cluster, Load, Plan, Programs, Written, deadline, wait_until};
+use quorate_tests::{Cluster, Load, Plan, Programs, Written, deadline, flip, wait_until};
 
 const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
 
@@ -54,18 +53,6 @@ fn files(directory: &Path, ending: &str) -> Vec<String> {
     names
 }
 
-fn flip(directory: &Path, name: &str, offset: u64) {
-    let file = directory.join(name);
-    let open = fs::File::options().read(true).write(true).open(file);
-    let file = open.expect("it is ours");
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset)
-        .expect("it is that long");
-    file.write_all_at(&[byte[0] ^ 1], offset)
-        .expect("it is ours");
-    file.sync_all().expect("it is ours");
-}
-
 fn number(status: &serde_json::Value, member: &str) -> u64 {
     status[member].as_u64().unwrap_or(0)
 }
@@ -111,7 +98,7 @@ fn a_rotten_segment_is_gone_before_it_is_needed_though_there_is_no_other_server(
             false => (&segments[0], 6000),
             true => (&segments[segments.len() - 1], 100),
         };
-        flip(&directory, name, offset);
+        flip(&directory.join(name), offset);
         wait_until("the segment to go", deadline(), || {
             let left = files(&directory, ".log");
             (!left.contains(name))
@@ -143,7 +130,7 @@ fn a_follower_whose_log_rots_stays_a_whole_member() {
     let follower = cluster.follower();
     let directory = cluster.data_directory(follower);
     let name = files(&directory, ".log").remove(0);
-    flip(&directory, &name, 6000);
+    flip(&directory.join(&name), 6000);
     wait_until_sound(&cluster, follower);
     assert!(
         names_it(&cluster, follower, &name),
@@ -177,7 +164,7 @@ fn a_rotten_snapshot_is_written_again() {
             .ok_or_else(|| format!("{names:?}, {status}"))
     });
     let name = files(&directory, ".snap").remove(1);
-    flip(&directory, &name, 5000);
+    flip(&directory.join(&name), 5000);
     wait_until_sound(&cluster, 1);
     assert!(names_it(&cluster, 1, &name), "{:#?}", cluster.log(1));
     verify(&written, &cluster);

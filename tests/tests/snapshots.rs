@@ -10,13 +10,8 @@ use quorate_tests::{Cluster, Fate, Load, Plan, Programs, Text, Written, deadline
 
 const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
 
-/// Snapshots often, and little log beside them.
 fn plan(servers: u64) -> Plan {
-    Plan::new(PROGRAMS, servers)
-        .patient()
-        .setting("snapshot_entries", "300")
-        .setting("log_segment_bytes", "32768")
-        .setting("log_kept_bytes", "65536")
+    Plan::new(PROGRAMS, servers).patient().snapshots_often()
 }
 
 #[test]

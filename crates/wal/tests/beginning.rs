@@ -3,13 +3,11 @@
 
 mod support;
 
-use std::sync::{Arc, Mutex};
-
 use quorate_wal::{Disk, Error, MemoryDisk, Wal};
 use raft::{Fetch, HardState, Index, Position, Reader, Seating, ServerId, Snapshot, Term, Write};
-use support::hooked_disk::{Act, HookedDisk};
+use support::hooked_disk::HookedDisk;
 use support::snapshots::{CLUSTER, position, read_snapshot, snapshot_at, write_snapshot};
-use support::{open, options, read_all, write};
+use support::{files_named, open, options, read_all, write};
 
 /// A log of this many entries of term 1, a few to a segment.
 fn filled(disk: &MemoryDisk, entries: u64) -> Wal<MemoryDisk> {
@@ -36,13 +34,6 @@ fn take_snapshot<D: Disk>(wal: &Wal<D>, position: Position) -> Snapshot {
     let snapshot = snapshot_at(position);
     write_snapshot(&wal.snapshots(), &snapshot).expect("the disk is sound");
     snapshot
-}
-
-fn segments(disk: &MemoryDisk) -> Vec<String> {
-    let mut names = disk.list().expect("the disk is sound");
-    names.retain(|name| name.ends_with(".log"));
-    names.sort();
-    names
 }
 
 fn snapshot_name(position: Position) -> String {
@@ -110,10 +101,10 @@ fn as_many_bytes_of_log_are_kept_as_are_asked_for() {
         let disk = MemoryDisk::new();
         let mut wal = filled(&disk, 40);
         take_snapshot(&wal, position(1, 40));
-        let all = segments(&disk).len();
+        let all = files_named(&disk, ".log").len();
         wal.drop_until(Index(40), kept_bytes)
             .expect("the disk is sound");
-        let kept: usize = segments(&disk).len();
+        let kept: usize = files_named(&disk, ".log").len();
         let bytes: u64 = kept as u64 * 8192;
         assert!(
             bytes >= kept_bytes.min(all as u64 * 8192),
@@ -157,23 +148,15 @@ fn entries_that_were_superseded_before_the_drop_do_not_come_back() {
             read_all(&wal, before, last)
         );
         // The log's first segment says that an entry of term 1 is before it.
-        superseded += u32::from(before == Index(5) && segments(&disk).len() < 14);
+        superseded += u32::from(before == Index(5) && files_named(&disk, ".log").len() < 14);
     }
     assert!(superseded > 0, "no drop met a superseded entry");
 }
 
 #[test]
 fn a_reader_that_is_overtaken_by_a_drop_gets_nothing() {
-    let running: Arc<Mutex<Option<Wal<HookedDisk>>>> = Arc::default();
-    let hooked = Arc::clone(&running);
-    let disk = HookedDisk::new(MemoryDisk::new(), move |_, act| {
-        let mut running = hooked.lock().expect("no holder of this lock panics");
-        if act == Act::Read
-            && let Some(mut wal) = running.take()
-        {
-            drop(running);
-            wal.drop_until(Index(12), 0).expect("the disk is sound");
-        }
+    let (disk, running) = HookedDisk::overtaking(|mut wal| {
+        wal.drop_until(Index(12), 0).expect("the disk is sound");
     });
     let (mut wal, _, _) = open(disk, 1);
     for id in 1..=20 {
@@ -224,7 +207,7 @@ fn a_log_begins_anew_behind_a_snapshot() {
         None
     );
     wal.sync().expect("the disk is sound");
-    assert_eq!(segments(&disk).len(), 1);
+    assert_eq!(files_named(&disk, ".log").len(), 1);
     assert_eq!(reader.read(&fetch(1, 101)).expect("the disk is sound"), []);
     let entries = reader.read(&fetch(101, 101)).expect("the disk is sound");
     assert_eq!(entries, begin.entries);
@@ -249,7 +232,7 @@ fn a_log_is_given_up_for_a_snapshot_that_it_does_not_reach_or_contradicts() {
         assert_eq!((found.before, found.last()), (at, at));
         assert_eq!(opened.recovered.snapshot, Some(snapshot_at(at)));
         assert_eq!(found.hard_state.voted_for, Some(ServerId(2)));
-        assert_eq!(segments(&disk).len(), 1);
+        assert_eq!(files_named(&disk, ".log").len(), 1);
         append(&mut wal, &write(1, 3, at.index.0, &[b"next"]));
         let (_, _, found) = open(disk.after_power_cut(2), 3);
         assert_eq!(
@@ -353,7 +336,7 @@ fn a_gap_between_the_snapshot_and_the_log_is_found() {
 
     // A segment behind the snapshot is lost.
     let (disk, _, _) = with_two_snapshots(25);
-    let names = segments(&disk);
+    let names = files_named(&disk, ".log");
     for lost in &names {
         let disk = disk.copy();
         disk.remove(lost).expect("it is there");
@@ -376,7 +359,8 @@ fn a_gap_between_the_snapshot_and_the_log_is_found() {
     // Without any snapshot every segment from the first on has to be there.
     let disk = MemoryDisk::new();
     filled(&disk, 20);
-    disk.remove(&segments(&disk)[0]).expect("it is there");
+    disk.remove(&files_named(&disk, ".log")[0])
+        .expect("it is there");
     let error = Wal::open(disk.copy(), options(2)).expect_err("the first is missing");
     assert!(matches!(error, Error::Missing { .. }), "{error}");
 }

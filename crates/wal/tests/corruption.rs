@@ -6,7 +6,7 @@ mod support;
 use quorate_wal::{Disk, Error, MemoryDisk, Problem, SEGMENT_BYTES_MIN, Wal};
 use raft::{Fetch, Index, Reader, Restart, WriteId};
 use support::script::{Operation, script, script_with_snapshots};
-use support::{Model, assert_grown, mix, open, operate, options};
+use support::{Model, assert_grown, files_named, mix, open, operate, options, segments, used};
 
 /// A small directory in which everything is synced, and what it holds.
 struct Sound {
@@ -47,20 +47,6 @@ fn sound(seed: u64, operations: usize, is_closed: bool) -> Sound {
         restart: opened.restart,
         segments,
     }
-}
-
-fn segments(disk: &MemoryDisk) -> Vec<(String, usize)> {
-    let mut names = disk.list().expect("the disk is sound");
-    names.retain(|name| name.ends_with(".log"));
-    names.sort();
-    let end = |name: &String| {
-        let content = disk.content(name).expect("it was listed");
-        content
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |last| last + 1)
-    };
-    names.iter().map(|name| (name.clone(), end(name))).collect()
 }
 
 /// The file and the offset that opening this directory complains of; `None` if it opens, and
@@ -108,16 +94,11 @@ fn every_rotten_byte_beside_snapshots_is_found_in_its_file_or_healed_by_the_snap
     wal.close().expect("the disk is sound");
     let (_, opened, sound) = open(disk.after_kill(), 2);
     let newest = opened.recovered.snapshot.expect("some were written");
-    let mut names = disk.after_kill().list().expect("the disk is sound");
-    names.retain(|name| name.ends_with(".log") || name.ends_with(".snap"));
+    let disk = disk.after_kill();
+    let names = [files_named(&disk, ".log"), files_named(&disk, ".snap")].concat();
     let (mut healed, mut found) = (0, 0);
     for name in &names {
-        let content = disk.content(name).expect("it was listed");
-        let end = content
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |last| last + 1);
-        for offset in (0..end).step_by(3) {
+        for offset in (0..used(&disk, name)).step_by(3) {
             let disk = disk.copy();
             disk.rot(name, offset, 1 << (mix(5, offset as u64) % 8));
             match Wal::open(disk.clone(), options(1)) {

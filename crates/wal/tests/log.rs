@@ -3,13 +3,12 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Arc, Mutex};
 
 use crc_fast::{CrcAlgorithm, checksum};
 use quorate_wal::record::ENTRY_BYTES_MAX;
 use quorate_wal::{DirectoryDisk, Disk, Error, Failure, MemoryDisk, Options, SEGMENT_BYTES, Wal};
 use raft::{Fetch, HardState, Index, Position, Reader, Restart, ServerId, Term, WriteId};
-use support::hooked_disk::{Act, HookedDisk};
+use support::hooked_disk::HookedDisk;
 use support::script::{Operation, script};
 use support::{Done, Model, observe, open, operate, options, read_all, write};
 
@@ -136,18 +135,10 @@ fn a_superseded_entry_is_not_given_to_a_reader() {
 
 #[test]
 fn an_entry_that_is_superseded_while_it_is_read_is_not_given_out() {
-    let running: Arc<Mutex<Option<Wal<HookedDisk>>>> = Arc::default();
-    let hooked = Arc::clone(&running);
-    let disk = HookedDisk::new(MemoryDisk::new(), move |_, act| {
-        // Once, at the first read after it was put there.
-        let mut running = hooked.lock().expect("no holder of this lock panics");
-        if act == Act::Read
-            && let Some(mut wal) = running.take()
-        {
-            let mut conflict = write(2, 2, 1, &[b"d", b"e"]);
-            conflict.truncate_from = Some(Index(2));
-            wal.append(&conflict).expect("the log takes it");
-        }
+    let (disk, running) = HookedDisk::overtaking(|mut wal| {
+        let mut conflict = write(2, 2, 1, &[b"d", b"e"]);
+        conflict.truncate_from = Some(Index(2));
+        wal.append(&conflict).expect("the log takes it");
     });
     let (mut wal, _, _) = open(disk, 1);
     wal.append(&write(1, 1, 0, &[b"a", b"b", b"c"]))

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use quorate_wal::{Disk, Error, MemoryDisk, Opened, Wal};
 use raft::{Entry, Index, Restart, Seating, Write, WriteId};
 use support::script::{Operation, script, script_with_snapshots};
-use support::{Model, assert_grown, healing_options, mix, observe, operate, options};
+use support::{
+    Model, assert_grown, files_named, healing_options, mix, observe, operate, options, used,
+};
 
 /// A data directory in which everything is synced, and all that it held in its life.
 struct Sound {
@@ -43,17 +45,11 @@ fn sound(seed: u64, operations: &[Operation]) -> Sound {
 
 /// The files that hold something, each with where that ends.
 fn files(disk: &MemoryDisk) -> Vec<(String, usize)> {
-    let mut names = disk.list().expect("the disk is sound");
-    names.retain(|name| name.ends_with(".log") || name.ends_with(".snap"));
-    names.sort();
-    let end = |name: &String| {
-        let content = disk.content(name).expect("it was listed");
-        content
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |last| last + 1)
-    };
-    names.iter().map(|name| (name.clone(), end(name))).collect()
+    let names = [files_named(disk, ".snap"), files_named(disk, ".log")].concat();
+    let files = names.into_iter();
+    files
+        .map(|name| (name.clone(), used(disk, &name)))
+        .collect()
 }
 
 fn contents(disk: &MemoryDisk) -> BTreeMap<String, Vec<u8>> {

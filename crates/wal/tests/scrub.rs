@@ -10,7 +10,7 @@ use raft::{Index, Snapshot};
 use support::hooked_disk::{Act, HookedDisk};
 use support::script::script_with_snapshots;
 use support::snapshots::{position, snapshot_at, write_snapshot};
-use support::{Model, healing_options, observe, open, operate, options, write};
+use support::{Model, files_named, healing_options, observe, open, operate, options, used, write};
 
 /// What one pass found, and how many bytes it has read.
 fn pass<D: Disk>(scrub: &mut Scrub<D>) -> (Vec<Scrubbed>, u64) {
@@ -55,20 +55,6 @@ fn take_snapshot(wal: &Wal<MemoryDisk>, index: u64) -> Snapshot {
     snapshot
 }
 
-fn files(disk: &MemoryDisk, ending: &str) -> Vec<String> {
-    let mut names = disk.list().expect("the disk is sound");
-    names.retain(|name| name.ends_with(ending));
-    names.sort();
-    names
-}
-
-/// Behind the last byte that is not 0.
-fn used(disk: &MemoryDisk, name: &str) -> usize {
-    let content = disk.content(name).expect("it was listed");
-    let last = content.iter().rposition(|byte| *byte != 0);
-    last.map_or(0, |last| last + 1)
-}
-
 fn segment(at: usize) -> Part {
     Part::Segment(at as u64 + 1)
 }
@@ -96,7 +82,7 @@ fn nothing_is_found_in_a_sound_directory_whatever_was_written_to_it() {
 fn all_that_is_synced_and_both_snapshots_are_read_in_a_pass() {
     let (disk, wal, _) = filled(20);
     let mut scrub = wal.scrub();
-    let segments = files(&disk, ".log");
+    let segments = files_named(&disk, ".log");
     assert!(segments.len() > 2, "{segments:?}");
     let log: usize = segments.iter().map(|name| used(&disk, name)).sum();
     // Up to 7 bytes of padding are behind the last record of each.
@@ -118,9 +104,9 @@ fn every_flipped_bit_below_the_synced_end_is_found_and_named() {
     let (disk, wal, _) = filled(14);
     let snapshots = [take_snapshot(&wal, 5), take_snapshot(&wal, 9)];
     let mut scrub = wal.scrub();
-    let parts = files(&disk, ".log").into_iter().enumerate();
+    let parts = files_named(&disk, ".log").into_iter().enumerate();
     let parts = parts.map(|(at, name)| (name, segment(at)));
-    let snapshots = files(&disk, ".snap").into_iter().zip(&snapshots);
+    let snapshots = files_named(&disk, ".snap").into_iter().zip(&snapshots);
     let snapshots = snapshots.map(|(name, it)| (name, Part::Snapshot(it.position)));
     for (name, part) in parts.chain(snapshots) {
         for offset in 0..used(&disk, &name) {
@@ -147,7 +133,7 @@ fn a_file_that_is_cut_short_or_gone_is_found() {
     let (disk, wal, _) = filled(14);
     let snapshot = take_snapshot(&wal, 9);
     let mut scrub = wal.scrub();
-    let segments = files(&disk, ".log");
+    let segments = files_named(&disk, ".log");
     for (at, name) in segments.iter().enumerate() {
         let content = disk.content(name).expect("it was listed");
         for length in [0, 100, 4096, 5000, content.len() - 1] {
@@ -158,7 +144,7 @@ fn a_file_that_is_cut_short_or_gone_is_found() {
         assert_eq!(rotten(&mut scrub), [segment(at)], "{name} is gone");
         disk.put(name, &content);
     }
-    let name = &files(&disk, ".snap")[0];
+    let name = &files_named(&disk, ".snap")[0];
     let content = disk.content(name).expect("it was listed");
     disk.put(name, &content[..content.len() - 1]);
     assert_eq!(rotten(&mut scrub), [Part::Snapshot(snapshot.position)]);
@@ -167,7 +153,7 @@ fn a_file_that_is_cut_short_or_gone_is_found() {
 #[test]
 fn a_segment_in_place_of_which_its_past_is_back_is_found() {
     let (disk, mut wal, _) = filled(8);
-    let names = files(&disk, ".log");
+    let names = files_named(&disk, ".log");
     let past: Vec<_> = names.iter().map(|name| disk.content(name)).collect();
     for id in 9..=30 {
         let write = write(id, 1, id - 1, &[&[id as u8; 600]]);
@@ -236,7 +222,7 @@ fn what_goes_while_it_is_read_is_not_taken_for_rotten() {
             assert!(reads > 5, "a pass of {reads} reads");
             return;
         }
-        assert!(files(&disk, ".log").len() < 3, "after {reads} reads");
+        assert!(files_named(&disk, ".log").len() < 3, "after {reads} reads");
     }
 }
 
@@ -260,7 +246,7 @@ fn rots_at(at: usize) -> usize {
 fn a_rotten_segment_goes_once_a_snapshot_has_what_is_in_it_and_not_before() {
     for at in 0..4 {
         let (disk, mut wal, model) = filled(20);
-        let names = files(&disk, ".log");
+        let names = files_named(&disk, ".log");
         assert_eq!(names.len(), 4, "{names:?}");
         take_snapshot(&wal, 3);
         disk.rot(&names[at], rots_at(at), 1);
@@ -274,13 +260,13 @@ fn a_rotten_segment_goes_once_a_snapshot_has_what_is_in_it_and_not_before() {
             early.is_none_or(|before| before.index <= Index(3)),
             "{early:?}"
         );
-        assert!(files(&disk, ".log").contains(&names[at]));
+        assert!(files_named(&disk, ".log").contains(&names[at]));
         assert_eq!(rotten(&mut scrub), [segment(at)]);
 
         let snapshot = take_snapshot(&wal, up_to.0);
         let dropped = wal.drop_given_up(up_to).expect("the disk is sound");
         assert_eq!(dropped, Some(snapshot.position));
-        let left = files(&disk, ".log");
+        let left = files_named(&disk, ".log");
         assert!(
             !names[..=at].iter().any(|name| left.contains(name)),
             "{left:?}"
@@ -306,7 +292,7 @@ fn a_rotten_segment_goes_once_a_snapshot_has_what_is_in_it_and_not_before() {
 #[test]
 fn a_segment_that_is_gone_is_given_up_like_one_that_is_rotten() {
     let (disk, mut wal, _) = filled(20);
-    let names = files(&disk, ".log");
+    let names = files_named(&disk, ".log");
     disk.remove(&names[1]).expect("it was listed");
     assert_eq!(rotten(&mut wal.scrub()), [segment(1)]);
     let up_to = wal.give_up_segment(2).expect("the disk is sound");
@@ -314,7 +300,7 @@ fn a_segment_that_is_gone_is_given_up_like_one_that_is_rotten() {
     take_snapshot(&wal, up_to.0);
     let dropped = wal.drop_given_up(up_to).expect("the disk is sound");
     assert_eq!(dropped.map(|it| it.index), Some(up_to));
-    assert_eq!(files(&disk, ".log"), names[2..]);
+    assert_eq!(files_named(&disk, ".log"), names[2..]);
     assert_eq!(wal.give_up_segment(2).expect("the disk is sound"), None);
 }
 
@@ -329,7 +315,7 @@ fn without_space_for_the_next_segment_a_rotten_last_one_is_given_up_later() {
         wal.give_up_segment(4).expect("there is space"),
         Some(Index(20))
     );
-    assert_eq!(files(&disk, ".log").len(), 5);
+    assert_eq!(files_named(&disk, ".log").len(), 5);
 }
 
 /// A start finds the rot, or that all that was ever synced is there without it.
@@ -339,7 +325,7 @@ fn a_crash_at_any_moment_finds_the_rot_or_nothing_missing() {
         let mut cut = 1;
         loop {
             let (disk, mut wal, model) = filled(20);
-            disk.rot(&files(&disk, ".log")[at], rots_at(at), 1);
+            disk.rot(&files_named(&disk, ".log")[at], rots_at(at), 1);
             disk.cut_power_at(disk.operations() + cut);
             let result = wal.give_up_segment(at as u64 + 1).and_then(|up_to| {
                 let up_to = up_to.expect("it is there");
@@ -370,7 +356,7 @@ fn a_rotten_snapshot_goes_with_the_next_one_or_is_written_again() {
         let (disk, wal, _) = filled(20);
         let snapshots = [take_snapshot(&wal, 5), take_snapshot(&wal, 10)];
         let at = usize::from(flipped == 10);
-        disk.rot(&files(&disk, ".snap")[at], 4200, 1);
+        disk.rot(&files_named(&disk, ".snap")[at], 4200, 1);
         let mut scrub = wal.scrub();
         let part = Part::Snapshot(snapshots[at].position);
         assert_eq!(rotten(&mut scrub), [part]);
@@ -394,7 +380,7 @@ fn a_snapshot_that_a_start_could_not_use_is_not_complained_of_again() {
     let (disk, wal, _) = filled(20);
     take_snapshot(&wal, 5);
     take_snapshot(&wal, 10);
-    disk.rot(&files(&disk, ".snap")[1], 4200, 1);
+    disk.rot(&files_named(&disk, ".snap")[1], 4200, 1);
     drop(wal);
     let (wal, opened, _) = open(disk.after_kill(), 2);
     assert_eq!(opened.damaged.len(), 1);

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use quorate_wal::{Disk, MemoryDisk, MemoryFile};
+use quorate_wal::{Disk, MemoryDisk, MemoryFile, Wal};
 
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,25 @@ impl HookedDisk {
             disk,
             hook: Arc::new(hook),
         }
+    }
+
+    /// An empty disk, and a place for a log on it: at the first read after a log was put there it is
+    /// taken out, and something is done with it.
+    pub(crate) fn overtaking(
+        by: impl Fn(Wal<HookedDisk>) + Send + Sync + 'static,
+    ) -> (HookedDisk, Arc<Mutex<Option<Wal<HookedDisk>>>>) {
+        let running: Arc<Mutex<Option<Wal<HookedDisk>>>> = Arc::default();
+        let hooked = Arc::clone(&running);
+        let disk = HookedDisk::new(MemoryDisk::new(), move |_, act| {
+            let mut running = hooked.lock().expect("no holder of this lock panics");
+            if act == Act::Read
+                && let Some(wal) = running.take()
+            {
+                drop(running);
+                by(wal);
+            }
+        });
+        (disk, running)
     }
 
     fn before(&self, act: Act) -> &MemoryDisk {

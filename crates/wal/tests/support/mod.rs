@@ -12,7 +12,7 @@ pub(crate) mod sweep;
 use std::fmt;
 
 use bytes::Bytes;
-use quorate_wal::{Disk, Error, Opened, Options, SEGMENT_BYTES_MIN, Wal};
+use quorate_wal::{Disk, Error, MemoryDisk, Opened, Options, SEGMENT_BYTES_MIN, Wal};
 use raft::{
     Entry, EntryKind, Fetch, HardState, Index, Position, Reader, Restart, ServerId, Snapshot, Term,
     Write, WriteId,
@@ -240,4 +240,27 @@ pub(crate) fn assert_grown(restart: Restart, before: Restart) {
         restart > before,
         "restart number {restart} after {before} was used"
     );
+}
+
+/// The files whose names end so, in order.
+pub(crate) fn files_named(disk: &MemoryDisk, ending: &str) -> Vec<String> {
+    let mut names = disk.list().expect("the disk is sound");
+    names.retain(|name| name.ends_with(ending));
+    names.sort();
+    names
+}
+
+/// Behind the last byte of a file that is not 0.
+pub(crate) fn used(disk: &MemoryDisk, name: &str) -> usize {
+    let content = disk.content(name).expect("it was listed");
+    let last = content.iter().rposition(|byte| *byte != 0);
+    last.map_or(0, |last| last + 1)
+}
+
+/// The segments in order, each with where its last record ends.
+pub(crate) fn segments(disk: &MemoryDisk) -> Vec<(String, usize)> {
+    let names = files_named(disk, ".log").into_iter();
+    names
+        .map(|name| (name.clone(), used(disk, &name)))
+        .collect()
 }

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::snapshots::{CLUSTER, snapshot_at};
-use super::{Model, healing_options, mix};
+use super::{Model, healing_options, mix, segments};
 
 /// What a file of the directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -260,12 +260,7 @@ impl Author {
 
     /// The open segment, and where its last record ends.
     fn end(&self) -> (String, usize) {
-        let names = self.disk.list().expect("the disk is sound").into_iter();
-        let name = names.filter(|name| name.ends_with(".log")).max();
-        let name = name.expect("there is a segment");
-        let content = self.disk.content(&name).expect("it was listed");
-        let last = content.iter().rposition(|byte| *byte != 0);
-        let end = last.map_or(0, |last| last + 1);
+        let (name, end) = segments(&self.disk).pop().expect("there is a segment");
         // Records take up whole multiples of this.
         (name, end.next_multiple_of(8))
     }
