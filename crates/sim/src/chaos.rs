@@ -38,15 +38,6 @@ const STRIKES: [Fault; 16] = [
     Fault::Jumps,
 ];
 
-/// It runs, and knows that all have their seats.
-fn has_settled_in(host: &Host) -> bool {
-    host.process.as_ref().is_some_and(|process| {
-        let known = process.evaluator.configuration();
-        process.evaluator.seating().is_seated()
-            && known.is_some_and(|it| it.members.iter().all(|it| it.seat.is_some()))
-    })
-}
-
 impl World {
     /// Something goes wrong, if this run has anything that does.
     pub(crate) fn chaos(&mut self) {
@@ -220,7 +211,19 @@ impl World {
 
     fn may_lose_a_disk(&self) -> bool {
         let first = !self.hosts.iter().any(Host::is_hurt);
-        self.options.servers >= 3 && first && self.hosts.iter().all(has_settled_in)
+        let settled = self.hosts.iter().all(|host| self.has_settled_in(host));
+        self.options.servers >= 3 && first && settled
+    }
+
+    /// It runs, and knows that all have their seats, as its disk does.
+    fn has_settled_in(&self, host: &Host) -> bool {
+        host.process.as_ref().is_some_and(|process| {
+            let seating = process.evaluator.seating();
+            let known = process.evaluator.configuration();
+            seating.is_seated()
+                && known.is_some_and(|it| it.members.iter().all(|it| it.seat.is_some()))
+                && self.logs.durable(host.id).hard_state.seating == seating
+        })
     }
 
     /// A minority is hurt at a time, this server among them, and all others know of their seats.
@@ -232,7 +235,7 @@ impl World {
             && !self.host(id).wiped
             && others
                 .chain([self.host(id)])
-                .all(|host| host.is_hurt() || has_settled_in(host))
+                .all(|host| host.is_hurt() || self.has_settled_in(host))
     }
 
     /// Some bytes of a minority's disks become others, or files are cut short or go missing; half of
