@@ -21,8 +21,8 @@ const WALL_START_MS: u64 = 1_700_000_000_000;
 /// What the monotonic clocks show then.
 const MONOTONIC_START: Duration = Duration::from_secs(1);
 
-/// Enough for an entry every few milliseconds.
-const CATCH_UP_BYTES_PER_SECOND: u64 = 256 << 10;
+/// An entry of many commands takes a millisecond, and the longest log a second or two.
+const CATCH_UP_BYTES_PER_SECOND: u64 = 16 << 20;
 
 pub(crate) const ELECTION_TIMEOUT: std::ops::Range<Duration> =
     Duration::from_millis(150)..Duration::from_millis(300);
