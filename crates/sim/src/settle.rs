@@ -109,6 +109,8 @@ impl World {
     pub(crate) fn settling_hears(&mut self, client: usize) {
         let now = self.now;
         let done = self.clients[client].done;
+        let connection = self.clients[client].connection.as_ref();
+        let waits = connection.is_some_and(|connection| !connection.waits.is_empty());
         let Some(settling) = self.settling.as_mut().filter(|it| it.client == client) else {
             return;
         };
@@ -121,7 +123,7 @@ impl World {
                     settling.by = now + AGREE_NS;
                 }
             }
-        } else {
+        } else if !waits {
             // Refused: somewhere else, a little later.
             self.client_leaves(client);
         }
