@@ -152,13 +152,13 @@ fn a_follower_whose_log_rots_stays_a_whole_member() {
 
 #[test]
 fn a_rotten_snapshot_is_written_again() {
-    let mut cluster = plan(1).setting("snapshot_entries", "50").start();
+    let mut cluster = plan(1).setting("snapshot_entries", "10").start();
     let written = write_much(&cluster);
     let directory = cluster.data_directory(1);
     wait_until("snapshots", deadline(), || {
         let names = files(&directory, ".snap");
         let status = cluster.status(1)?;
-        let rests = number(&status, "snapshot_index") + 50 > number(&status, "last_applied");
+        let rests = number(&status, "snapshot_index") + 10 > number(&status, "last_applied");
         (names.len() == 2 && rests)
             .then_some(())
             .ok_or_else(|| format!("{names:?}, {status}"))
