@@ -56,9 +56,10 @@ impl Snapshots {
     /// If this server is not among the members.
     pub(crate) fn new(config: &Config) -> Snapshots {
         let members = &config.members;
+        let is_member = members.iter().any(|member| member.id == config.id);
+        assert!(is_member, "server {} is no member", config.id);
         let before = members.iter().filter(|member| member.id < config.id);
         let part = (before.count() as u64 + 1, members.len() as u64);
-        assert!(part.0 <= part.1, "server {} is no member", config.id);
         Snapshots {
             part,
             entries: 0,
