@@ -301,7 +301,7 @@ impl Raft {
             return false;
         }
         if from > last && !probes {
-            self.is_level(to);
+            self.end_catch_up(to);
             return false;
         }
         if !probes && self.is_paced(leadership, progress) {
@@ -322,7 +322,7 @@ impl Raft {
     }
 
     /// Everything was sent to this follower.
-    fn is_level(&mut self, id: ServerId) {
+    fn end_catch_up(&mut self, id: ServerId) {
         if let Some(progress) = self.follower_mut(id) {
             progress.catch_up = None;
         }
