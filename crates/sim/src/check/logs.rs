@@ -323,9 +323,13 @@ impl Logs {
         let newest = handed.filter_map(|write| write.hard_state).next();
         let newest = newest.unwrap_or(server.durable.hard_state);
         // What was said in an older term and waited for the disk says nothing of what a leader of
-        // a later one has superseded since, and what is not synced yet.
+        // a later one has superseded since: what is not synced yet, and what a synced truncation
+        // has taken away.
         let is_old = term < newest.term;
-        durable.is_some() && (is_old || durable == server.current.get(at).map(|it| &it.link))
+        let Some(durable) = durable else {
+            return term < server.durable.hard_state.term;
+        };
+        is_old || server.current.get(at).is_some_and(|it| it.link == *durable)
     }
 
     /// What a power cut would leave of a server's disk now is what was synced, or that and the
