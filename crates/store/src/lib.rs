@@ -9,6 +9,7 @@ mod map;
 mod moment;
 mod snapshot;
 mod store;
+mod tally;
 
 pub use garbage::Garbage;
 pub use moment::STATE_HASH_FUNCTION;

@@ -38,13 +38,13 @@ use command::{Key, LogTime};
 use mutants::Mutant;
 use thiserror::Error;
 
-use crate::Counts;
 use crate::expiry::Expiry;
 use crate::garbage::Garbage;
 use crate::item::{About, Item};
 use crate::map::{MapBuilder, Shards};
 use crate::moment::{Flush, Moment, unique};
 use crate::store::Store;
+use crate::tally::Tally;
 
 const VERSION: u8 = 1;
 
@@ -389,7 +389,7 @@ struct Items {
     moment: Moment,
     map: MapBuilder,
     deadlines: Vec<(u32, u64)>,
-    counts: Counts,
+    tally: Tally,
     /// So many there must be in the end.
     count: u64,
     /// Where the last one stands, and its key.
@@ -399,11 +399,15 @@ struct Items {
 
 impl Items {
     fn new(seed: u64, moment: Moment, count: u64) -> Items {
+        let mut tally = Tally::default();
+        if let Some(below) = moment.flush.as_ref().and_then(|flush| flush.below) {
+            tally.mark(below);
+        }
         Items {
             moment,
             map: MapBuilder::new(seed),
             deadlines: Vec::new(),
-            counts: Counts::default(),
+            tally,
             count,
             last: None,
             scratch: Vec::new(),
@@ -412,7 +416,7 @@ impl Items {
 
     /// Takes whole items off the front, and says how many bytes the next one needs.
     fn take(&mut self, bytes: &mut Bytes) -> Result<usize, LoadError> {
-        while self.counts.items < self.count {
+        while self.tally.alive().items < self.count {
             let Some(mut header) = bytes.get(..ITEM_HEADER_BYTES) else {
                 return Ok(ITEM_HEADER_BYTES);
             };
@@ -447,7 +451,7 @@ impl Items {
     }
 
     fn check(&self, about: About) -> Result<(), LoadError> {
-        let item = self.counts.items;
+        let item = self.tally.alive().items;
         let About {
             unique, over_at, ..
         } = about;
@@ -462,7 +466,7 @@ impl Items {
     }
 
     fn put(&mut self, about: About, bytes: Bytes, value: &[u8]) -> Result<(), LoadError> {
-        let item = self.counts.items;
+        let item = self.tally.alive().items;
         let length = bytes.len();
         let key = Key::new(bytes).ok_or(LoadError::KeyLength { item, length })?;
         let place = (order(key.as_bytes()), key);
@@ -475,8 +479,7 @@ impl Items {
         }
         let (_, key) = self.last.insert(place);
         let item = Item::new(&mut self.scratch, about, key, value, &[]);
-        self.counts.items += 1;
-        self.counts.bytes += item.bytes() as u64;
+        self.tally.add(&item);
         let hash = self.map.push(item);
         if about.over_at != 0 {
             self.deadlines.push((about.over_at, hash));
@@ -485,7 +488,7 @@ impl Items {
     }
 
     fn finish(self) -> Result<Store, LoadError> {
-        let Counts { items: item, .. } = self.counts;
+        let item = self.tally.alive().items;
         if item < self.count {
             return Err(LoadError::Truncated {
                 item,
@@ -497,7 +500,7 @@ impl Items {
             self.moment,
             self.map.finish(),
             expiry,
-            self.counts,
+            self.tally,
         ))
     }
 }

@@ -13,6 +13,7 @@ use crate::item::{About, Item, arithmetic, over_at};
 use crate::map::Map;
 use crate::moment::{Flush, Moment, unique};
 use crate::snapshot::Frozen;
+use crate::tally::Tally;
 
 /// The most items that are taken out at once because they are over.
 const EXPIRE_ITEMS_MAX: usize = 1024;
@@ -32,17 +33,24 @@ pub struct Store {
     sweep: Option<usize>,
     /// What was flushed at once.
     garbage: Garbage,
+    /// What is alive.
+    tally: Tally,
+    /// The items of `map`, whether they are alive or not.
+    held_items: u64,
+    /// Only what happens is counted here.
     counts: Counts,
     scratch: Vec<u8>,
 }
 
-/// What the store holds, for `stats`. Items that are gone count until their memory is freed, as
-/// in memcached.
+/// What the store holds, for `stats`, and what has happened to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Items that a reader finds: the same number at the same place in the log on all servers.
     pub items: u64,
-    /// Keys, values and `ITEM_OVERHEAD_BYTES` for each item.
+    /// Keys, values and `ITEM_OVERHEAD_BYTES` for each of them.
     pub bytes: u64,
+    /// Items that are gone, and whose memory is not free yet; without those of `flush_all` at once.
+    pub gone_items: u64,
     /// Items stored by the entries applied since the start.
     pub total_items: u64,
     /// Items whose deadline came since the start.
@@ -59,18 +67,21 @@ impl Store {
             moment: Moment::default(),
             sweep: None,
             garbage: Garbage::default(),
+            tally: Tally::default(),
+            held_items: 0,
             counts: Counts::default(),
             scratch: Vec::new(),
         }
     }
 
     /// The store at this moment, with these items, which are all alive.
-    pub(crate) fn loaded(moment: Moment, map: Map, expiry: Expiry, counts: Counts) -> Store {
+    pub(crate) fn loaded(moment: Moment, map: Map, expiry: Expiry, tally: Tally) -> Store {
         Store {
             map,
             expiry,
             moment,
-            counts,
+            held_items: tally.alive().items,
+            tally,
             ..Store::new(0)
         }
     }
@@ -91,6 +102,7 @@ impl Store {
         if preamble.log_time > self.moment.log_time || mutants::is_on(Mutant::TimeGoesBack) {
             self.moment.log_time = preamble.log_time;
             self.flush_if_due(unique(index, 0));
+            self.tally.expire(self.moment.log_time.seconds());
             self.expire();
         }
     }
@@ -150,7 +162,13 @@ impl Store {
 
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.counts
+        let alive = self.tally.alive();
+        Counts {
+            items: alive.items,
+            bytes: alive.bytes,
+            gone_items: self.held_items - alive.items,
+            ..self.counts
+        }
     }
 
     /// Frees a bounded part of the memory of what is gone; true if there is more. Changes nothing
@@ -322,7 +340,9 @@ impl Store {
             return;
         };
         if let Some(item) = self.map.find_mut(hash, key.as_bytes()) {
+            self.tally.remove(item);
             let old = std::mem::replace(&mut item.over_at, over_at);
+            self.tally.add(item);
             self.forget_deadline(hash, old);
             self.expiry.insert(over_at, hash);
         }
@@ -330,10 +350,14 @@ impl Store {
 
     fn flush_all(&mut self, unique: u64, delay: Exptime) -> Reply {
         self.moment.flush = None;
+        self.tally.unmark();
         match delay.deadline(self.moment.log_time) {
             Deadline::Never | Deadline::Past => self.flush_now(),
             Deadline::At(second) => {
                 let begun = self.moment.log_time.seconds() + 1 >= second;
+                if begun {
+                    self.tally.mark(unique);
+                }
                 self.moment.flush = Some(Flush {
                     second,
                     below: begun.then_some(unique),
@@ -345,14 +369,14 @@ impl Store {
 
     fn flush_now(&mut self) {
         self.sweep = None;
-        if self.counts.items == 0 {
+        self.tally.clear();
+        if self.held_items == 0 {
             return;
         }
         self.garbage.add_items(self.map.take_shards());
         let expiry = std::mem::take(&mut self.expiry);
         self.garbage.add_expiry(expiry);
-        self.counts.items = 0;
-        self.counts.bytes = 0;
+        self.held_items = 0;
     }
 
     /// Takes a delayed flush as far as the time in the log goes: first what exists is marked, a
@@ -363,8 +387,12 @@ impl Store {
             return;
         };
         if second + 1 >= flush.second {
-            let below = *flush.below.get_or_insert(unique);
+            let below = *flush.below.get_or_insert_with(|| {
+                self.tally.mark(unique);
+                unique
+            });
             if second >= flush.second {
+                self.tally.flush();
                 self.moment.flush = None;
                 self.moment.flushed_below = below;
                 self.sweep = Some(0);
@@ -402,8 +430,8 @@ impl Store {
     }
 
     fn insert(&mut self, hash: u64, item: Item) {
-        self.counts.items += 1;
-        self.counts.bytes += item.bytes() as u64;
+        self.held_items += 1;
+        self.tally.add(&item);
         let over_at = item.over_at;
         if let Some(old) = self.map.insert(hash, item) {
             self.uncount(&old);
@@ -419,9 +447,12 @@ impl Store {
         }
     }
 
+    /// This item is not in the map any more.
     fn uncount(&mut self, item: &Item) {
-        self.counts.items -= 1;
-        self.counts.bytes -= item.bytes() as u64;
+        self.held_items -= 1;
+        if self.moment.is_alive(item) {
+            self.tally.remove(item);
+        }
     }
 
     /// An item with this hash is not over at this second any more.

@@ -64,6 +64,13 @@ impl Model {
         })
     }
 
+    /// Items, and bytes.
+    fn counts(&self) -> (u64, u64) {
+        let items = self.items.iter();
+        let bytes = items.map(|(key, item)| key.as_bytes().len() + item.value.len() + 56);
+        (self.items.len() as u64, bytes.sum::<usize>() as u64)
+    }
+
     fn apply(&mut self, unique: u64, write: &Write) -> Reply {
         let now = LogTime(self.now);
         let reply = match write {
@@ -222,9 +229,11 @@ proptest! {
             let all = Read::Get { keys: all_keys().into_iter().collect() };
             prop_assert_eq!(store.read(&all), Reply::Hits(hits));
             prop_assert_eq!(store.log_time(), LogTime(model.now));
+            prop_assert_eq!((store.counts().items, store.counts().bytes), model.counts());
         }
         while store.tidy() {}
-        prop_assert_eq!(store.counts().items, model.items.len() as u64);
+        prop_assert_eq!((store.counts().items, store.counts().bytes), model.counts());
+        prop_assert_eq!(store.counts().gone_items, 0);
         let next = model.items.values().filter_map(|item| match item.deadline {
             Deadline::At(second) => Some(second),
             _ => None,
