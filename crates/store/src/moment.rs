@@ -10,7 +10,7 @@ use crate::item::Item;
 
 /// Which function `state_hash` is. Servers of two releases compare their states only if it is the same
 /// in both.
-pub const STATE_HASH_FUNCTION: u8 = 1;
+pub const STATE_HASH_FUNCTION: u8 = 2;
 
 /// A place in the log, and what the commands up to there left behind besides the items.
 #[derive(Clone, Debug, Default)]
@@ -19,12 +19,23 @@ pub(crate) struct Moment {
     pub(crate) index: u64,
     /// That entry's limit for what append and prepend make.
     pub(crate) item_bytes_max: u32,
+    pub(crate) memory_limit: MemoryLimit,
     pub(crate) log_time: LogTime,
     /// A `flush_all` whose time has not come.
     pub(crate) flush: Option<Flush>,
     /// Items whose unique is lower are gone: a delayed flush has taken them. No item stored from
     /// here on has a lower one.
     pub(crate) flushed_below: u64,
+}
+
+/// What all items may take together. A leader's setting and `cache_memlimit` are heard alike, and
+/// the newer of the two counts: the setting is new when it is not that of the entry before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MemoryLimit {
+    /// The setting of the leader that proposed the last entry, in bytes; 0 is none.
+    pub(crate) setting: u64,
+    /// What holds, in bytes; 0 is none.
+    pub(crate) bytes: u64,
 }
 
 /// A delayed `flush_all`.
@@ -61,6 +72,8 @@ impl Moment {
         let mut hasher = FoldHasher::with_seed(0, SharedSeed::global_fixed());
         hasher.write_u64(sum);
         hasher.write_u64(self.log_time.0);
+        hasher.write_u64(self.memory_limit.setting);
+        hasher.write_u64(self.memory_limit.bytes);
         if let Some(flush) = &self.flush {
             hasher.write_u64(flush.second);
             hasher.write_u64(flush.below.unwrap_or(0));

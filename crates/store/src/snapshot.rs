@@ -2,10 +2,12 @@
 //! there, is for others. Long-lived, so laid out by hand; all numbers are little-endian.
 //!
 //! ```text
-//! version 1 (u8)
+//! version 2 (u8)
 //! log time, ms (u64)
 //! index (u64)             of the last entry applied, below 2^48; 0 if there is none
 //! item bytes max (u32)    that entry's
+//! memory limit set (u64)  that entry's; 0 is none. Not in version 1
+//! memory limit (u64)      what holds; 0 is none. Not in version 1
 //! flush (u8)              0: none is pending. 1: one is. 2: one is, and a second before its time,
 //!                         when what exists is marked, has come
 //! flush second (u64)      since 1970; 0 if none is pending
@@ -42,14 +44,20 @@ use crate::expiry::Expiry;
 use crate::garbage::Garbage;
 use crate::item::{About, Item};
 use crate::map::{MapBuilder, Shards};
-use crate::moment::{Flush, Moment, unique};
+use crate::moment::{Flush, MemoryLimit, Moment, unique};
 use crate::store::Store;
 use crate::tally::Tally;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
-/// version, log time, index, item bytes max, flush, flush second, flush below, items.
-const HEADER_BYTES: usize = 1 + 8 + 8 + 4 + 1 + 8 + 8 + 8;
+/// Without a memory limit. Read, and not written.
+const VERSION_UNLIMITED: u8 = 1;
+
+/// Both numbers of the memory limit.
+const LIMIT_BYTES: usize = 8 + 8;
+
+/// version, log time, index, item bytes max, memory limit, flush, flush second, flush below, items.
+const HEADER_BYTES: usize = 1 + 8 + 8 + 4 + LIMIT_BYTES + 1 + 8 + 8 + 8;
 
 /// unique, flags, over at, value length, key length.
 const ITEM_HEADER_BYTES: usize = 8 + 4 + 4 + 4 + 1;
@@ -138,6 +146,8 @@ impl Frozen {
         fields.put(self.moment.log_time.0.to_le_bytes());
         fields.put(self.moment.index.to_le_bytes());
         fields.put(self.moment.item_bytes_max.to_le_bytes());
+        fields.put(self.moment.memory_limit.setting.to_le_bytes());
+        fields.put(self.moment.memory_limit.bytes.to_le_bytes());
         fields.put([flush]);
         fields.put(second.to_le_bytes());
         fields.put(below.to_le_bytes());
@@ -328,29 +338,41 @@ impl Loader {
             Some(items) => items,
             None => match take_header(bytes)? {
                 Some((moment, count)) => self.items.insert(Items::new(self.seed, moment, count)),
-                None => return Ok(HEADER_BYTES),
+                None => return header_bytes(bytes),
             },
         };
         items.take(bytes)
     }
 }
 
+/// The length of the header that begins with these bytes.
+fn header_bytes(bytes: &[u8]) -> Result<usize, LoadError> {
+    match bytes.first() {
+        None | Some(&VERSION) => Ok(HEADER_BYTES),
+        Some(&VERSION_UNLIMITED) => Ok(HEADER_BYTES - LIMIT_BYTES),
+        Some(&found) => Err(LoadError::Version { found }),
+    }
+}
+
 /// The moment, and how many items follow; `None` if there are too few bytes.
 fn take_header(bytes: &mut Bytes) -> Result<Option<(Moment, u64)>, LoadError> {
-    // Another version may have a shorter header.
-    if let Some(version) = bytes.first().filter(|version| **version != VERSION) {
-        return Err(LoadError::Version { found: *version });
-    }
-    if bytes.len() < HEADER_BYTES {
+    if bytes.len() < header_bytes(bytes)? {
         return Ok(None);
     }
-    bytes.advance(1);
+    let version = bytes.get_u8();
     let log_time = LogTime(bytes.get_u64_le());
     let index = bytes.get_u64_le();
     if index >= 1 << 48 {
         return Err(LoadError::Index { index });
     }
     let item_bytes_max = bytes.get_u32_le();
+    let memory_limit = match version {
+        VERSION_UNLIMITED => MemoryLimit::default(),
+        _ => MemoryLimit {
+            setting: bytes.get_u64_le(),
+            bytes: bytes.get_u64_le(),
+        },
+    };
     let (flush, second, below) = (bytes.get_u8(), bytes.get_u64_le(), bytes.get_u64_le());
     let next = log_time.seconds() + 1;
     let flush = match (flush, second, below) {
@@ -376,6 +398,7 @@ fn take_header(bytes: &mut Bytes) -> Result<Option<(Moment, u64)>, LoadError> {
     let moment = Moment {
         index,
         item_bytes_max,
+        memory_limit,
         log_time,
         flush,
         flushed_below: 0,
