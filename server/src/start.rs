@@ -493,6 +493,7 @@ fn config(service: &Service, opened: &Opened, seed: u64) -> Config {
         heartbeat: service.settings.heartbeat,
         seed,
         item_bytes_max: service.settings.value_bytes_max,
+        memory_limit_bytes: service.settings.memory_limit_mib << 20,
         limits: evaluator::Limits {
             snapshot_entries: service.settings.snapshot_entries,
             snapshot_bytes: service.settings.snapshot_bytes,

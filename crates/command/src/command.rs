@@ -36,6 +36,8 @@ pub enum Write {
     GetAndTouch { keys: Vec<Key>, exptime: Exptime },
     /// `flush_all`; the delay is 0 or negative for at once.
     FlushAll { delay: Exptime },
+    /// `cache_memlimit`: what all items may take together, in MiB.
+    MemoryLimit { mib: u32 },
 }
 
 /// A storage command.

@@ -83,7 +83,8 @@ impl Answers {
         Reply::Stats(match stats {
             Stats::General => {
                 let total_items = counts.total_items - self.total_items_before;
-                status::general(&self.status(0, 0), total_items)
+                let limit = self.store.memory_limit_bytes();
+                status::general(&self.status(0, 0), total_items, limit)
             }
             Stats::Settings => status::settings(self.item_bytes_max),
             Stats::Items => status::items(counts),

@@ -98,6 +98,8 @@ pub struct Counters {
     pub cas_badval: u64,
     pub touch_hits: u64,
     pub touch_misses: u64,
+    /// Refused for the memory limit.
+    pub store_no_memory: u64,
     /// Commands that were not carried out, and those of which nobody knows.
     pub refused: u64,
     pub unknown: u64,
@@ -115,6 +117,7 @@ impl Counters {
     pub(crate) fn write(&mut self, write: &Write, reply: &Reply) {
         use command::Direction::{Decrement, Increment};
         let found = *reply != Reply::NotFound;
+        self.store_no_memory += u64::from(*reply == Reply::OutOfMemory);
         match write {
             Write::Store(store) => self.store(store.mode, reply),
             Write::Delete { .. } => count(found, &mut self.delete_hits, &mut self.delete_misses),
@@ -133,10 +136,14 @@ impl Counters {
                 self.touch_misses += misses;
             }
             Write::FlushAll { .. } => self.cmd_flush += 1,
+            Write::MemoryLimit { .. } => {}
         }
     }
 
     fn store(&mut self, mode: StoreMode, reply: &Reply) {
+        if *reply == Reply::OutOfMemory {
+            return;
+        }
         self.cmd_set += 1;
         if let StoreMode::Cas(_) = mode {
             match reply {
@@ -176,7 +183,7 @@ fn line(name: &'static str, value: impl ToString) -> Line {
 
 /// The lines of `stats` that tell of the data and of the group; the server adds those about its
 /// process and its connections.
-pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
+pub(crate) fn general(status: &Status, total_items: u64, limit: Option<u64>) -> Vec<Line> {
     let it = &status.counters;
     vec![
         line("cmd_get", it.cmd_get),
@@ -199,6 +206,8 @@ pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
         line("cas_badval", it.cas_badval),
         line("touch_hits", it.touch_hits),
         line("touch_misses", it.touch_misses),
+        line("store_no_memory", it.store_no_memory),
+        line("limit_maxbytes", limit.unwrap_or(0)),
         line("bytes", status.store.bytes),
         line("curr_items", status.store.items),
         line("total_items", total_items),

@@ -229,6 +229,7 @@ fn flush_all(mut words: Words<'_>) -> Line {
     )
 }
 
-fn line_or_silent(silent: bool) -> Shape {
+/// The shape of a reply of one line.
+pub(crate) fn line_or_silent(silent: bool) -> Shape {
     if silent { Shape::Silent } else { Shape::Line }
 }

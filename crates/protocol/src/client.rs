@@ -13,7 +13,7 @@ use command::{Command, Hit, Key, KeyValue, Outcome, Read, Refusal, Reply, Stats,
 use memchr::memchr;
 
 use crate::Output;
-use crate::reply::{NO_LEADER, NON_NUMERIC, OUT_OF_DISK, OUTCOME_UNKNOWN, REDIRECT};
+use crate::reply::{NO_LEADER, NON_NUMERIC, OUT_OF_DISK, OUT_OF_MEMORY, OUTCOME_UNKNOWN, REDIRECT};
 use crate::words::unsigned;
 
 /// The longest line of a reply that is taken, in bytes.
@@ -28,7 +28,7 @@ pub enum Expected {
     /// `incr decr`.
     Number,
     Touched,
-    /// `flush_all`.
+    /// `flush_all`, `cache_memlimit`.
     Ok,
     /// `get gets gat gats`.
     Hits,
@@ -122,7 +122,7 @@ fn check_keys(command: &Command) -> Result<(), RequestError> {
             Write::GetAndTouch { keys, .. } => {
                 keys.iter().map(Key::as_bytes).try_for_each(check_key)
             }
-            Write::FlushAll { .. } => Ok(()),
+            Write::FlushAll { .. } | Write::MemoryLimit { .. } => Ok(()),
         },
         Command::Read(Read::Get { keys }) => keys.iter().try_for_each(check_key),
         Command::Stats(_) => Ok(()),
@@ -172,6 +172,11 @@ fn write_write(write: &Write, output: &mut Output) -> Expected {
         Write::FlushAll { delay } => {
             output.append(b"flush_all");
             append_signed(delay.0, output);
+            Expected::Ok
+        }
+        Write::MemoryLimit { mib } => {
+            output.append(b"cache_memlimit ");
+            output.append_number(u64::from(*mib));
             Expected::Ok
         }
     }
@@ -408,9 +413,17 @@ fn refusal_or_error(expected: Expected, line: &[u8]) -> Option<Answer> {
         _ if expected == Expected::Number && line == NON_NUMERIC.as_bytes() => {
             Outcome::Done(Reply::NonNumeric)
         }
+        _ if stores(expected) && line == OUT_OF_MEMORY.as_bytes() => {
+            Outcome::Done(Reply::OutOfMemory)
+        }
         _ => return error_line(line).map(Answer::Error),
     };
     Some(Answer::Outcome(outcome))
+}
+
+/// Whether a command with such a reply may store an item.
+fn stores(expected: Expected) -> bool {
+    matches!(expected, Expected::Stored | Expected::Number)
 }
 
 fn error_line(line: &[u8]) -> Option<ErrorLine> {

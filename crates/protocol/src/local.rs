@@ -1,10 +1,10 @@
-//! Commands that tell of the server and not of the data. But for `stats`, which the evaluator
-//! answers, each has its whole answer here: what there is no part of (extstore, a slab mover, a
+//! Commands that tell of the server and not of the data, and one that sets what all servers hold to
+//! (`cache_memlimit`). But for that and `stats`, which the evaluator answers, each has its whole answer here: what there is no part of (extstore, a slab mover, a
 //! log to watch, a dump of the keys) is answered as by a memcached built or started without it.
 
-use command::{Command, Stats};
+use command::{Command, Stats, Write};
 
-use crate::classic::BAD_FORMAT;
+use crate::classic::{BAD_FORMAT, line_or_silent};
 use crate::request::{Line, Request, Shape};
 use crate::words::{Words, signed, unsigned};
 
@@ -25,7 +25,7 @@ const SIZES_DISABLED: &str = "STAT sizes_status disabled\r\nEND\r\n";
 const MEMLIMIT_TOO_SMALL: &str = "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
 
 /// The least memory that `cache_memlimit` takes, in MiB.
-const MEMLIMIT_MIB_MIN: u64 = 8;
+const MEMLIMIT_MIB_MIN: u32 = 8;
 
 /// Reads the rest of a line that begins with `name`; `None` when that is no command of here.
 pub(crate) fn line(name: &[u8], words: Words<'_>) -> Option<Line> {
@@ -86,18 +86,21 @@ fn stats_cachedump(mut words: Words<'_>) -> Line {
     })
 }
 
-/// `<MiB> [noreply]`. Of no effect.
+/// `<MiB> [noreply]`.
 fn cache_memlimit(mut words: Words<'_>) -> Line {
     let silent = words.end_in_noreply();
     let Some(limit) = words.next() else {
         return Line::answer(ERROR);
     };
-    let answer = match unsigned(limit) {
-        None => ERROR,
-        Some(mib) if mib < MEMLIMIT_MIB_MIN => MEMLIMIT_TOO_SMALL,
-        Some(_) => OK,
-    };
-    Line::answer_unless(silent, answer)
+    let mib = unsigned(limit).and_then(|mib| u32::try_from(mib).ok());
+    match mib {
+        None => Line::answer_unless(silent, ERROR),
+        Some(mib) if mib < MEMLIMIT_MIB_MIN => Line::answer_unless(silent, MEMLIMIT_TOO_SMALL),
+        Some(mib) => Line::command(
+            Command::Write(Write::MemoryLimit { mib }),
+            line_or_silent(silent),
+        ),
+    }
 }
 
 fn slabs(mut words: Words<'_>) -> Line {

@@ -112,6 +112,7 @@ fn command() -> impl Strategy<Value = Command> {
         (key(), exptime()).prop_map(|(key, exptime)| Write::Touch { key, exptime }),
         (keys(), exptime()).prop_map(|(keys, exptime)| Write::GetAndTouch { keys, exptime }),
         exptime().prop_map(|delay| Write::FlushAll { delay }),
+        (8..=u32::MAX).prop_map(|mib| Write::MemoryLimit { mib }),
     ];
     let stats = prop::sample::select(vec![
         Stats::General,
@@ -164,6 +165,7 @@ fn exchange() -> impl Strategy<Value = (Expected, Shape, Outcome)> {
         Reply::NotStored,
         Reply::Exists,
         Reply::NotFound,
+        Reply::OutOfMemory,
     ];
     let line = Shape::Line;
     prop_oneof![
@@ -181,7 +183,7 @@ fn exchange() -> impl Strategy<Value = (Expected, Shape, Outcome)> {
         of(
             Expected::Number,
             line,
-            vec![Reply::NonNumeric, Reply::NotFound]
+            vec![Reply::NonNumeric, Reply::NotFound, Reply::OutOfMemory]
         ),
         of(Expected::Ok, line, vec![Reply::Ok]),
         of(Expected::Reset, Shape::Stats(Stats::Reset), vec![Reply::Ok]),

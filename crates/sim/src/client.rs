@@ -354,6 +354,7 @@ fn written(write: Write, noreply: bool) -> Request {
             (text, Expected::Hits, None)
         }
         Write::FlushAll { delay } => (format!("flush_all {}", delay.0), Expected::Ok, None),
+        Write::MemoryLimit { mib } => (format!("cache_memlimit {mib}"), Expected::Ok, None),
     };
     let mut text = head.into_bytes();
     text.extend_from_slice(end.as_bytes());

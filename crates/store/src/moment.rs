@@ -38,6 +38,23 @@ pub(crate) struct MemoryLimit {
     pub(crate) bytes: u64,
 }
 
+impl MemoryLimit {
+    /// An entry says that this is its leader's setting.
+    pub(crate) fn set(&mut self, setting: u64) {
+        if setting != self.setting {
+            *self = MemoryLimit {
+                setting,
+                bytes: setting,
+            };
+        }
+    }
+
+    /// Whether items that take so much may be there, together.
+    pub(crate) fn allows(self, bytes: u64) -> bool {
+        self.bytes == 0 || bytes <= self.bytes
+    }
+}
+
 /// A delayed `flush_all`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flush {

@@ -47,7 +47,7 @@ pub struct Store {
 pub struct Counts {
     /// Items that a reader finds: the same number at the same place in the log on all servers.
     pub items: u64,
-    /// Keys, values and `ITEM_OVERHEAD_BYTES` for each of them.
+    /// Keys, values and `ITEM_OVERHEAD_BYTES` for each of them: what the memory limit is about.
     pub bytes: u64,
     /// Items that are gone, and whose memory is not free yet; without those of `flush_all` at once.
     pub gone_items: u64,
@@ -99,6 +99,7 @@ impl Store {
         );
         self.moment.index = index;
         self.moment.item_bytes_max = preamble.item_bytes_max;
+        self.moment.memory_limit.set(preamble.memory_limit_bytes);
         if preamble.log_time > self.moment.log_time || mutants::is_on(Mutant::TimeGoesBack) {
             self.moment.log_time = preamble.log_time;
             self.flush_if_due(unique(index, 0));
@@ -124,6 +125,10 @@ impl Store {
             Write::Touch { key, exptime } => self.touch(key, *exptime),
             Write::GetAndTouch { keys, exptime } => self.get_and_touch(keys, *exptime),
             Write::FlushAll { delay } => self.flush_all(unique, *delay),
+            Write::MemoryLimit { mib } => {
+                self.moment.memory_limit.bytes = u64::from(*mib) << 20;
+                Reply::Ok
+            }
         }
     }
 
@@ -169,6 +174,12 @@ impl Store {
             gone_items: self.held_items - alive.items,
             ..self.counts
         }
+    }
+
+    /// What all items may take together, in bytes; `None` if there is no limit.
+    #[must_use]
+    pub fn memory_limit_bytes(&self) -> Option<u64> {
+        Some(self.moment.memory_limit.bytes).filter(|bytes| *bytes > 0)
     }
 
     /// Frees a bounded part of the memory of what is gone; true if there is more. Changes nothing
@@ -245,7 +256,6 @@ impl Store {
     /// Stores a whole value, with its flags and time.
     fn put(&mut self, unique: u64, hash: u64, store: &command::Store) -> Reply {
         let key = store.key.as_bytes();
-        self.counts.total_items += 1;
         match over_at(store.exptime.deadline(self.moment.log_time)) {
             // It was stored and is over: what remains of that is that the old item is gone.
             None => self.remove(hash, key),
@@ -256,9 +266,12 @@ impl Store {
                     over_at,
                 };
                 let item = Item::new(&mut self.scratch, about, &store.key, &store.value, &[]);
-                self.insert(hash, item);
+                if !self.insert(hash, item) {
+                    return Reply::OutOfMemory;
+                }
             }
         }
+        self.counts.total_items += 1;
         Reply::Stored
     }
 
@@ -281,8 +294,10 @@ impl Store {
             over_at: old.over_at,
         };
         let item = Item::new(&mut self.scratch, about, &store.key, head, tail);
+        if !self.insert(hash, item) {
+            return Reply::OutOfMemory;
+        }
         self.counts.total_items += 1;
-        self.insert(hash, item);
         Reply::Stored
     }
 
@@ -309,8 +324,10 @@ impl Store {
             over_at: old.over_at,
         };
         let item = Item::new(&mut self.scratch, about, key, &value, &[]);
-        self.insert(hash, item);
-        Reply::Number(number)
+        match self.insert(hash, item) {
+            true => Reply::Number(number),
+            false => Reply::OutOfMemory,
+        }
     }
 
     fn touch(&mut self, key: &Key, exptime: Exptime) -> Reply {
@@ -429,7 +446,14 @@ impl Store {
         }
     }
 
-    fn insert(&mut self, hash: u64, item: Item) {
+    /// Puts `item` in the place of the one that had its key; false, and nothing is changed, if that
+    /// would take all of them over the memory limit. What grows nothing is let in even then: the
+    /// limit may have come down.
+    #[must_use]
+    fn insert(&mut self, hash: u64, item: Item) -> bool {
+        if !self.has_room(hash, &item) && !mutants::is_on(Mutant::OverMemoryLimit) {
+            return false;
+        }
         self.held_items += 1;
         self.tally.add(&item);
         let over_at = item.over_at;
@@ -438,6 +462,17 @@ impl Store {
             self.forget_deadline(hash, old.over_at);
         }
         self.expiry.insert(over_at, hash);
+        true
+    }
+
+    fn has_room(&self, hash: u64, item: &Item) -> bool {
+        if self.moment.memory_limit.bytes == 0 {
+            return true;
+        }
+        let old = self.find(hash, item.key()).map_or(0, Item::bytes) as u64;
+        let new = item.bytes() as u64;
+        let bytes = self.tally.alive().bytes - old + new;
+        new <= old || self.moment.memory_limit.allows(bytes)
     }
 
     fn remove(&mut self, hash: u64, key: &[u8]) {

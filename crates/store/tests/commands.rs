@@ -37,6 +37,7 @@ impl Fixture {
         let preamble = Preamble {
             log_time: self.log_time,
             item_bytes_max: self.item_bytes_max,
+            memory_limit_bytes: 0,
             mark: None,
         };
         self.store.enter(self.index, &preamble);

@@ -113,6 +113,7 @@ impl Model {
                 }
                 Reply::Ok
             }
+            Write::MemoryLimit { .. } => Reply::Ok,
         };
         self.drop_what_is_over();
         reply
@@ -219,7 +220,7 @@ proptest! {
             };
             index += 1;
             let log_time = LogTime(clock as u64);
-            store.enter(index, &Preamble { log_time, item_bytes_max: 1 << 20, mark: None });
+            store.enter(index, &Preamble { log_time, item_bytes_max: 1 << 20, memory_limit_bytes: 0, mark: None });
             model.enter(index, log_time);
             for (place, write) in (0u16..).zip(&writes) {
                 let unique = (index << 16) + u64::from(place);

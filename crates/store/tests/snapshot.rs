@@ -46,6 +46,7 @@ fn enter(store: &mut Store, index: u64, log_time_ms: u64) {
     let preamble = Preamble {
         log_time: LogTime(log_time_ms),
         item_bytes_max: 1 << 20,
+        memory_limit_bytes: 0,
         mark: None,
     };
     store.enter(index, &preamble);
@@ -177,11 +178,34 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_snapshot_of_version_1_is_one_without_a_memory_limit() {
+fn a_snapshot_of_version_1_has_no_memory_limit() {
     for it in some_states() {
         let bytes = it.bytes();
         let (head, tail) = (&bytes[1..21], &bytes[37..]);
         let loaded = load(&[&[1], head, tail].concat()).unwrap();
+        assert_eq!(loaded.state_hash(), it.store.state_hash());
+        assert_eq!(loaded.memory_limit_bytes(), None);
+    }
+}
+
+#[test]
+fn the_memory_limit_is_in_the_snapshot_and_so_is_the_setting_that_it_came_after() {
+    let mut it = Fixture::new();
+    it.entry(0, &[set("a", 0, "1"), Write::MemoryLimit { mib: 8 }]);
+    let mut loaded = load(&it.bytes()).unwrap();
+    assert_eq!(loaded.memory_limit_bytes(), Some(8 << 20));
+    assert_eq!(loaded.state_hash(), it.store.state_hash());
+    for setting in [0, 100, 0] {
+        it.index += 1;
+        let preamble = Preamble {
+            log_time: LogTime(START * 1000),
+            item_bytes_max: 1 << 20,
+            memory_limit_bytes: setting,
+            mark: None,
+        };
+        it.store.enter(it.index, &preamble);
+        loaded.enter(it.index, &preamble);
+        assert_eq!(loaded.memory_limit_bytes(), it.store.memory_limit_bytes());
         assert_eq!(loaded.state_hash(), it.store.state_hash());
     }
 }

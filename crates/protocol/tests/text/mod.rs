@@ -67,6 +67,7 @@ fn show_write(write: &Write) -> String {
             )
         }
         Write::FlushAll { delay } => format!("flush_all delay {}", delay.0),
+        Write::MemoryLimit { mib } => format!("cache_memlimit {mib}"),
     }
 }
 

@@ -1,0 +1,147 @@
+//! The memory limit of a cluster.
+
+mod cluster;
+
+use command::{Command, Exptime, Outcome, Reply, StoreMode, Write};
+use raft::ServerId;
+
+use cluster::*;
+
+fn out_of_memory() -> Outcome {
+    Outcome::Done(Reply::OutOfMemory)
+}
+
+fn limit(mib: u32) -> Command {
+    Command::Write(Write::MemoryLimit { mib })
+}
+
+fn stats_of(it: &mut Cluster, id: ServerId) -> Outcome {
+    it.ask(id, 99, vec![stats()]).remove(0)
+}
+
+/// Starts all servers anew, with this setting.
+fn restart_with(it: &mut Cluster, memory_limit_bytes: u64) -> ServerId {
+    it.memory_limit_bytes = memory_limit_bytes;
+    for id in it.ids() {
+        it.crash(id);
+    }
+    for id in it.ids() {
+        it.start(id);
+    }
+    it.await_leader()
+}
+
+fn assert_equal_states(it: &mut Cluster) {
+    it.run_ms(500);
+    let leader = it.leader().expect("there is one");
+    let hash = it.evaluator(leader).state_hash();
+    for id in it.ids() {
+        assert_eq!(it.evaluator(id).state_hash(), hash, "server {id}");
+    }
+}
+
+#[test]
+fn the_leaders_memory_limit_is_that_of_all_servers_whatever_their_own_is() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    let follower = it.others(leader)[0];
+    it.crash(follower);
+    it.memory_limit_bytes = 100;
+    it.start(follower);
+    let outcomes = it.ask(leader, 1, vec![set("k", &"x".repeat(200))]);
+    assert_eq!(outcomes, [stored()]);
+    assert_equal_states(&mut it);
+
+    let leader = restart_with(&mut it, 1000);
+    let follower = it.others(leader)[0];
+    it.crash(follower);
+    it.memory_limit_bytes = 0;
+    it.start(follower);
+    let large = set("l", &"x".repeat(900));
+    let outcomes = it.ask(leader, 1, vec![large, set("m", "v"), get("l")]);
+    assert_eq!(outcomes[..2], [out_of_memory(), stored()]);
+    assert_eq!(value(&outcomes[2]), None);
+    assert_equal_states(&mut it);
+    let shown = stats_of(&mut it, leader);
+    assert_eq!(stat(&shown, "store_no_memory"), "1");
+    assert_eq!(stat(&shown, "cmd_set"), "1");
+    assert_eq!(stat(&shown, "limit_maxbytes"), "1000");
+    let shown = stats_of(&mut it, follower);
+    assert_eq!(stat(&shown, "limit_maxbytes"), "1000");
+    assert_eq!(stat(&shown, "store_no_memory"), "0");
+}
+
+#[test]
+fn a_limit_that_a_client_has_set_outlives_leaders_and_restarts_until_the_setting_changes() {
+    let mut it = Cluster::serving(3);
+    let leader = restart_with(&mut it, 1 << 20);
+    let outcomes = it.ask(leader, 1, vec![limit(8), set("k", "v")]);
+    assert_eq!(outcomes, [Outcome::Done(Reply::Ok), stored()]);
+    let shows = |it: &mut Cluster, bytes: u64| {
+        assert_equal_states(it);
+        for id in it.ids() {
+            let shown = stats_of(it, id);
+            assert_eq!(stat(&shown, "limit_maxbytes"), bytes.to_string());
+        }
+    };
+    shows(&mut it, 8 << 20);
+    it.crash(leader);
+    let next = it.await_leader();
+    assert_eq!(it.ask(next, 1, vec![set("k", "v")]), [stored()]);
+    it.start(leader);
+    shows(&mut it, 8 << 20);
+    let leader = restart_with(&mut it, 1 << 20);
+    assert_eq!(it.ask(leader, 1, vec![set("k", "v")]), [stored()]);
+    shows(&mut it, 8 << 20);
+    let leader = restart_with(&mut it, 2 << 20);
+    assert_eq!(it.ask(leader, 1, vec![set("k", "v")]), [stored()]);
+    shows(&mut it, 2 << 20);
+}
+
+#[test]
+fn reads_deletes_touches_and_flushes_go_on_when_memory_is_full() {
+    let mut it = Cluster::serving(3);
+    let leader = restart_with(&mut it, 200);
+    let touch = Command::Write(Write::Touch {
+        key: key("k"),
+        exptime: Exptime(100),
+    });
+    let delete = Command::Write(Write::Delete { key: key("k") });
+    let flush = Command::Write(Write::FlushAll { delay: Exptime(0) });
+    let full = set("k", &"x".repeat(200 - 57));
+    let outcomes = it.ask(
+        leader,
+        1,
+        vec![
+            full.clone(),
+            set("l", ""),
+            get("k"),
+            touch,
+            delete,
+            full.clone(),
+            store(StoreMode::Append, "k", 0, "y"),
+            flush,
+            full,
+        ],
+    );
+    let done = |reply| Outcome::Done(reply);
+    assert_eq!(outcomes[..2], [stored(), out_of_memory()]);
+    assert!(value(&outcomes[2]).is_some());
+    let rest = [
+        done(Reply::Touched),
+        done(Reply::Deleted),
+        stored(),
+        out_of_memory(),
+        done(Reply::Ok),
+        stored(),
+    ];
+    assert_eq!(outcomes[3..], rest);
+}
+
+#[test]
+fn a_follower_refuses_to_set_the_limit() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    let follower = it.others(leader)[0];
+    assert_eq!(it.ask(follower, 1, vec![limit(64)]), [redirect(leader)]);
+}
