@@ -19,7 +19,7 @@ use wire::Identity;
 
 use crate::arguments::Service;
 use crate::bell::{self, Bell, Sender};
-use crate::client::{self, Clients, Counters};
+use crate::client::{self, Clients, Connections, Counters};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::evaluator_thread::{Channels, Control, EvaluatorThread};
@@ -379,17 +379,21 @@ impl Parts {
             evaluator: to_clients.clone(),
             control: running.control.clone(),
         });
+        let acceptor = Acceptor::new(client_port.listen()?, "a client");
+        self.counters.watch_pauses(acceptor.pauses());
         let clients = Clients {
             evaluator: to_clients,
             limits: limits(settings),
             incomplete_command: settings.incomplete_command,
             connections_max: self.connections_max,
             settings: settings.clone(),
+            bind: self.service.server.bind().to_owned(),
             client_port: self.service.server.client_port,
             counters: self.counters,
+            connections: Connections::default(),
         };
         tokio::spawn(client::serve(
-            Acceptor::new(client_port.listen()?, "a client"),
+            acceptor,
             Arc::new(clients),
             running.connections.clone(),
             running.stop_accepting.clone(),

@@ -130,6 +130,8 @@ pub enum Stats {
     Items,
     /// `stats slabs`.
     Slabs,
+    /// `stats conns`.
+    Conns,
     /// `stats reset`.
     Reset,
 }

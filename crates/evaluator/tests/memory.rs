@@ -1,8 +1,8 @@
-//! The memory limit of a cluster.
+//! The memory limit of a cluster, and what is counted of memory and of what is gone.
 
 mod cluster;
 
-use command::{Command, Exptime, Outcome, Reply, StoreMode, Write};
+use command::{Command, Exptime, Outcome, Reply, Stats, StoreMode, Write};
 use raft::ServerId;
 
 use cluster::*;
@@ -144,4 +144,71 @@ fn a_follower_refuses_to_set_the_limit() {
     let leader = it.leader().unwrap();
     let follower = it.others(leader)[0];
     assert_eq!(it.ask(follower, 1, vec![limit(64)]), [redirect(leader)]);
+}
+
+#[test]
+fn misses_are_told_apart_by_why_the_item_is_gone() {
+    let mut it = Cluster::serving(1);
+    let id = ServerId(1);
+    let delete = |name| Command::Write(Write::Delete { key: key(name) });
+    let gat = Command::Write(Write::GetAndTouch {
+        keys: vec![key("over"), key("there")],
+        exptime: Exptime(0),
+    });
+    let negative = store(StoreMode::Set, "negative", -1, "v");
+    let sets = ["there", "deleted", "later"].map(|name| set(name, "v"));
+    it.ask(id, 1, sets.to_vec());
+    it.ask(id, 1, vec![set_for("over", 1), negative, delete("deleted")]);
+    it.run_ms(2000);
+    it.ask(id, 1, vec![get("over"), get("negative"), gat]);
+    it.ask(id, 1, vec![get("there"), get("deleted"), get("never")]);
+    let shown = stats_of(&mut it, id);
+    for (name, count) in [("get_expired", "3"), ("get_flushed", "0")] {
+        assert_eq!(stat(&shown, name), count, "{name}");
+    }
+    let flush = |delay| {
+        let delay = Exptime(delay);
+        Command::Write(Write::FlushAll { delay })
+    };
+    it.ask(id, 1, vec![flush(0), get("there"), get("later")]);
+    it.ask(id, 1, vec![set("there", "v"), flush(2), get("there")]);
+    it.run_ms(3000);
+    it.ask(id, 1, vec![get("there")]);
+    let shown = stats_of(&mut it, id);
+    for (name, count) in [("get_expired", "3"), ("get_flushed", "3")] {
+        assert_eq!(stat(&shown, name), count, "{name}");
+    }
+    let outcomes = it.ask(id, 1, vec![Command::Stats(Stats::Reset), stats()]);
+    for name in ["get_expired", "get_flushed", "crawler_reclaimed"] {
+        assert_eq!(stat(&outcomes[1], name), "0", "{name}");
+    }
+}
+
+#[test]
+fn items_and_slabs_are_those_of_one_class() {
+    let mut it = Cluster::serving(1);
+    let id = ServerId(1);
+    let of = |it: &mut Cluster, stats| it.ask(id, 1, vec![Command::Stats(stats)]).remove(0);
+    let slabs = of(&mut it, Stats::Slabs);
+    assert_eq!(stat(&slabs, "active_slabs"), "0");
+    assert_eq!(
+        of(&mut it, Stats::Items),
+        Outcome::Done(Reply::Stats(vec![]))
+    );
+    for number in 0..10_000 {
+        it.ask(id, 1, vec![set(&format!("key{number:05}"), "twelve bytes")]);
+    }
+    let (items, slabs) = (of(&mut it, Stats::Items), of(&mut it, Stats::Slabs));
+    let bytes = it.status(id).store.bytes.to_string();
+    assert_eq!(stat(&items, "items:1:number"), "10000");
+    assert_eq!(stat(&items, "items:1:mem_requested"), bytes);
+    assert_eq!(stat(&slabs, "1:used_chunks"), "10000");
+    assert_eq!(stat(&slabs, "total_malloced"), bytes);
+    let general = stats_of(&mut it, id);
+    assert_eq!(stat(&general, "bytes"), bytes);
+    // Two to the power of so many places for ten thousand items, most of them in use.
+    let power: u32 = stat(&general, "hash_power_level").parse().unwrap();
+    assert!((14..18).contains(&power), "{power}");
+    let table: u64 = stat(&general, "hash_bytes").parse().unwrap();
+    assert!((300_000..5_000_000).contains(&table), "{table}");
 }

@@ -205,6 +205,7 @@ fn write_stats(stats: Stats, output: &mut Output) -> Expected {
         Stats::Settings => (b"stats settings", Expected::Stats),
         Stats::Items => (b"stats items", Expected::Stats),
         Stats::Slabs => (b"stats slabs", Expected::Stats),
+        Stats::Conns => (b"stats conns", Expected::Stats),
         Stats::Reset => (b"stats reset", Expected::Reset),
     };
     output.append(line);

@@ -61,6 +61,7 @@ fn stats(mut words: Words<'_>) -> Line {
         Some(b"settings") => Stats::Settings,
         Some(b"items") => Stats::Items,
         Some(b"slabs") => Stats::Slabs,
+        Some(b"conns") => Stats::Conns,
         Some(b"reset") => Stats::Reset,
         Some(b"sizes") => return Line::answer(SIZES_DISABLED),
         Some(b"detail") => return stats_detail(words),

@@ -41,6 +41,8 @@ pub(crate) enum Line {
     Skip {
         answer: &'static str,
         block_bytes: u64,
+        /// That is why.
+        is_too_large: bool,
     },
 }
 

@@ -206,6 +206,12 @@ impl Session {
         }
     }
 
+    /// How many storage commands were refused so far since their item would have been too large.
+    #[must_use]
+    pub fn too_large(&self) -> u64 {
+        self.parser.too_large()
+    }
+
     /// What is to be written to the socket.
     #[must_use]
     pub fn output(&self) -> &Output {

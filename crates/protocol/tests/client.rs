@@ -119,6 +119,7 @@ fn command() -> impl Strategy<Value = Command> {
         Stats::Settings,
         Stats::Items,
         Stats::Slabs,
+        Stats::Conns,
         Stats::Reset,
     ]);
     prop_oneof![

@@ -408,6 +408,7 @@ fn stats_are_the_evaluators_as_far_as_there_are_any() {
         ("stats settings\r\n", &["stats Settings"]),
         ("stats items\r\n", &["stats Items"]),
         ("stats slabs\r\n", &["stats Slabs"]),
+        ("stats conns\r\n", &["stats Conns"]),
         ("stats reset\r\n", &["stats Reset"]),
         ("stats reset foo\r\n", &["stats Reset"]),
         (

@@ -2,6 +2,7 @@
 //! a trace of an unordered map's order, so every server that has applied the same entries answers
 //! the same.
 
+mod departed;
 mod expiry;
 mod garbage;
 mod item;
@@ -11,7 +12,9 @@ mod snapshot;
 mod store;
 mod tally;
 
+pub use departed::Gone;
 pub use garbage::Garbage;
+pub use map::TableSize;
 pub use moment::STATE_HASH_FUNCTION;
 pub use snapshot::{Frozen, LoadError, Loader};
 pub use store::{Counts, Store};

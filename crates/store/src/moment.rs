@@ -6,6 +6,7 @@ use command::LogTime;
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 
+use crate::departed::Gone;
 use crate::item::Item;
 
 /// Which function `state_hash` is. Servers of two releases compare their states only if it is the same
@@ -70,6 +71,14 @@ impl Moment {
     pub(crate) fn is_alive(&self, item: &Item) -> bool {
         item.unique >= self.flushed_below
             && (item.over_at == 0 || u64::from(item.over_at) > self.log_time.seconds())
+    }
+
+    /// Why a reader does not find this item, which is not alive.
+    pub(crate) fn why_gone(&self, item: &Item) -> Gone {
+        match item.unique < self.flushed_below {
+            true => Gone::Flushed,
+            false => Gone::Expired,
+        }
     }
 
     /// The hash of the state that these items and this are.

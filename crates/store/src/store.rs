@@ -7,10 +7,11 @@ use command::{
 };
 use mutants::Mutant;
 
+use crate::departed::{DEPARTED_MAX, Departed, Gone};
 use crate::expiry::Expiry;
 use crate::garbage::Garbage;
 use crate::item::{About, Item, arithmetic, over_at};
-use crate::map::Map;
+use crate::map::{Map, TableSize};
 use crate::moment::{Flush, Moment, unique};
 use crate::snapshot::Frozen;
 use crate::tally::Tally;
@@ -35,6 +36,7 @@ pub struct Store {
     garbage: Garbage,
     /// What is alive.
     tally: Tally,
+    departed: Departed,
     /// The items of `map`, whether they are alive or not.
     held_items: u64,
     /// Only what happens is counted here.
@@ -55,6 +57,8 @@ pub struct Counts {
     pub total_items: u64,
     /// Items whose deadline came since the start.
     pub expired_items: u64,
+    /// Items that were gone already, and not freed, when one with their key was stored.
+    pub reclaimed_items: u64,
 }
 
 impl Store {
@@ -68,6 +72,7 @@ impl Store {
             sweep: None,
             garbage: Garbage::default(),
             tally: Tally::default(),
+            departed: Departed::default(),
             held_items: 0,
             counts: Counts::default(),
             scratch: Vec::new(),
@@ -176,6 +181,27 @@ impl Store {
         }
     }
 
+    /// Why there is no item with this key, if one of the last few thousand that went by themselves
+    /// had it, or one whose memory is still there. Of this process alone.
+    #[must_use]
+    pub fn why_gone(&self, key: &[u8]) -> Option<Gone> {
+        if self.departed.is_empty() && self.held_items == self.tally.alive().items {
+            return None;
+        }
+        let hash = self.map.hash(key);
+        match self.map.find(hash, key) {
+            None => self.departed.why(hash),
+            Some(item) if self.moment.is_alive(item) => None,
+            Some(item) => Some(self.moment.why_gone(item)),
+        }
+    }
+
+    /// How large the tables are that items are found by.
+    #[must_use]
+    pub fn table_size(&self) -> TableSize {
+        self.map.shards().table_size()
+    }
+
     /// What all items may take together, in bytes; `None` if there is no limit.
     #[must_use]
     pub fn memory_limit_bytes(&self) -> Option<u64> {
@@ -258,7 +284,10 @@ impl Store {
         let key = store.key.as_bytes();
         match over_at(store.exptime.deadline(self.moment.log_time)) {
             // It was stored and is over: what remains of that is that the old item is gone.
-            None => self.remove(hash, key),
+            None => {
+                self.remove(hash, key);
+                self.departed.note(hash, Gone::Expired);
+            }
             Some(over_at) => {
                 let about = About {
                     unique,
@@ -307,6 +336,7 @@ impl Store {
             return Reply::NotFound;
         }
         self.remove(hash, key.as_bytes());
+        self.departed.forget(hash);
         Reply::Deleted
     }
 
@@ -354,6 +384,7 @@ impl Store {
     fn set_deadline(&mut self, hash: u64, key: &Key, exptime: Exptime) {
         let Some(over_at) = over_at(exptime.deadline(self.moment.log_time)) else {
             self.remove(hash, key.as_bytes());
+            self.departed.note(hash, Gone::Expired);
             return;
         };
         if let Some(item) = self.map.find_mut(hash, key.as_bytes()) {
@@ -389,6 +420,9 @@ impl Store {
         self.tally.clear();
         if self.held_items == 0 {
             return;
+        }
+        for item in self.map.shards().items().take(DEPARTED_MAX) {
+            self.departed.note(self.map.hash(item.key()), Gone::Flushed);
         }
         self.garbage.add_items(self.map.take_shards());
         let expiry = std::mem::take(&mut self.expiry);
@@ -428,6 +462,7 @@ impl Store {
             while let Some(item) = self.map.remove_over_at(hash, over_at) {
                 self.counts.expired_items += 1;
                 self.uncount(&item);
+                self.departed.note(hash, self.moment.why_gone(&item));
             }
         }
     }
@@ -442,6 +477,7 @@ impl Store {
         self.sweep = next;
         for (hash, item) in drained {
             self.uncount(&item);
+            self.departed.note(hash, Gone::Flushed);
             self.forget_deadline(hash, item.over_at);
         }
     }
@@ -459,6 +495,7 @@ impl Store {
         let over_at = item.over_at;
         if let Some(old) = self.map.insert(hash, item) {
             self.uncount(&old);
+            self.counts.reclaimed_items += u64::from(!self.moment.is_alive(&old));
             self.forget_deadline(hash, old.over_at);
         }
         self.expiry.insert(over_at, hash);

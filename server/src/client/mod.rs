@@ -6,7 +6,7 @@ mod stats;
 
 pub(crate) use connection::QUIET;
 pub(crate) use listener::serve;
-pub(crate) use stats::Counters;
+pub(crate) use stats::{Connections, Count, Counters};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +40,10 @@ pub(crate) struct Clients {
     pub(crate) incomplete_command: Duration,
     pub(crate) connections_max: usize,
     pub(crate) settings: Settings,
+    /// Where clients are listened to.
+    pub(crate) bind: String,
     pub(crate) client_port: u16,
     pub(crate) counters: Arc<Counters>,
+    /// Those that are open, for `stats conns`.
+    pub(crate) connections: Connections,
 }
