@@ -19,7 +19,7 @@ use wire::Identity;
 
 use crate::arguments::Service;
 use crate::bell::{self, Bell, Sender};
-use crate::client::{self, Clients, Connections, Counters};
+use crate::client::{self, Clients, Connections, Counters, Dumps};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::evaluator_thread::{Channels, Control, EvaluatorThread};
@@ -390,6 +390,7 @@ impl Parts {
             bind: self.service.server.bind().to_owned(),
             client_port: self.service.server.client_port,
             counters: self.counters,
+            dumps: Dumps::new(running.control.clone()),
             connections: Connections::default(),
         };
         tokio::spawn(client::serve(

@@ -117,6 +117,10 @@ impl Direction {
 pub enum Read {
     /// `get gets`: one linearization point for all keys (rule 38).
     Get { keys: Keys },
+    /// Is answered `Ok`, and says with it that this server leads, and has applied all that was
+    /// answered before: whoever asked may look at this server's state. For a dump of the keys, or a
+    /// backup. The word of another server is of no use to it.
+    Confirm,
 }
 
 /// What `stats` is asked for.

@@ -44,7 +44,7 @@ pub enum Reply {
     NonNumeric,
     /// The item would take all of them over the memory limit: nothing was changed.
     OutOfMemory,
-    /// `flush_all`, `cache_memlimit`, `stats reset`.
+    /// `flush_all`, `cache_memlimit`, `stats reset`; a confirmation.
     Ok,
     /// `get gets gat gats`: the hits, in the order of the keys asked for.
     Hits(Vec<Hit>),

@@ -111,7 +111,9 @@ pub struct Counters {
 
 impl Counters {
     pub(crate) fn read(&mut self, read: &Read, reply: &Reply) {
-        let Read::Get { keys } = read;
+        let Read::Get { keys } = read else {
+            return;
+        };
         let (hits, misses) = hits_and_misses(keys.len(), reply);
         self.cmd_get += hits + misses;
         self.get_hits += hits;

@@ -590,7 +590,7 @@ impl What {
     pub(crate) fn keys(&self) -> usize {
         match self {
             What::Read(Read::Get { keys }, _) => keys.len(),
-            What::Write | What::Stats(_) | What::Refused => 0,
+            What::Read(Read::Confirm, _) | What::Write | What::Stats(_) | What::Refused => 0,
         }
     }
 

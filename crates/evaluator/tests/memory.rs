@@ -2,7 +2,7 @@
 
 mod cluster;
 
-use command::{Command, Exptime, Outcome, Reply, Stats, StoreMode, Write};
+use command::{Command, Exptime, Outcome, Read, Refusal, Reply, Stats, StoreMode, Write};
 use raft::ServerId;
 
 use cluster::*;
@@ -144,6 +144,22 @@ fn a_follower_refuses_to_set_the_limit() {
     let leader = it.leader().unwrap();
     let follower = it.others(leader)[0];
     assert_eq!(it.ask(follower, 1, vec![limit(64)]), [redirect(leader)]);
+}
+
+#[test]
+fn a_leader_confirms_that_it_leads_and_no_other_server_does() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    let confirm = || Command::Read(Read::Confirm);
+    let outcomes = it.ask(leader, 1, vec![set("k", "v"), confirm()]);
+    assert_eq!(outcomes, [stored(), Outcome::Done(Reply::Ok)]);
+    let follower = it.others(leader)[0];
+    assert_eq!(it.ask(follower, 1, vec![confirm()]), [redirect(leader)]);
+    it.isolate(leader);
+    it.send_batch(leader, 1, 0, vec![confirm()]);
+    it.run_ms(1000);
+    let outcomes = it.outcomes(leader, 1);
+    assert_eq!(outcomes, [Outcome::NotDone(Refusal::NoLeader)]);
 }
 
 #[test]

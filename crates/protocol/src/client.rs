@@ -88,6 +88,10 @@ pub enum ReplyError {
 /// # Errors
 ///
 /// Nothing is appended when the command has a key that a line can't hold.
+///
+/// # Panics
+///
+/// If it is `Read::Confirm`, which no client sends.
 pub fn write_request(command: &Command, output: &mut Output) -> Result<Expected, RequestError> {
     check_keys(command)?;
     let expected = match command {
@@ -97,6 +101,7 @@ pub fn write_request(command: &Command, output: &mut Output) -> Result<Expected,
             append_keys(keys.iter(), output);
             Expected::Hits
         }
+        Command::Read(Read::Confirm) => unreachable!("a server confirms to itself alone"),
         Command::Stats(stats) => write_stats(*stats, output),
     };
     output.append(b"\r\n");
@@ -125,7 +130,7 @@ fn check_keys(command: &Command) -> Result<(), RequestError> {
             Write::FlushAll { .. } | Write::MemoryLimit { .. } => Ok(()),
         },
         Command::Read(Read::Get { keys }) => keys.iter().try_for_each(check_key),
-        Command::Stats(_) => Ok(()),
+        Command::Read(Read::Confirm) | Command::Stats(_) => Ok(()),
     }
 }
 

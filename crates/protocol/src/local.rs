@@ -2,8 +2,11 @@
 //! (`cache_memlimit`). But for that and `stats`, which the evaluator answers, each has its whole answer here: what there is no part of (extstore, a slab mover, a
 //! log to watch, a dump of the keys) is answered as by a memcached built or started without it.
 
-use command::{Command, Stats, Write};
+use std::ops::RangeInclusive;
 
+use command::{Command, Read, Stats, Write};
+
+use crate::Dump;
 use crate::classic::{BAD_FORMAT, line_or_silent};
 use crate::request::{Line, Request, Shape};
 use crate::words::{Words, signed, unsigned};
@@ -17,12 +20,16 @@ const VERSION_LINE: &str = concat!("VERSION 1.6.45-quorate-", env!("CARGO_PKG_VE
 const SHUTDOWN_DISABLED: &str = "SERVER_ERROR: shutdown not enabled\r\n";
 const WATCH_DISABLED: &str = "CLIENT_ERROR watch commands not allowed\r\n";
 const REASSIGN_DISABLED: &str = "CLIENT_ERROR slab reassignment disabled\r\n";
-const METADUMP_DISABLED: &str = "ERROR metadump not allowed\r\n";
-const CACHEDUMP_DISABLED: &str = "CLIENT_ERROR stats cachedump not allowed\r\n";
+const BAD_CLASS: &str = "BADCLASS invalid class id\r\n";
+const ILLEGAL_CLASS: &str = "CLIENT_ERROR Illegal slab id\r\n";
 const CACHEDUMP_USAGE: &str = "CLIENT_ERROR bad command line\r\n";
 const DETAIL_USAGE: &str = "CLIENT_ERROR usage: stats detail on|off|dump\r\n";
 const SIZES_DISABLED: &str = "STAT sizes_status disabled\r\nEND\r\n";
 const MEMLIMIT_TOO_SMALL: &str = "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
+
+/// The classes that a memcached may have, and the one that all items are in here.
+const CLASSES: RangeInclusive<u64> = 1..=62;
+const CLASS: u64 = 1;
 
 /// The least memory that `cache_memlimit` takes, in MiB.
 const MEMLIMIT_MIB_MIN: u32 = 8;
@@ -80,11 +87,23 @@ fn stats_detail(mut words: Words<'_>) -> Line {
     })
 }
 
+/// `<class> <limit>`.
 fn stats_cachedump(mut words: Words<'_>) -> Line {
-    Line::answer(match (words.next(), words.next()) {
-        (Some(_), Some(_)) => CACHEDUMP_DISABLED,
-        _ => CACHEDUMP_USAGE,
-    })
+    let (Some(class), Some(limit)) = (words.next(), words.next()) else {
+        return Line::answer(CACHEDUMP_USAGE);
+    };
+    let small = |word| unsigned(word).filter(|number| *number <= u64::from(u32::MAX));
+    match (small(class), small(limit)) {
+        (Some(CLASS), Some(items_max)) => dump(Dump::Cachedump { items_max }),
+        (Some(class), Some(_)) if class > *CLASSES.end() + 1 => Line::answer(ILLEGAL_CLASS),
+        (Some(_), Some(_)) => Line::answer("END\r\n"),
+        _ => Line::answer(BAD_FORMAT),
+    }
+}
+
+/// A read whose reply the server makes of what it has then.
+fn dump(dump: Dump) -> Line {
+    Line::command(Command::Read(Read::Confirm), Shape::Dump(dump))
 }
 
 /// `<MiB> [noreply]`.
@@ -131,8 +150,30 @@ fn lru_crawler(mut words: Words<'_>) -> Line {
     let answer = match (words.next(), words.next()) {
         (Some(b"enable" | b"disable"), _) => OK,
         (Some(b"crawl" | b"sleep" | b"tocrawl"), Some(_)) => OK,
-        (Some(b"metadump" | b"mgdump"), Some(_)) => METADUMP_DISABLED,
+        (Some(b"metadump"), Some(classes)) if words.next().is_none() => {
+            return list(Dump::Metadump, classes, "OK\r\nEND\r\n");
+        }
+        (Some(b"mgdump"), Some(classes)) if words.next().is_none() => {
+            return list(Dump::Mgdump, classes, "OK\r\nEN\r\n");
+        }
         _ => ERROR,
     };
     Line::answer_unless(silent, answer)
+}
+
+/// `all`, `hash`, or classes with commas between them. `empty` is the answer for classes that no
+/// item is in.
+fn list(kind: Dump, classes: &[u8], empty: &'static str) -> Line {
+    if matches!(classes, b"all" | b"hash") {
+        return dump(kind);
+    }
+    let classes = classes.split(|byte| *byte == b',');
+    let classes: Option<Vec<u64>> = classes
+        .map(|class| unsigned(class).filter(|class| CLASSES.contains(class)))
+        .collect();
+    match classes {
+        None => Line::answer(BAD_CLASS),
+        Some(classes) if classes.contains(&CLASS) => dump(kind),
+        Some(_) => Line::answer(empty),
+    }
 }

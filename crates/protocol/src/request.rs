@@ -2,6 +2,8 @@
 
 use command::{Command, Stats, Store};
 
+use crate::Dump;
+
 /// One request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -27,6 +29,8 @@ pub enum Shape {
     ValuesWithUnique,
     /// `stats`: `STAT` lines, `END`; or `RESET`.
     Stats(Stats),
+    /// A list of all keys, which the server gives.
+    Dump(Dump),
 }
 
 /// What one line came to.

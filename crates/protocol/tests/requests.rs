@@ -408,7 +408,6 @@ fn stats_are_the_evaluators_as_far_as_there_are_any() {
         ("stats settings\r\n", &["stats Settings"]),
         ("stats items\r\n", &["stats Items"]),
         ("stats slabs\r\n", &["stats Slabs"]),
-        ("stats conns\r\n", &["stats Conns"]),
         ("stats reset\r\n", &["stats Reset"]),
         ("stats reset foo\r\n", &["stats Reset"]),
         (
@@ -434,8 +433,22 @@ fn stats_are_the_evaluators_as_far_as_there_are_any() {
         ),
         (
             "stats cachedump 1 0\r\n",
-            &[r#""CLIENT_ERROR stats cachedump not allowed\r\n""#],
+            &["confirm Cachedump { items_max: 0 }"],
         ),
+        (
+            "stats cachedump 1 100 foo\r\n",
+            &["confirm Cachedump { items_max: 100 }"],
+        ),
+        ("stats cachedump 0 100\r\n", &[r#""END\r\n""#]),
+        ("stats cachedump 63 100\r\n", &[r#""END\r\n""#]),
+        (
+            "stats cachedump 64 100\r\n",
+            &[r#""CLIENT_ERROR Illegal slab id\r\n""#],
+        ),
+        ("stats cachedump 1 -1\r\n", &[BAD_FORMAT]),
+        ("stats cachedump x y\r\n", &[BAD_FORMAT]),
+        ("stats cachedump 1 4294967296\r\n", &[BAD_FORMAT]),
+        ("stats conns\r\n", &["stats Conns"]),
     ]);
 }
 
@@ -447,6 +460,7 @@ fn commands_about_the_server_are_answered_without_the_evaluator() {
         "{version}"
     );
     let small = r#""MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n""#;
+    let class = r#""BADCLASS invalid class id\r\n""#;
     let shutdown = r#""SERVER_ERROR: shutdown not enabled\r\n""#;
     check(&[
         ("version\r\n", &[&version]),
@@ -486,10 +500,18 @@ fn commands_about_the_server_are_answered_without_the_evaluator() {
         ("lru\r\n", &[ERROR]),
         ("lru_crawler crawl all\r\n", &[OK]),
         ("lru_crawler sleep 5\r\n", &[OK]),
-        (
-            "lru_crawler metadump all\r\n",
-            &[r#""ERROR metadump not allowed\r\n""#],
-        ),
+        ("lru_crawler metadump all\r\n", &["confirm Metadump"]),
+        ("lru_crawler metadump hash\r\n", &["confirm Metadump"]),
+        ("lru_crawler metadump 3,1\r\n", &["confirm Metadump"]),
+        ("lru_crawler mgdump all\r\n", &["confirm Mgdump"]),
+        ("lru_crawler mgdump 1\r\n", &["confirm Mgdump"]),
+        ("lru_crawler metadump 2,62\r\n", &[r#""OK\r\nEND\r\n""#]),
+        ("lru_crawler mgdump 2\r\n", &[r#""OK\r\nEN\r\n""#]),
+        ("lru_crawler metadump 0\r\n", &[class]),
+        ("lru_crawler metadump 1,63\r\n", &[class]),
+        ("lru_crawler mgdump foo\r\n", &[class]),
+        ("lru_crawler metadump\r\n", &[ERROR]),
+        ("lru_crawler metadump all noreply\r\n", &[ERROR]),
         ("lru_crawler\r\n", &[ERROR]),
         (
             "watch\r\n",

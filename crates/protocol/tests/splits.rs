@@ -87,7 +87,7 @@ fn done(command: &Command) -> Outcome {
         }
         Command::Write(Write::FlushAll { .. } | Write::MemoryLimit { .. }) => Reply::Ok,
         Command::Read(Read::Get { keys }) => Reply::Hits(hits(keys.iter())),
-        Command::Stats(command::Stats::Reset) => Reply::Ok,
+        Command::Read(Read::Confirm) | Command::Stats(command::Stats::Reset) => Reply::Ok,
         Command::Stats(_) => Reply::Stats(Vec::new()),
     })
 }

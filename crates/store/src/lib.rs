@@ -3,6 +3,7 @@
 //! the same.
 
 mod departed;
+mod dump;
 mod expiry;
 mod garbage;
 mod item;
@@ -13,6 +14,7 @@ mod store;
 mod tally;
 
 pub use departed::Gone;
+pub use dump::{Dump, Listed};
 pub use garbage::Garbage;
 pub use map::TableSize;
 pub use moment::STATE_HASH_FUNCTION;

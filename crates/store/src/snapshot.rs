@@ -40,6 +40,7 @@ use command::{Key, LogTime};
 use mutants::Mutant;
 use thiserror::Error;
 
+use crate::dump::Dump;
 use crate::expiry::Expiry;
 use crate::garbage::Garbage;
 use crate::item::{About, Item};
@@ -85,6 +86,12 @@ impl Frozen {
     #[must_use]
     pub fn state_hash(&self) -> u64 {
         self.moment.state_hash(self.shards.items())
+    }
+
+    /// Its keys, to be listed.
+    #[must_use]
+    pub fn into_dump(self) -> Dump {
+        Dump::new(self.shards, self.moment)
     }
 
     /// All of it, for whoever drops it piece by piece.

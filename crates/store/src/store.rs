@@ -149,6 +149,7 @@ impl Store {
                 }
                 Reply::Hits(hits)
             }
+            Read::Confirm => Reply::Ok,
         }
     }
 

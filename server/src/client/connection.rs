@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
 
+use super::dumps::{DumpError, Dumping};
 use super::stats::Activity;
 use super::{Clients, FromClient, stats};
 use crate::room::Room;
@@ -49,6 +50,8 @@ pub(super) struct Connection {
     outcomes: UnboundedReceiver<Vec<Outcome>>,
     /// The other end of `outcomes`, until the evaluator has it.
     outcomes_sender: Option<UnboundedSender<Vec<Outcome>>>,
+    /// The list of keys that the session owes, once it is begun.
+    dumping: Option<Dumping>,
     /// When the client was last heard, for others.
     activity: Arc<Activity>,
     /// How many items were too large, as far as that was counted.
@@ -101,6 +104,7 @@ impl Connection {
             clients,
             outcomes,
             outcomes_sender: Some(sender),
+            dumping: None,
             activity,
             too_large: 0,
             ended: false,
@@ -133,6 +137,10 @@ impl Connection {
         loop {
             let moved = self.take_outcomes(context)
                 | self.hand_out(context)
+                | match self.dump(context) {
+                    Ok(moved) => moved,
+                    Err(_) => return Poll::Ready(End::Broken),
+                }
                 | match self.write(context) {
                     Ok(moved) => moved,
                     Err(_) => return Poll::Ready(End::Broken),
@@ -164,6 +172,28 @@ impl Connection {
             moved = true;
         }
         moved
+    }
+
+    /// Goes on with a list of keys, as far as there is room.
+    fn dump(&mut self, context: &mut Context<'_>) -> Result<Moved, DumpError> {
+        if !self.session.owes_dump() {
+            self.dumping = None;
+            return Ok(false);
+        }
+        if let (None, Some(dump)) = (&self.dumping, self.session.dump()) {
+            self.dumping = self.clients.dumps.begin(dump, &self.session);
+            if self.dumping.is_none() {
+                self.session.refuse_dump();
+                return Ok(true);
+            }
+        }
+        let Some(dumping) = &mut self.dumping else {
+            return Ok(false);
+        };
+        match dumping.poll(&mut self.session, context) {
+            Poll::Ready(result) => result.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
     }
 
     /// Gives the evaluator the whole commands that were received, as far as there is room.

@@ -1,10 +1,12 @@
 //! The client port: memcached's text, one task for each connection.
 
 mod connection;
+mod dumps;
 mod listener;
 mod stats;
 
 pub(crate) use connection::QUIET;
+pub(crate) use dumps::Dumps;
 pub(crate) use listener::serve;
 pub(crate) use stats::{Connections, Count, Counters};
 
@@ -44,6 +46,7 @@ pub(crate) struct Clients {
     pub(crate) bind: String,
     pub(crate) client_port: u16,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) dumps: Dumps,
     /// Those that are open, for `stats conns`.
     pub(crate) connections: Connections,
 }

@@ -228,7 +228,7 @@ fn settings(clients: &Clients) -> Vec<StatLine> {
         line("lru_crawler_sleep", 0),
         line("lru_crawler_tocrawl", 0),
         line("tail_repair_time", 0),
-        line("dump_enabled", "no"),
+        line("dump_enabled", "yes"),
         line("hash_algorithm", "foldhash"),
         line("lru_maintainer_thread", "no"),
         line("lru_segmented", "no"),

@@ -22,11 +22,12 @@ pub(crate) fn show(request: &Request) -> String {
     }
 }
 
-fn show_shape(shape: Shape) -> &'static str {
+fn show_shape(shape: Shape) -> String {
     match shape {
-        Shape::Line | Shape::Values | Shape::Stats(_) => "",
-        Shape::Silent => " silent",
-        Shape::ValuesWithUnique => " with unique",
+        Shape::Line | Shape::Values | Shape::Stats(_) => String::new(),
+        Shape::Silent => " silent".to_owned(),
+        Shape::ValuesWithUnique => " with unique".to_owned(),
+        Shape::Dump(dump) => format!(" {dump:?}"),
     }
 }
 
@@ -34,6 +35,7 @@ fn show_command(command: &Command) -> String {
     match command {
         Command::Write(write) => show_write(write),
         Command::Read(Read::Get { keys }) => format!("get {}", show_keys(keys.iter())),
+        Command::Read(Read::Confirm) => "confirm".to_owned(),
         Command::Stats(stats) => format!("stats {stats:?}"),
     }
 }
