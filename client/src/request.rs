@@ -7,6 +7,9 @@ use protocol::client::{self as text, ErrorLine, Expected, ReplyParser};
 
 use crate::{Address, KeyError};
 
+/// How a server refuses an item for which its memory limit leaves no room.
+const OUT_OF_MEMORY: &str = "SERVER_ERROR out of memory storing object";
+
 /// A request, encoded, so that it can be sent again.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -126,6 +129,9 @@ impl Request {
             .map_err(|_| Malformed)?;
         match answer {
             None => Ok(None),
+            Some(text::Answer::Outcome(Outcome::Done(Reply::OutOfMemory))) => {
+                Ok(Some(Answer::Refused(OUT_OF_MEMORY.to_owned())))
+            }
             Some(text::Answer::Outcome(Outcome::Done(reply))) if self.admits(&reply) => {
                 Ok(Some(Answer::Reply(reply)))
             }
@@ -200,6 +206,8 @@ mod tests {
         assert!(answer(&conditional, "NOT_STORED\r\n").is_ok());
         assert!(answer(&conditional, "EXISTS\r\n").is_err());
         assert!(answer(&store(StoreMode::Cas(1)), "EXISTS\r\n").is_ok());
+        let refused = answer(&conditional, &format!("{OUT_OF_MEMORY}\r\n"));
+        assert!(matches!(refused, Ok(Some(Answer::Refused(line))) if line == OUT_OF_MEMORY));
         assert!(answer(&store(StoreMode::Cas(1)), "NOT_STORED\r\n").is_err());
         assert!(answer(&Request::version(), "HELLO\r\n").is_err());
         assert!(answer(&Request::version(), "OK\r\n").is_err());

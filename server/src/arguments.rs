@@ -9,6 +9,9 @@ use cluster::{Cluster, SETTINGS, Server, Settings, Source};
 
 use crate::error::Error;
 
+/// Shorter flags of settings, by the settings' names.
+const ALIASES: [(&str, &str); 1] = [("memory_limit_mib", "memory-limit")];
+
 /// The arguments that are no settings.
 #[derive(Args, Debug)]
 struct Arguments {
@@ -150,9 +153,11 @@ fn command() -> Command {
     // The description of the arguments is not the program's.
     let command = Arguments::augment_args(command).about("One server of a quorate cluster");
     SETTINGS.iter().fold(command, |command, setting| {
+        let aliases = ALIASES.iter().filter(|(name, _)| *name == setting.name);
         command.arg(
             Arg::new(setting.flag())
                 .long(setting.flag())
+                .visible_aliases(aliases.map(|(_, alias)| *alias))
                 .value_name(setting.value)
                 .help(format!(
                     "{} [env: {}] [default: {}]",

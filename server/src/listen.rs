@@ -3,16 +3,18 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
+use crate::client::Count;
 use crate::error::Error;
 
 /// Connections that the kernel makes before they are accepted.
-const BACKLOG: i32 = 1024;
+pub(crate) const BACKLOG: i32 = 1024;
 
 /// How long nothing is accepted after an error, at first and at most: whatever is short is not
 /// there again at once, and trying would take a whole processor.
@@ -107,6 +109,14 @@ pub(crate) struct Acceptor {
     pause: Duration,
     /// What is accepted, for the log.
     what: &'static str,
+    pauses: Arc<Pauses>,
+}
+
+/// How often nothing was accepted for a while after an error, and for how long in all.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses {
+    pub(crate) count: Count,
+    pub(crate) microseconds: Count,
 }
 
 impl Acceptor {
@@ -115,7 +125,12 @@ impl Acceptor {
             listener,
             pause: PAUSE_MIN,
             what,
+            pauses: Arc::default(),
         }
+    }
+
+    pub(crate) fn pauses(&self) -> Arc<Pauses> {
+        Arc::clone(&self.pauses)
     }
 
     /// The next connection.
@@ -130,7 +145,10 @@ impl Acceptor {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     warn!("cannot accept {}: {error}", self.what);
+                    self.pauses.count.add(1);
                     tokio::time::sleep(self.pause).await;
+                    let paused = u64::try_from(self.pause.as_micros()).unwrap_or(u64::MAX);
+                    self.pauses.microseconds.add(paused);
                     self.pause = (self.pause * 2).min(PAUSE_MAX);
                 }
             }

@@ -19,7 +19,7 @@ use wire::Identity;
 
 use crate::arguments::Service;
 use crate::bell::{self, Bell, Sender};
-use crate::client::{self, Clients, Counters};
+use crate::client::{self, Clients, Connections, Counters, Dumps};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::evaluator_thread::{Channels, Control, EvaluatorThread};
@@ -379,17 +379,22 @@ impl Parts {
             evaluator: to_clients.clone(),
             control: running.control.clone(),
         });
+        let acceptor = Acceptor::new(client_port.listen()?, "a client");
+        self.counters.watch_pauses(acceptor.pauses());
         let clients = Clients {
             evaluator: to_clients,
             limits: limits(settings),
             incomplete_command: settings.incomplete_command,
             connections_max: self.connections_max,
             settings: settings.clone(),
+            bind: self.service.server.bind().to_owned(),
             client_port: self.service.server.client_port,
             counters: self.counters,
+            dumps: Dumps::new(running.control.clone()),
+            connections: Connections::default(),
         };
         tokio::spawn(client::serve(
-            Acceptor::new(client_port.listen()?, "a client"),
+            acceptor,
             Arc::new(clients),
             running.connections.clone(),
             running.stop_accepting.clone(),
@@ -493,6 +498,7 @@ fn config(service: &Service, opened: &Opened, seed: u64) -> Config {
         heartbeat: service.settings.heartbeat,
         seed,
         item_bytes_max: service.settings.value_bytes_max,
+        memory_limit_bytes: service.settings.memory_limit_mib << 20,
         limits: evaluator::Limits {
             snapshot_entries: service.settings.snapshot_entries,
             snapshot_bytes: service.settings.snapshot_bytes,

@@ -17,6 +17,8 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// The largest item: key, value and 56 bytes.
     pub value_bytes_max: usize,
+    /// What all items may take together, in MiB; 0 for no limit. The leader's counts.
+    pub memory_limit_mib: u64,
     /// Client connections at a time.
     pub connections_max: usize,
     /// How long a command may be in coming, from its first byte to its last.
@@ -67,6 +69,7 @@ impl Default for Settings {
             election_timeout: Duration::from_millis(150)..Duration::from_millis(300),
             heartbeat: Duration::from_millis(50),
             value_bytes_max: 1 << 20,
+            memory_limit_mib: 0,
             connections_max: 10_000,
             incomplete_command: Duration::from_secs(30),
             followers: Followers::Redirect,
@@ -98,7 +101,7 @@ pub struct Setting {
 }
 
 /// All settings, in the order in which they are shown.
-pub const SETTINGS: [Setting; 16] = [
+pub const SETTINGS: [Setting; 17] = [
     Setting {
         name: "election_timeout_ms",
         value: "MIN..MAX",
@@ -134,6 +137,16 @@ pub const SETTINGS: [Setting; 16] = [
             Some(())
         },
         show: |settings| settings.value_bytes_max.to_string(),
+    },
+    Setting {
+        name: "memory_limit_mib",
+        value: "0, or 8..4294967295",
+        help: "What all items may take together, in MiB; what would go over it is refused; 0 for no limit",
+        set: |settings, value| {
+            settings.memory_limit_mib = number(value, &(0..=u64::from(u32::MAX)))?;
+            (settings.memory_limit_mib == 0 || settings.memory_limit_mib >= 8).then_some(())
+        },
+        show: |settings| settings.memory_limit_mib.to_string(),
     },
     Setting {
         name: "connections_max",

@@ -4,8 +4,15 @@
 //! ```text
 //! version 1 (u8) | log time, ms (u64) | item bytes max (u32) | commands (u16) | commands
 //! version 2 (u8) | log time, ms (u64) | item bytes max (u32) | mark | commands (u16) | commands
+//! version 3 (u8) | log time, ms (u64) | item bytes max (u32) | limit | commands (u16) | commands
+//! version 4 (u8) | log time, ms (u64) | item bytes max (u32) | limit | mark | commands (u16) |
+//!                commands
+//! limit          memory limit, bytes (u64)
 //! mark           function (u8) | index (u64) | hash (u64)
 //! ```
+//! Without a limit it is 0, and so the payload of a cluster that has none is one that older releases
+//! read.
+//!
 //! Each command is its code (u8) and its operands:
 //!
 //! ```text
@@ -17,6 +24,7 @@
 //! 19 touch        key | exptime (i32)
 //! 20 gat          exptime (i32) | keys (u32) | each key
 //! 21 flush_all    delay (i32)
+//! 22 cache_memlimit   MiB (u32)
 //! key             length, 1 to 250 (u8) | bytes
 //! value           length (u32) | bytes
 //! ```
@@ -33,8 +41,17 @@ const VERSION: u8 = 1;
 /// With a mark.
 const VERSION_MARKED: u8 = 2;
 
+/// With a memory limit.
+const VERSION_LIMITED: u8 = 3;
+
+/// With a memory limit and a mark.
+const VERSION_LIMITED_MARKED: u8 = 4;
+
 /// version, log time, item bytes max, commands.
 const HEADER_BYTES: usize = 1 + 8 + 4 + 2;
+
+/// The memory limit.
+const LIMIT_BYTES: usize = 8;
 
 /// function, index, hash.
 const MARK_BYTES: usize = 1 + 8 + 8;
@@ -58,6 +75,7 @@ mod code {
     pub(super) const TOUCH: u8 = 19;
     pub(super) const GET_AND_TOUCH: u8 = 20;
     pub(super) const FLUSH_ALL: u8 = 21;
+    pub(super) const MEMORY_LIMIT: u8 = 22;
 }
 
 /// What the leader says for all commands of an entry.
@@ -68,6 +86,8 @@ pub struct Preamble {
     /// The largest item (key + value + 56) that append and prepend may make: the leader's own
     /// setting, so that all servers judge by the same one (rule 47).
     pub item_bytes_max: u32,
+    /// The leader's setting for how much all items may take together, in bytes; 0 for no limit.
+    pub memory_limit_bytes: u64,
     /// All servers are to hash the state behind this entry, and to compare what they had before.
     pub mark: Option<Mark>,
 }
@@ -160,19 +180,27 @@ impl PayloadEncoder {
     #[must_use]
     pub fn finish(&mut self, preamble: &Preamble) -> Bytes {
         let mut payload = self.bytes.split();
-        if preamble.mark.is_some() {
-            let mut longer = BytesMut::with_capacity(MARK_BYTES + payload.len());
-            longer.put_bytes(0, MARK_BYTES);
+        let limit = (preamble.memory_limit_bytes > 0).then_some(preamble.memory_limit_bytes);
+        let version = match (limit, preamble.mark) {
+            (None, None) => VERSION,
+            (None, Some(_)) => VERSION_MARKED,
+            (Some(_), None) => VERSION_LIMITED,
+            (Some(_), Some(_)) => VERSION_LIMITED_MARKED,
+        };
+        let more_bytes = header_bytes(version).unwrap_or(HEADER_BYTES) - HEADER_BYTES;
+        if more_bytes > 0 {
+            let mut longer = BytesMut::with_capacity(more_bytes + payload.len());
+            longer.put_bytes(0, more_bytes);
             longer.put_slice(&payload);
             payload = longer;
         }
         let mut header = &mut payload[..];
-        header.put_u8(match preamble.mark {
-            None => VERSION,
-            Some(_) => VERSION_MARKED,
-        });
+        header.put_u8(version);
         header.put_u64_le(preamble.log_time.0);
         header.put_u32_le(preamble.item_bytes_max);
+        if let Some(limit) = limit {
+            header.put_u64_le(limit);
+        }
         if let Some(mark) = preamble.mark {
             header.put_u8(mark.function);
             header.put_u64_le(mark.index);
@@ -201,7 +229,7 @@ pub fn encoded_bytes(write: &Write) -> usize {
         Write::Arithmetic { key, .. } => key_bytes(key) + 8,
         Write::Touch { key, .. } => key_bytes(key) + 4,
         Write::GetAndTouch { keys, .. } => 4 + 4 + keys.iter().map(key_bytes).sum::<usize>(),
-        Write::FlushAll { .. } => 4,
+        Write::FlushAll { .. } | Write::MemoryLimit { .. } => 4,
         Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
             meta_bytes(write)
         }
@@ -245,6 +273,10 @@ fn encode(write: &Write, bytes: &mut BytesMut) {
             bytes.put_u8(code::FLUSH_ALL);
             bytes.put_i32_le(delay.0);
         }
+        Write::MemoryLimit { mib } => {
+            bytes.put_u8(code::MEMORY_LIMIT);
+            bytes.put_u32_le(*mib);
+        }
         Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
             encode_meta(write, bytes);
         }
@@ -276,19 +308,27 @@ pub(crate) fn encode_key(key: &Key, bytes: &mut BytesMut) {
     bytes.put_slice(key);
 }
 
+/// The length of the header of a payload of this version; `None` if there is no such version.
+fn header_bytes(version: u8) -> Option<usize> {
+    match version {
+        VERSION => Some(HEADER_BYTES),
+        VERSION_MARKED => Some(HEADER_BYTES + MARK_BYTES),
+        VERSION_LIMITED => Some(HEADER_BYTES + LIMIT_BYTES),
+        VERSION_LIMITED_MARKED => Some(HEADER_BYTES + LIMIT_BYTES + MARK_BYTES),
+        _ => None,
+    }
+}
+
 /// The header of a payload, and the commands behind it.
 ///
 /// # Errors
 /// If it is of an unknown version, or has no whole header.
 pub fn decode(mut payload: Bytes) -> Result<(Preamble, Commands), CodecError> {
     let truncated = CodecError::Truncated { place: 0 };
-    let is_marked = match payload.first() {
-        None => return Err(truncated),
-        Some(&VERSION) => false,
-        Some(&VERSION_MARKED) => true,
-        Some(&found) => return Err(CodecError::Version { found }),
-    };
-    let header_bytes = HEADER_BYTES + if is_marked { MARK_BYTES } else { 0 };
+    let version = *payload.first().ok_or(truncated)?;
+    let header_bytes = header_bytes(version).ok_or(CodecError::Version { found: version })?;
+    let is_limited = matches!(version, VERSION_LIMITED | VERSION_LIMITED_MARKED);
+    let is_marked = matches!(version, VERSION_MARKED | VERSION_LIMITED_MARKED);
     if payload.len() < header_bytes {
         return Err(truncated);
     }
@@ -297,6 +337,7 @@ pub fn decode(mut payload: Bytes) -> Result<(Preamble, Commands), CodecError> {
     let preamble = Preamble {
         log_time: LogTime(header.get_u64_le()),
         item_bytes_max: header.get_u32_le(),
+        memory_limit_bytes: if is_limited { header.get_u64_le() } else { 0 },
         mark: is_marked.then(|| Mark {
             function: header.get_u8(),
             index: header.get_u64_le(),
@@ -384,6 +425,7 @@ impl Reader<'_> {
             code::FLUSH_ALL => Write::FlushAll {
                 delay: self.exptime()?,
             },
+            code::MEMORY_LIMIT => Write::MemoryLimit { mib: self.u32()? },
             found => {
                 let meta = self.meta(found)?;
                 return meta.ok_or_else(|| self.unknown_code(found));

@@ -36,6 +36,8 @@ pub enum Write {
     GetAndTouch { keys: Vec<Key>, exptime: Exptime },
     /// `flush_all`; the delay is 0 or negative for at once.
     FlushAll { delay: Exptime },
+    /// `cache_memlimit`: what all items may take together, in MiB.
+    MemoryLimit { mib: u32 },
     /// `mg` that changes the item, or may have to give out its token.
     MetaGet(MetaGet),
     /// `ms`.
@@ -152,6 +154,10 @@ pub enum Read {
     MetaGet(MetaGet),
     /// `me`.
     Inspect { key: Key },
+    /// Is answered `Ok`, and says with it that this server leads, and has applied all that was
+    /// answered before: whoever asked may look at this server's state. For a dump of the keys, or a
+    /// backup. The word of another server is of no use to it.
+    Confirm,
 }
 
 /// What `stats` is asked for.
@@ -165,6 +171,8 @@ pub enum Stats {
     Items,
     /// `stats slabs`.
     Slabs,
+    /// `stats conns`.
+    Conns,
     /// `stats reset`.
     Reset,
 }

@@ -42,7 +42,9 @@ pub enum Reply {
     Number(u64),
     /// `incr decr` of a value that is no number.
     NonNumeric,
-    /// `flush_all`, `stats reset`.
+    /// The item would take all of them over the memory limit: nothing was changed.
+    OutOfMemory,
+    /// `flush_all`, `cache_memlimit`, `stats reset`; a confirmation.
     Ok,
     /// `get gets gat gats`: the hits, in the order of the keys asked for.
     Hits(Vec<Hit>),

@@ -60,6 +60,7 @@ fn one_of_each() -> Vec<Write> {
 const PREAMBLE: Preamble = Preamble {
     log_time: LogTime(1_700_000_000_123),
     item_bytes_max: 1 << 20,
+    memory_limit_bytes: 0,
     mark: None,
 };
 
@@ -71,6 +72,23 @@ const MARKED: Preamble = Preamble {
     }),
     ..PREAMBLE
 };
+
+const LIMITED: Preamble = Preamble {
+    memory_limit_bytes: 64 << 20,
+    ..PREAMBLE
+};
+
+const LIMITED_MARKED: Preamble = Preamble {
+    memory_limit_bytes: 64 << 20,
+    ..MARKED
+};
+
+/// What came with the memory limit, behind what was there before.
+fn one_of_each_and_a_limit() -> Vec<Write> {
+    let mut writes = one_of_each();
+    writes.push(Write::MemoryLimit { mib: 1024 });
+    writes
+}
 
 fn encode(writes: &[Write]) -> Bytes {
     encode_with(&PREAMBLE, writes)
@@ -91,33 +109,40 @@ fn decode_all(payload: Bytes) -> Result<(Preamble, Vec<Write>), CodecError> {
 
 /// A version's bytes are read and written as they were released.
 #[track_caller]
-fn is_as_released(preamble: Preamble, golden: &str) {
+fn is_as_released(preamble: Preamble, writes: Vec<Write>, golden: &str) {
     let golden: String = golden.split_whitespace().collect();
-    let payload = encode_with(&preamble, &one_of_each());
+    let payload = encode_with(&preamble, &writes);
     let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, golden);
     let bytes: Vec<u8> = (0..golden.len() / 2)
         .map(|at| u8::from_str_radix(&golden[at * 2..at * 2 + 2], 16).expect("hex digits"))
         .collect();
-    assert_eq!(
-        decode_all(Bytes::from(bytes)),
-        Ok((preamble, one_of_each()))
-    );
+    assert_eq!(decode_all(Bytes::from(bytes)), Ok((preamble, writes)));
 }
 
 #[test]
 fn version_1_reads_and_writes_the_bytes_it_was_released_with() {
-    is_as_released(PREAMBLE, include_str!("fixtures/payload-v1.hex"));
+    let golden = include_str!("fixtures/payload-v1.hex");
+    is_as_released(PREAMBLE, one_of_each(), golden);
 }
 
 #[test]
 fn version_2_is_version_1_with_a_mark() {
-    is_as_released(MARKED, include_str!("fixtures/payload-v2.hex"));
+    let golden = include_str!("fixtures/payload-v2.hex");
+    is_as_released(MARKED, one_of_each(), golden);
+}
+
+#[test]
+fn versions_3_and_4_are_1_and_2_with_a_memory_limit() {
+    let golden = include_str!("fixtures/payload-v3.hex");
+    is_as_released(LIMITED, one_of_each_and_a_limit(), golden);
+    let golden = include_str!("fixtures/payload-v4.hex");
+    is_as_released(LIMITED_MARKED, one_of_each_and_a_limit(), golden);
 }
 
 #[test]
 fn a_payload_cut_anywhere_is_refused() {
-    for preamble in [PREAMBLE, MARKED] {
+    for preamble in [PREAMBLE, MARKED, LIMITED, LIMITED_MARKED] {
         let payload = encode_with(&preamble, &one_of_each());
         for length in 0..payload.len() {
             let error = decode_all(payload.slice(..length)).unwrap_err();
@@ -132,9 +157,11 @@ fn a_payload_cut_anywhere_is_refused() {
 #[test]
 fn a_payload_of_another_version_is_refused() {
     let mut payload = encode(&one_of_each()).to_vec();
-    payload[0] = 3;
-    let error = decode_all(Bytes::from(payload)).unwrap_err();
-    assert_eq!(error, CodecError::Version { found: 3 });
+    for found in [0, 5, 255] {
+        payload[0] = found;
+        let error = decode_all(Bytes::from(payload.clone())).unwrap_err();
+        assert_eq!(error, CodecError::Version { found });
+    }
 }
 
 #[test]
@@ -270,6 +297,7 @@ fn any_write() -> impl Strategy<Value = Write> {
         (proptest::collection::vec(any_key(), 0..5), any_exptime())
             .prop_map(|(keys, exptime)| Write::GetAndTouch { keys, exptime }),
         any_exptime().prop_map(|delay| Write::FlushAll { delay }),
+        any::<u32>().prop_map(|mib| Write::MemoryLimit { mib }),
     ]
 }
 
@@ -279,10 +307,16 @@ proptest! {
         writes in proptest::collection::vec(any_write(), 0..20),
         log_time: u64,
         item_bytes_max: u32,
+        memory_limit_bytes in prop_oneof![Just(0), any::<u64>()],
         mark: Option<(u8, u64, u64)>,
     ) {
         let mark = mark.map(|(function, index, hash)| Mark { function, index, hash });
-        let preamble = Preamble { log_time: LogTime(log_time), item_bytes_max, mark };
+        let preamble = Preamble {
+            log_time: LogTime(log_time),
+            item_bytes_max,
+            memory_limit_bytes,
+            mark,
+        };
         let mut encoder = PayloadEncoder::new();
         for write in &writes {
             let before = encoder.bytes();
@@ -295,7 +329,7 @@ proptest! {
     #[test]
     fn any_bytes_decode_to_commands_or_an_error(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = decode_all(Bytes::from(bytes.clone()));
-        for known in [1, 2] {
+        for known in 1..=4 {
             if let Some(version) = bytes.first_mut() {
                 *version = known;
             }

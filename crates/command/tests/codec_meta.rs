@@ -11,6 +11,7 @@ use quorate_command::{
 const PREAMBLE: Preamble = Preamble {
     log_time: LogTime(1),
     item_bytes_max: 1 << 20,
+    memory_limit_bytes: 0,
     mark: None,
 };
 

@@ -1,12 +1,12 @@
 //! What commands are answered from: the store, what Raft says about the cluster, the counters.
 
-use command::{Outcome, Read, Refusal, Reply, Stats, Write};
+use command::{Hit, Key, Outcome, Read, Refusal, Reply, Stats, Write};
 use mutants::Mutant;
 use raft::{Index, Role, ServerId, Timestamp};
-use store::Store;
+use store::{Counts, Gone, Store};
 
 use crate::io::{Config, Member};
-use crate::status::{self, Counters, Status};
+use crate::status::{self, Counters, Memory, Status};
 
 #[derive(Debug)]
 pub(crate) struct Answers {
@@ -29,8 +29,8 @@ pub(crate) struct Answers {
     members: Vec<Member>,
     item_bytes_max: usize,
     counters: Counters,
-    /// `Counts::total_items` at the last `stats reset`.
-    total_items_before: u64,
+    /// What the store had counted at the last `stats reset`.
+    counts_before: Counts,
 }
 
 impl Answers {
@@ -48,7 +48,7 @@ impl Answers {
             members: config.members.clone(),
             item_bytes_max: config.item_bytes_max,
             counters: Counters::default(),
-            total_items_before: 0,
+            counts_before: Counts::default(),
         }
     }
 
@@ -69,31 +69,71 @@ impl Answers {
     pub(crate) fn apply(&mut self, place: u16, write: &Write) -> Reply {
         let reply = self.store.apply(place, write);
         self.counters.write(write, &reply);
+        if let (Write::GetAndTouch { keys, .. }, Reply::Hits(hits)) = (write, &reply) {
+            self.count_gone(keys.iter().map(Key::as_bytes), keys.len(), hits);
+        }
         reply
     }
 
     pub(crate) fn read(&mut self, read: &Read) -> Reply {
         let reply = self.store.read(read);
         self.counters.read(read, &reply);
+        if let (Read::Get { keys }, Reply::Hits(hits)) = (read, &reply) {
+            self.count_gone(keys.iter(), keys.len(), hits);
+        }
         reply
+    }
+
+    /// Counts why those of the keys are gone that were no hits.
+    fn count_gone<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>, count: usize, hits: &[Hit]) {
+        if hits.len() == count {
+            return;
+        }
+        let mut hits = hits.iter().peekable();
+        for key in keys {
+            if hits.next_if(|hit| hit.key() == key).is_some() {
+                continue;
+            }
+            match self.store.why_gone(key) {
+                Some(Gone::Expired) => self.counters.get_expired += 1,
+                Some(Gone::Flushed) => self.counters.get_flushed += 1,
+                None => {}
+            }
+        }
     }
 
     pub(crate) fn stats(&mut self, stats: Stats) -> Reply {
         let counts = self.store.counts();
+        let memory = Memory {
+            limit_bytes: self.store.memory_limit_bytes().unwrap_or(0),
+            table: self.store.table_size(),
+        };
         Reply::Stats(match stats {
             Stats::General => {
-                let total_items = counts.total_items - self.total_items_before;
-                status::general(&self.status(0, 0), total_items)
+                let since = self.since_reset(counts);
+                status::general(&self.status(0, 0), since, memory)
             }
-            Stats::Settings => status::settings(self.item_bytes_max),
-            Stats::Items => status::items(counts),
-            Stats::Slabs => status::slabs(counts, &self.counters, self.item_bytes_max),
+            Stats::Settings => status::settings(self.item_bytes_max, memory),
+            Stats::Items => status::items(self.since_reset(counts), &self.counters),
+            Stats::Slabs => status::slabs(counts, &self.counters),
+            Stats::Conns => Vec::new(),
             Stats::Reset => {
                 self.counters = Counters::default();
-                self.total_items_before = counts.total_items;
+                self.counts_before = counts;
                 return Reply::Ok;
             }
         })
+    }
+
+    /// What there is, and what has happened since the last `stats reset`.
+    fn since_reset(&self, counts: Counts) -> Counts {
+        let before = &self.counts_before;
+        Counts {
+            total_items: counts.total_items - before.total_items,
+            expired_items: counts.expired_items - before.expired_items,
+            reclaimed_items: counts.reclaimed_items - before.reclaimed_items,
+            ..counts
+        }
     }
 
     /// The fate of a command that is not carried out, as things are.
@@ -130,7 +170,7 @@ impl Answers {
         std::mem::swap(&mut self.store, store);
         self.last_applied = index;
         // A loaded store has stored nothing itself.
-        self.total_items_before = self.store.counts().total_items;
+        self.counts_before = self.store.counts();
     }
 
     pub(crate) fn members_count(&self) -> usize {

@@ -50,6 +50,7 @@ pub struct Evaluator {
     /// To be handed out and dropped.
     retired: Vec<Store>,
     item_bytes_max: u32,
+    memory_limit_bytes: u64,
     limits: Limits,
     now: Now,
     /// When the last entry of commands was proposed.
@@ -85,6 +86,7 @@ impl Evaluator {
             hash_job: None,
             retired: Vec::new(),
             item_bytes_max: u32::try_from(config.item_bytes_max).unwrap_or(u32::MAX),
+            memory_limit_bytes: config.memory_limit_bytes,
             limits: config.limits,
             now,
             proposed_at: Timestamp(0),
@@ -401,6 +403,7 @@ impl Evaluator {
         let payload = self.encoder.finish(&Preamble {
             log_time,
             item_bytes_max: self.item_bytes_max,
+            memory_limit_bytes: self.memory_limit_bytes,
             mark,
         });
         if mutants::is_on(Mutant::ProposedTwice) {
@@ -523,6 +526,9 @@ impl Evaluator {
         }
         if mutants::is_on(Mutant::LocalLimit) {
             preamble.item_bytes_max = self.item_bytes_max;
+        }
+        if mutants::is_on(Mutant::LocalMemoryLimit) {
+            preamble.memory_limit_bytes = self.memory_limit_bytes;
         }
         self.answers.store.enter(index, &preamble);
         let mut owners = owners.iter();

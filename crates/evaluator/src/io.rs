@@ -27,6 +27,8 @@ pub struct Config {
     pub seed: u64,
     /// The largest item that this server, as leader, lets append and prepend make.
     pub item_bytes_max: usize,
+    /// What this server, as leader, says that all items may take together; 0 for no limit.
+    pub memory_limit_bytes: u64,
     pub limits: Limits,
 }
 

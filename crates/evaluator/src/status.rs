@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use command::{LogTime, MetaGet, Outcome, Read, Reply, StoreMode, Write};
 use raft::{ClusterId, Index, Position, Role, ServerId, Term};
-use store::Counts;
+use store::{Counts, TableSize};
 
 use crate::state_hashes::StateHash;
 
@@ -88,6 +88,10 @@ pub struct Counters {
     pub cmd_meta: u64,
     pub get_hits: u64,
     pub get_misses: u64,
+    /// Of the misses, those of keys whose time was over, and those that a flush took, as far as
+    /// that is remembered.
+    pub get_expired: u64,
+    pub get_flushed: u64,
     pub delete_hits: u64,
     pub delete_misses: u64,
     pub incr_hits: u64,
@@ -100,6 +104,8 @@ pub struct Counters {
     pub cas_badval: u64,
     pub touch_hits: u64,
     pub touch_misses: u64,
+    /// Refused for the memory limit.
+    pub store_no_memory: u64,
     /// Commands that were not carried out, and those of which nobody knows.
     pub refused: u64,
     pub unknown: u64,
@@ -116,12 +122,14 @@ impl Counters {
             }
             Read::MetaGet(get) => self.meta_get(get, reply),
             Read::Inspect { .. } => self.cmd_meta += 1,
+            Read::Confirm => {}
         }
     }
 
     pub(crate) fn write(&mut self, write: &Write, reply: &Reply) {
         use command::Direction::{Decrement, Increment};
         let found = *reply != Reply::NotFound;
+        self.store_no_memory += u64::from(*reply == Reply::OutOfMemory);
         match write {
             Write::Store(store) => self.store(store.mode, reply),
             Write::Delete { .. } => count(found, &mut self.delete_hits, &mut self.delete_misses),
@@ -140,6 +148,7 @@ impl Counters {
                 self.touch_misses += misses;
             }
             Write::FlushAll { .. } => self.cmd_flush += 1,
+            Write::MemoryLimit { .. } => {}
             Write::MetaGet(get) => self.meta_get(get, reply),
             Write::MetaSet(set) => {
                 self.cmd_meta += 1;
@@ -163,6 +172,9 @@ impl Counters {
     }
 
     fn store(&mut self, mode: StoreMode, reply: &Reply) {
+        if *reply == Reply::OutOfMemory {
+            return;
+        }
         self.cmd_set += 1;
         if let StoreMode::Cas(_) = mode {
             self.cas(reply);
@@ -220,9 +232,17 @@ fn line(name: &'static str, value: impl ToString) -> Line {
     (Cow::Borrowed(name), value.to_string())
 }
 
+/// What `stats` shows of the store's memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// 0 if there is no limit.
+    pub(crate) limit_bytes: u64,
+    pub(crate) table: TableSize,
+}
+
 /// The lines of `stats` that tell of the data and of the group; the server adds those about its
 /// process and its connections.
-pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
+pub(crate) fn general(status: &Status, counts: Counts, memory: Memory) -> Vec<Line> {
     let it = &status.counters;
     vec![
         line("cmd_get", it.cmd_get),
@@ -232,8 +252,8 @@ pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
         line("cmd_meta", it.cmd_meta),
         line("get_hits", it.get_hits),
         line("get_misses", it.get_misses),
-        line("get_expired", 0),
-        line("get_flushed", 0),
+        line("get_expired", it.get_expired),
+        line("get_flushed", it.get_flushed),
         line("delete_misses", it.delete_misses),
         line("delete_hits", it.delete_hits),
         line("incr_misses", it.incr_misses),
@@ -245,10 +265,30 @@ pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
         line("cas_badval", it.cas_badval),
         line("touch_hits", it.touch_hits),
         line("touch_misses", it.touch_misses),
-        line("bytes", status.store.bytes),
-        line("curr_items", status.store.items),
-        line("total_items", total_items),
+        line("store_no_memory", it.store_no_memory),
+        line("limit_maxbytes", memory.limit_bytes),
+        line("hash_power_level", memory.table.buckets.max(1).ilog2()),
+        line("hash_bytes", memory.table.bytes),
+        line("hash_is_expanding", 0),
+        line("slab_reassign_running", 0),
+        line("slabs_moved", 0),
+        line("lru_crawler_running", 0),
+        line("lru_crawler_starts", 0),
+        line("malloc_fails", 0),
+        line("bytes", counts.bytes),
+        line("curr_items", counts.items),
+        line("total_items", counts.total_items),
+        line("slab_global_page_pool", 0),
+        line("expired_unfetched", 0),
+        line("evicted_unfetched", 0),
+        line("evicted_active", 0),
         line("evictions", 0),
+        line("reclaimed", counts.reclaimed_items),
+        line("crawler_reclaimed", counts.expired_items),
+        line("crawler_items_checked", counts.expired_items),
+        line("lrutail_reflocked", 0),
+        line("direct_reclaims", 0),
+        line("quorate_gone_items", counts.gone_items),
         line("quorate_role", status.role),
         line("quorate_quorum", u8::from(status.quorum)),
         line("quorate_term", status.term),
@@ -279,8 +319,9 @@ pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
 }
 
 /// The lines of `stats settings` that the evaluator knows.
-pub(crate) fn settings(item_bytes_max: usize) -> Vec<Line> {
+pub(crate) fn settings(item_bytes_max: usize, memory: Memory) -> Vec<Line> {
     vec![
+        line("maxbytes", memory.limit_bytes),
         line("evictions", "off"),
         line("cas_enabled", "yes"),
         line("item_size_max", item_bytes_max),
@@ -289,8 +330,9 @@ pub(crate) fn settings(item_bytes_max: usize) -> Vec<Line> {
     ]
 }
 
-/// The lines of `stats items`: all items are of one made-up class.
-pub(crate) fn items(counts: Counts) -> Vec<Line> {
+/// The lines of `stats items`: all items are of one made-up class. There is no order of use, so none
+/// of them is known to be the oldest.
+pub(crate) fn items(counts: Counts, counters: &Counters) -> Vec<Line> {
     if counts.items == 0 {
         return Vec::new();
     }
@@ -301,25 +343,38 @@ pub(crate) fn items(counts: Counts) -> Vec<Line> {
         line("items:1:evicted", 0),
         line("items:1:evicted_nonzero", 0),
         line("items:1:evicted_time", 0),
-        line("items:1:outofmemory", 0),
+        line("items:1:outofmemory", counters.store_no_memory),
         line("items:1:tailrepairs", 0),
-        line("items:1:reclaimed", 0),
+        line("items:1:reclaimed", counts.reclaimed_items),
         line("items:1:expired_unfetched", 0),
         line("items:1:evicted_unfetched", 0),
+        line("items:1:evicted_active", 0),
+        line("items:1:crawler_reclaimed", counts.expired_items),
+        line("items:1:crawler_items_checked", counts.expired_items),
+        line("items:1:lrutail_reflocked", 0),
+        line("items:1:direct_reclaims", 0),
     ]
 }
 
-/// The lines of `stats slabs`: the class of `items`, with a chunk for each item.
-pub(crate) fn slabs(counts: Counts, counters: &Counters, item_bytes_max: usize) -> Vec<Line> {
+/// A page of memcached's.
+const PAGE_BYTES: u64 = 1 << 20;
+
+/// The lines of `stats slabs`: the class of `items`, with a chunk for each item, as large as an item
+/// is on an average, and as many of them on a page as there would be.
+pub(crate) fn slabs(counts: Counts, counters: &Counters) -> Vec<Line> {
     let mut lines = Vec::new();
     if counts.items > 0 {
+        let chunk_bytes = counts.bytes.div_ceil(counts.items);
+        let page_chunks = (PAGE_BYTES / chunk_bytes).max(1);
         lines = vec![
-            line("1:chunk_size", item_bytes_max),
-            line("1:chunks_per_page", 1),
-            line("1:total_pages", counts.items),
+            line("1:chunk_size", chunk_bytes),
+            line("1:chunks_per_page", page_chunks),
+            line("1:total_pages", counts.items.div_ceil(page_chunks)),
             line("1:total_chunks", counts.items),
             line("1:used_chunks", counts.items),
             line("1:free_chunks", 0),
+            line("1:free_chunks_end", 0),
+            line("1:mem_requested", counts.bytes),
             line("1:get_hits", counters.get_hits),
             line("1:cmd_set", counters.cmd_set),
             line("1:delete_hits", counters.delete_hits),

@@ -609,7 +609,7 @@ impl What {
         match self {
             What::Read(Read::Get { keys }, _) => keys.len(),
             What::Read(Read::MetaGet(_) | Read::Inspect { .. }, _) => 1,
-            What::Write | What::Stats(_) | What::Refused => 0,
+            What::Read(Read::Confirm, _) | What::Write | What::Stats(_) | What::Refused => 0,
         }
     }
 

@@ -263,6 +263,10 @@ mutants! {
     LocalUnique = "local-unique",
     /// Items are judged by this server's limit, and not by the entry's (rule 47).
     LocalLimit = "local-limit",
+    /// The memory limit is this server's setting, and not the entry's (rule 47).
+    LocalMemoryLimit = "local-memory-limit",
+    /// What goes over the memory limit is stored (rule 47).
+    OverMemoryLimit = "over-memory-limit",
     /// Hits are in the order of a hash map (rule 47).
     UnorderedHits = "unordered-hits",
     /// Items that come from a snapshot or a backup never expire (rule 49).

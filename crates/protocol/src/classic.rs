@@ -59,6 +59,16 @@ pub(crate) fn skip_block(answer: &'static str, value_bytes: usize) -> Line {
     Line::Skip {
         answer,
         block_bytes: value_bytes as u64 + 2,
+        is_too_large: false,
+    }
+}
+
+/// Refuses an item over the limit, and passes over its data block.
+pub(crate) fn skip_too_large(silent: bool, value_bytes: usize) -> Line {
+    Line::Skip {
+        answer: if silent { "" } else { TOO_LARGE },
+        block_bytes: value_bytes as u64 + 2,
+        is_too_large: true,
     }
 }
 
@@ -87,7 +97,7 @@ fn store(mode: StoreMode, mut words: Words<'_>, limits: &Limits) -> Line {
         return skip_block(if silent { "" } else { BAD_FORMAT }, value_bytes);
     };
     if item_bytes(&key, value_bytes) > limits.item_bytes_max {
-        return skip_block(if silent { "" } else { TOO_LARGE }, value_bytes);
+        return skip_too_large(silent, value_bytes);
     }
     Line::Block(Block {
         write: Write::Store(Store {
@@ -229,6 +239,7 @@ fn flush_all(mut words: Words<'_>) -> Line {
     )
 }
 
-fn line_or_silent(silent: bool) -> Shape {
+/// The shape of a reply of one line.
+pub(crate) fn line_or_silent(silent: bool) -> Shape {
     if silent { Shape::Silent } else { Shape::Line }
 }

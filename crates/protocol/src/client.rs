@@ -13,7 +13,7 @@ use command::{Command, Hit, Key, KeyValue, Outcome, Read, Refusal, Reply, Stats,
 use memchr::memchr;
 
 use crate::Output;
-use crate::reply::{NO_LEADER, NON_NUMERIC, OUT_OF_DISK, OUTCOME_UNKNOWN, REDIRECT};
+use crate::reply::{NO_LEADER, NON_NUMERIC, OUT_OF_DISK, OUT_OF_MEMORY, OUTCOME_UNKNOWN, REDIRECT};
 use crate::words::unsigned;
 
 /// The longest line of a reply that is taken, in bytes.
@@ -28,7 +28,7 @@ pub enum Expected {
     /// `incr decr`.
     Number,
     Touched,
-    /// `flush_all`.
+    /// `flush_all`, `cache_memlimit`.
     Ok,
     /// `get gets gat gats`.
     Hits,
@@ -91,6 +91,10 @@ pub enum ReplyError {
 /// # Errors
 ///
 /// Nothing is appended when the command has a key that a line can't hold.
+///
+/// # Panics
+///
+/// If it is `Read::Confirm`, which no client sends.
 pub fn write_request(command: &Command, output: &mut Output) -> Result<Expected, RequestError> {
     check_keys(command)?;
     let expected = match command {
@@ -101,6 +105,7 @@ pub fn write_request(command: &Command, output: &mut Output) -> Result<Expected,
             append_keys(keys.iter(), output);
             Expected::Hits
         }
+        Command::Read(Read::Confirm) => unreachable!("a server confirms to itself alone"),
         Command::Stats(stats) => write_stats(*stats, output),
     };
     output.append(b"\r\n");
@@ -126,7 +131,7 @@ fn check_keys(command: &Command) -> Result<(), RequestError> {
             Write::GetAndTouch { keys, .. } => {
                 keys.iter().map(Key::as_bytes).try_for_each(check_key)
             }
-            Write::FlushAll { .. } => Ok(()),
+            Write::FlushAll { .. } | Write::MemoryLimit { .. } => Ok(()),
             Write::MetaGet(_)
             | Write::MetaSet(_)
             | Write::MetaDelete(_)
@@ -134,7 +139,7 @@ fn check_keys(command: &Command) -> Result<(), RequestError> {
         },
         Command::Read(Read::Get { keys }) => keys.iter().try_for_each(check_key),
         Command::Read(Read::MetaGet(_) | Read::Inspect { .. }) => Err(RequestError::Meta),
-        Command::Stats(_) => Ok(()),
+        Command::Read(Read::Confirm) | Command::Stats(_) => Ok(()),
     }
 }
 
@@ -183,6 +188,11 @@ fn write_write(write: &Write, output: &mut Output) -> Expected {
             append_signed(delay.0, output);
             Expected::Ok
         }
+        Write::MemoryLimit { mib } => {
+            output.append(b"cache_memlimit ");
+            output.append_number(u64::from(*mib));
+            Expected::Ok
+        }
         Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
             unreachable!("a meta command was not refused")
         }
@@ -212,6 +222,7 @@ fn write_stats(stats: Stats, output: &mut Output) -> Expected {
         Stats::Settings => (b"stats settings", Expected::Stats),
         Stats::Items => (b"stats items", Expected::Stats),
         Stats::Slabs => (b"stats slabs", Expected::Stats),
+        Stats::Conns => (b"stats conns", Expected::Stats),
         Stats::Reset => (b"stats reset", Expected::Reset),
     };
     output.append(line);
@@ -420,9 +431,17 @@ fn refusal_or_error(expected: Expected, line: &[u8]) -> Option<Answer> {
         _ if expected == Expected::Number && line == NON_NUMERIC.as_bytes() => {
             Outcome::Done(Reply::NonNumeric)
         }
+        _ if stores(expected) && line == OUT_OF_MEMORY.as_bytes() => {
+            Outcome::Done(Reply::OutOfMemory)
+        }
         _ => return error_line(line).map(Answer::Error),
     };
     Some(Answer::Outcome(outcome))
+}
+
+/// Whether a command with such a reply may store an item.
+fn stores(expected: Expected) -> bool {
+    matches!(expected, Expected::Stored | Expected::Number)
 }
 
 fn error_line(line: &[u8]) -> Option<ErrorLine> {

@@ -4,6 +4,7 @@ use std::vec;
 
 use command::{Hit, Outcome, Reply};
 
+use crate::dump::{CACHEDUMP_BYTES_MAX, Dump};
 use crate::reply::shows_unique;
 use crate::request::Shape;
 use crate::session::StatLine;
@@ -22,9 +23,33 @@ pub(crate) enum Due {
         rest: vec::IntoIter<Hit>,
         with_unique: bool,
     },
+    /// A list of keys: what has been appended of it, in lines and bytes.
+    Dump(Dumped),
     Answer(&'static str),
     /// Nothing comes behind it.
     Close,
+}
+
+/// How far a dump has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dumped {
+    pub(crate) dump: Dump,
+    /// Its first line, if it has one before those of the items, is appended.
+    pub(crate) is_begun: bool,
+    pub(crate) items: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Dumped {
+    /// Whether the dump takes no more lines.
+    pub(crate) fn is_full(&self) -> bool {
+        match self.dump {
+            Dump::Metadump | Dump::Mgdump => false,
+            Dump::Cachedump { items_max } => {
+                (items_max > 0 && self.items >= items_max) || self.bytes >= CACHEDUMP_BYTES_MAX
+            }
+        }
+    }
 }
 
 impl Due {
@@ -39,6 +64,12 @@ impl Due {
                 rest: hits.into_iter(),
                 with_unique: shows_unique(&shape),
             },
+            Outcome::Done(Reply::Ok) if let Shape::Dump(dump) = shape => Due::Dump(Dumped {
+                dump,
+                is_begun: false,
+                items: 0,
+                bytes: 0,
+            }),
             outcome => Due::Reply {
                 outcome,
                 shape,

@@ -15,6 +15,7 @@ mod base64;
 mod classic;
 pub mod client;
 mod due;
+mod dump;
 mod limits;
 mod local;
 mod meta;
@@ -27,6 +28,7 @@ mod session;
 mod topics;
 mod words;
 
+pub use dump::{CACHEDUMP_BYTES_MAX, Dump, DumpItem};
 pub use limits::Limits;
 pub use local::VERSION;
 pub use output::Output;

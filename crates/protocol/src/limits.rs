@@ -23,6 +23,8 @@ pub struct Limits {
     /// When this many reply bytes or more wait to be written, nothing more is parsed and no further
     /// reply or hit is encoded. One may go beyond it.
     pub unwritten_bytes_max: usize,
+    /// A list of keys goes on when fewer reply bytes than this wait to be written.
+    pub dump_ahead_bytes: usize,
 }
 
 impl Default for Limits {
@@ -36,6 +38,7 @@ impl Default for Limits {
             run_bytes_max: 256 << 10,
             in_flight_requests_max: 1024,
             unwritten_bytes_max: 8 << 20,
+            dump_ahead_bytes: 256 << 10,
         }
     }
 }

@@ -4,7 +4,7 @@
 use command::{ITEM_OVERHEAD_BYTES, MetaHit, Reply};
 
 use crate::Output;
-use crate::reply::NON_NUMERIC;
+use crate::reply::{NON_NUMERIC, OUT_OF_MEMORY};
 use crate::request::{MetaCommand, MetaShape};
 use crate::words::{Words, unsigned};
 
@@ -31,6 +31,10 @@ pub(crate) fn write_meta_reply(reply: &Reply, shape: &MetaShape, output: &mut Ou
         (_, Reply::MetaHit(hit)) => write_arithmetic(hit, shape, output),
         (_, Reply::NonNumeric) => {
             output.append(NON_NUMERIC.as_bytes());
+            output.append(b"\r\n");
+        }
+        (_, Reply::OutOfMemory) => {
+            output.append(OUT_OF_MEMORY.as_bytes());
             output.append(b"\r\n");
         }
         (_, Reply::LowUnique) => output.append(crate::meta::BAD_TOKEN.as_bytes()),

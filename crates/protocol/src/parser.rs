@@ -27,6 +27,8 @@ pub struct Parser {
     consumed: u64,
     /// Where in the stream the request that is being read begins.
     start: u64,
+    /// Storage commands whose item would have been over the limit.
+    too_large: u64,
 }
 
 /// One request, and where it came from.
@@ -72,6 +74,7 @@ impl Parser {
             state: State::Line { searched: 0 },
             consumed: 0,
             start: 0,
+            too_large: 0,
         }
     }
 
@@ -141,6 +144,12 @@ impl Parser {
         self.consumed
     }
 
+    /// How many storage commands were refused so far since their item would have been too large.
+    #[must_use]
+    pub fn too_large(&self) -> u64 {
+        self.too_large
+    }
+
     /// How long the buffer must be for the data block that is being received; 0 when there is
     /// none or it is not kept.
     #[must_use]
@@ -202,7 +211,9 @@ impl Parser {
             Line::Skip {
                 answer,
                 block_bytes,
+                is_too_large,
             } => {
+                self.too_large += u64::from(is_too_large);
                 self.state = State::Skip { bytes: block_bytes };
                 Some(Request::Answer(answer))
             }

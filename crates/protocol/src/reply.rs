@@ -12,6 +12,7 @@ pub(crate) const REDIRECT: &str = "ERR_REDIRECT ";
 pub(crate) const NO_LEADER: &str = "SERVER_ERROR no leader";
 pub(crate) const OUT_OF_DISK: &str = "SERVER_ERROR out of disk";
 pub(crate) const OUTCOME_UNKNOWN: &str = "SERVER_ERROR outcome unknown";
+pub(crate) const OUT_OF_MEMORY: &str = "SERVER_ERROR out of memory storing object";
 pub(crate) const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
 
 /// Appends the whole reply to a command of this shape, however long. `server_stats` are lines to
@@ -71,6 +72,7 @@ fn line(reply: &Reply, shape: &Shape) -> &'static str {
         Reply::Deleted => "DELETED",
         Reply::Touched => "TOUCHED",
         Reply::NonNumeric => NON_NUMERIC,
+        Reply::OutOfMemory => OUT_OF_MEMORY,
         Reply::Ok if matches!(shape, Shape::Stats(_)) => "RESET",
         Reply::Ok => "OK",
         Reply::Number(_)

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use command::{Command, Stats, Write};
 
+use crate::Dump;
+
 /// One request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -28,6 +30,8 @@ pub enum Shape {
     ValuesWithUnique,
     /// `stats`: `STAT` lines, `END`; or `RESET`.
     Stats(Stats),
+    /// A list of all keys, which the server gives.
+    Dump(Dump),
     /// A meta command's line.
     Meta(MetaShape),
 }
@@ -69,6 +73,8 @@ pub(crate) enum Line {
     Skip {
         answer: &'static str,
         block_bytes: u64,
+        /// That is why.
+        is_too_large: bool,
     },
 }
 

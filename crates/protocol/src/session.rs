@@ -54,9 +54,10 @@ use command::{Command, Outcome, Stats};
 use mutants::Mutant;
 
 use crate::due::Due;
+use crate::dump::BUSY;
 use crate::reply::{write_hit, write_hits_end, write_reply};
 use crate::request::{Request, Shape};
-use crate::{Limits, Output, Parsed, Parser};
+use crate::{Dump, DumpItem, Limits, Output, Parsed, Parser};
 
 /// Name and value of a line of `stats`.
 pub type StatLine = (Cow<'static, str>, String);
@@ -206,6 +207,77 @@ impl Session {
         }
     }
 
+    /// The list of keys that is to be appended next, item by item, if there is one and the output
+    /// has little left to write. Until it is ended nothing more is parsed.
+    #[must_use]
+    pub fn dump(&self) -> Option<Dump> {
+        match self.due.front() {
+            Some(Due::Dump(dumped)) if self.output.remaining() < self.limits.dump_ahead_bytes => {
+                Some(dumped.dump)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a list of keys is owed and not ended.
+    #[must_use]
+    pub fn owes_dump(&self) -> bool {
+        matches!(self.due.front(), Some(Due::Dump(_)))
+    }
+
+    /// Begins the list; once, and before its items.
+    pub fn begin_dump(&mut self) {
+        if let Some(Due::Dump(dumped)) = self.due.front_mut()
+            && !dumped.is_begun
+        {
+            dumped.is_begun = true;
+            dumped.dump.begin(&mut self.output);
+        }
+    }
+
+    /// Appends an item to the list. False if it takes no more.
+    pub fn dump_item(&mut self, item: &DumpItem<'_>) -> bool {
+        let Some(Due::Dump(dumped)) = self.due.front_mut() else {
+            return false;
+        };
+        if dumped.is_full() {
+            return false;
+        }
+        let before = self.output.appended_bytes();
+        dumped.items += u64::from(dumped.dump.write(item, &mut self.output));
+        dumped.bytes += self.output.appended_bytes() - before;
+        !dumped.is_full()
+    }
+
+    /// Ends the list.
+    pub fn end_dump(&mut self) {
+        if let Some(Due::Dump(dumped)) = self.due.front() {
+            dumped.dump.end(&mut self.output);
+            self.dump_ended();
+        }
+    }
+
+    /// Answers that another list is being made.
+    pub fn refuse_dump(&mut self) {
+        if self.owes_dump() {
+            self.output.append(BUSY.as_bytes());
+            self.dump_ended();
+        }
+    }
+
+    fn dump_ended(&mut self) {
+        self.due.pop_front();
+        let appended = self.output.appended_bytes();
+        self.refusals.answered(false, false, appended);
+        self.append_due();
+    }
+
+    /// How many storage commands were refused so far since their item would have been too large.
+    #[must_use]
+    pub fn too_large(&self) -> u64 {
+        self.parser.too_large()
+    }
+
     /// What is to be written to the socket.
     #[must_use]
     pub fn output(&self) -> &Output {
@@ -260,7 +332,11 @@ impl Session {
     /// Whether nothing may be parsed now.
     fn is_blocked(&self) -> bool {
         self.closing
-            || matches!(self.slots.back(), Some(Slot::Close))
+            || matches!(
+                self.slots.back(),
+                Some(Slot::Close | Slot::Command(Shape::Dump(_)))
+            )
+            || matches!(self.due.back(), Some(Due::Dump(_)))
             || self.slots.len() >= self.limits.in_flight_requests_max
             || self.is_full()
     }
@@ -273,6 +349,13 @@ impl Session {
 
     fn request(&mut self, parsed: Parsed, run: &mut Run) {
         match parsed.request {
+            Request::Command {
+                shape: Shape::Dump(dump),
+                ..
+            } if dump.is_exclusive() && !self.is_settled() => {
+                self.slots.push_back(Slot::Answer(dump.not_alone()));
+                self.append_answers();
+            }
             Request::Command { command, shape } => {
                 if !matches!(shape, Shape::Stats(_)) {
                     let written = self.output.written_bytes();
@@ -352,6 +435,8 @@ impl Session {
         match due {
             Due::Answer(answer) => self.output.append(answer.as_bytes()),
             Due::Close => self.closing = true,
+            // The server ends it.
+            Due::Dump(_) => return false,
             Due::Reply {
                 outcome,
                 shape,

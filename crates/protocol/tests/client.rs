@@ -112,12 +112,14 @@ fn command() -> impl Strategy<Value = Command> {
         (key(), exptime()).prop_map(|(key, exptime)| Write::Touch { key, exptime }),
         (keys(), exptime()).prop_map(|(keys, exptime)| Write::GetAndTouch { keys, exptime }),
         exptime().prop_map(|delay| Write::FlushAll { delay }),
+        (8..=u32::MAX).prop_map(|mib| Write::MemoryLimit { mib }),
     ];
     let stats = prop::sample::select(vec![
         Stats::General,
         Stats::Settings,
         Stats::Items,
         Stats::Slabs,
+        Stats::Conns,
         Stats::Reset,
     ]);
     prop_oneof![
@@ -165,6 +167,7 @@ fn exchange() -> impl Strategy<Value = (Expected, Shape, Outcome)> {
         Reply::NotStored,
         Reply::Exists,
         Reply::NotFound,
+        Reply::OutOfMemory,
     ];
     prop_oneof![
         of(Expected::Stored, Shape::Line, stored),
@@ -181,7 +184,7 @@ fn exchange() -> impl Strategy<Value = (Expected, Shape, Outcome)> {
         of(
             Expected::Number,
             Shape::Line,
-            vec![Reply::NonNumeric, Reply::NotFound]
+            vec![Reply::NonNumeric, Reply::NotFound, Reply::OutOfMemory]
         ),
         of(Expected::Ok, Shape::Line, vec![Reply::Ok]),
         of(Expected::Reset, Shape::Stats(Stats::Reset), vec![Reply::Ok]),

@@ -395,6 +395,12 @@ fn flush_all_takes_a_delay_or_none() {
         ("flush_all noreply\r\n", &["flush_all delay 0 silent"]),
         ("flush_all 10 noreply\r\n", &["flush_all delay 10 silent"]),
         ("flush_all 0 foo\r\n", &["flush_all delay 0"]),
+        ("cache_memlimit 64\r\n", &["cache_memlimit 64"]),
+        ("cache_memlimit 8 foo\r\n", &["cache_memlimit 8"]),
+        (
+            "cache_memlimit 4294967295 noreply\r\n",
+            &["cache_memlimit 4294967295 silent"],
+        ),
         ("flush_all xx\r\n", &[INVALID_EXPTIME]),
         ("flush_all xx noreply\r\n", &[NONE]),
     ]);
@@ -432,8 +438,22 @@ fn stats_are_the_evaluators_as_far_as_there_are_any() {
         ),
         (
             "stats cachedump 1 0\r\n",
-            &[r#""CLIENT_ERROR stats cachedump not allowed\r\n""#],
+            &["confirm Cachedump { items_max: 0 }"],
         ),
+        (
+            "stats cachedump 1 100 foo\r\n",
+            &["confirm Cachedump { items_max: 100 }"],
+        ),
+        ("stats cachedump 0 100\r\n", &[r#""END\r\n""#]),
+        ("stats cachedump 63 100\r\n", &[r#""END\r\n""#]),
+        (
+            "stats cachedump 64 100\r\n",
+            &[r#""CLIENT_ERROR Illegal slab id\r\n""#],
+        ),
+        ("stats cachedump 1 -1\r\n", &[BAD_FORMAT]),
+        ("stats cachedump x y\r\n", &[BAD_FORMAT]),
+        ("stats cachedump 1 4294967296\r\n", &[BAD_FORMAT]),
+        ("stats conns\r\n", &["stats Conns"]),
     ]);
 }
 
@@ -445,6 +465,7 @@ fn commands_about_the_server_are_answered_without_the_evaluator() {
         "{version}"
     );
     let small = r#""MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n""#;
+    let class = r#""BADCLASS invalid class id\r\n""#;
     let shutdown = r#""SERVER_ERROR: shutdown not enabled\r\n""#;
     check(&[
         ("version\r\n", &[&version]),
@@ -461,10 +482,10 @@ fn commands_about_the_server_are_answered_without_the_evaluator() {
         ("verbosity foo noreply\r\n", &[NONE]),
         ("shutdown\r\n", &[shutdown]),
         ("shutdown graceful\r\n", &[shutdown]),
-        ("cache_memlimit 64\r\n", &[OK]),
-        ("cache_memlimit 8\r\n", &[OK]),
-        ("cache_memlimit 64 noreply\r\n", &[NONE]),
         ("cache_memlimit 7\r\n", &[small]),
+        ("cache_memlimit 7 noreply\r\n", &[NONE]),
+        ("cache_memlimit 4294967296\r\n", &[ERROR]),
+        ("cache_memlimit noreply\r\n", &[NONE]),
         ("cache_memlimit\r\n", &[ERROR]),
         ("cache_memlimit xx\r\n", &[ERROR]),
         ("slabs automove 0\r\n", &[OK]),
@@ -484,10 +505,18 @@ fn commands_about_the_server_are_answered_without_the_evaluator() {
         ("lru\r\n", &[ERROR]),
         ("lru_crawler crawl all\r\n", &[OK]),
         ("lru_crawler sleep 5\r\n", &[OK]),
-        (
-            "lru_crawler metadump all\r\n",
-            &[r#""ERROR metadump not allowed\r\n""#],
-        ),
+        ("lru_crawler metadump all\r\n", &["confirm Metadump"]),
+        ("lru_crawler metadump hash\r\n", &["confirm Metadump"]),
+        ("lru_crawler metadump 3,1\r\n", &["confirm Metadump"]),
+        ("lru_crawler mgdump all\r\n", &["confirm Mgdump"]),
+        ("lru_crawler mgdump 1\r\n", &["confirm Mgdump"]),
+        ("lru_crawler metadump 2,62\r\n", &[r#""OK\r\nEND\r\n""#]),
+        ("lru_crawler mgdump 2\r\n", &[r#""OK\r\nEN\r\n""#]),
+        ("lru_crawler metadump 0\r\n", &[class]),
+        ("lru_crawler metadump 1,63\r\n", &[class]),
+        ("lru_crawler mgdump foo\r\n", &[class]),
+        ("lru_crawler metadump\r\n", &[ERROR]),
+        ("lru_crawler metadump all noreply\r\n", &[ERROR]),
         ("lru_crawler\r\n", &[ERROR]),
         (
             "watch\r\n",

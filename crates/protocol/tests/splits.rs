@@ -85,7 +85,7 @@ fn done(command: &Command) -> Outcome {
         Command::Write(Write::GetAndTouch { keys, .. }) => {
             Reply::Hits(hits(keys.iter().map(Key::as_bytes)))
         }
-        Command::Write(Write::FlushAll { .. }) => Reply::Ok,
+        Command::Write(Write::FlushAll { .. } | Write::MemoryLimit { .. }) => Reply::Ok,
         Command::Write(Write::MetaDelete(_)) => Reply::Deleted,
         Command::Write(Write::MetaSet(set)) => meta_hit(&set.store.key),
         Command::Write(Write::MetaArithmetic(arithmetic)) => meta_hit(&arithmetic.key),
@@ -94,7 +94,7 @@ fn done(command: &Command) -> Outcome {
         }
         Command::Read(Read::Inspect { key }) => meta_hit(key),
         Command::Read(Read::Get { keys }) => Reply::Hits(hits(keys.iter())),
-        Command::Stats(command::Stats::Reset) => Reply::Ok,
+        Command::Read(Read::Confirm) | Command::Stats(command::Stats::Reset) => Reply::Ok,
         Command::Stats(_) => Reply::Stats(Vec::new()),
     })
 }

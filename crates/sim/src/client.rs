@@ -354,6 +354,7 @@ fn written(write: Write, noreply: bool) -> Request {
             (text, Expected::Hits, None)
         }
         Write::FlushAll { delay } => (format!("flush_all {}", delay.0), Expected::Ok, None),
+        Write::MemoryLimit { mib } => (format!("cache_memlimit {mib}"), Expected::Ok, None),
         Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
             unreachable!("the clients draw classic commands")
         }

@@ -97,6 +97,8 @@ coverage! {
     waits_for_space,
     /// Writes refused for want of space.
     out_of_disk,
+    /// Committed commands that the memory limit refused.
+    out_of_memory,
     rotten_disks,
     misreads,
     /// Files that were found rotten by a server that ran, and logs that lost a rotten segment.

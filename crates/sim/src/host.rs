@@ -8,11 +8,13 @@ use command::{LogTime, Outcome};
 use evaluator::{Batch, Config, ConnectionId, Evaluator, Input, Limits, Member, Now};
 use protocol::Session;
 use raft::{Fetch, Fetched, Reader, Restart, Seating, ServerId, Timestamp, WriteId};
+use rand::RngExt;
+use rand::rngs::StdRng;
 use store::Store;
 use wal::{MemoryDisk, Opened, Wal};
 use wire::Identity;
 
-use crate::options::Options;
+use crate::options::{Fault, Options};
 use crate::snapshots::SnapshotWork;
 
 /// What the wall clocks show when the world begins, in milliseconds since 1970.
@@ -56,8 +58,36 @@ pub(crate) struct Host {
     pub(crate) misreads: bool,
     /// Of the last start from this disk.
     pub(crate) restart: Restart,
-    /// The largest item that it lets `append` make while it leads.
-    pub(crate) item_bytes_max: usize,
+    /// What it holds to, and all others, while it leads.
+    pub(crate) item_limits: ItemLimits,
+}
+
+/// A host's own settings about items.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ItemLimits {
+    /// The largest that `append` may make.
+    item_bytes_max: usize,
+    /// What all may take together; 0 for no limit.
+    memory_limit_bytes: u64,
+}
+
+impl ItemLimits {
+    /// Each host draws its own: what holds then changes with the leader.
+    pub(crate) fn draw(options: &Options, random: &mut StdRng) -> ItemLimits {
+        if !options.has(Fault::Small) {
+            return ItemLimits {
+                item_bytes_max: command::ITEM_BYTES_MAX_DEFAULT,
+                memory_limit_bytes: 0,
+            };
+        }
+        ItemLimits {
+            item_bytes_max: random.random_range(200..2000),
+            memory_limit_bytes: match random.random_range(0..2) {
+                0 => 0,
+                _ => random.random_range(300..6000),
+            },
+        }
+    }
 }
 
 impl Host {
@@ -190,7 +220,7 @@ impl Process {
         id: ServerId,
         (wal, opened): (Wal<MemoryDisk>, Opened),
         options: &Options,
-        (seed, item_bytes_max, store): (u64, usize, Store),
+        (seed, item_limits, store): (u64, ItemLimits, Store),
         (started_at, now): (u64, Now),
     ) -> Process {
         let members: Vec<ServerId> = (1..=options.servers).map(ServerId).collect();
@@ -202,7 +232,8 @@ impl Process {
             election_timeout: ELECTION_TIMEOUT,
             heartbeat: HEARTBEAT,
             seed,
-            item_bytes_max,
+            item_bytes_max: item_limits.item_bytes_max,
+            memory_limit_bytes: item_limits.memory_limit_bytes,
             limits: Limits {
                 append_bytes_max: options.append_bytes_max,
                 window_bytes_max: options.window_bytes_max,

@@ -123,7 +123,7 @@ impl World {
         host.misreads = false;
         host.recovering = marked;
         let now_host = host.now(now);
-        let item_bytes_max = host.item_bytes_max;
+        let item_limits = host.item_limits;
         let restart = opened.1.restart;
         assert!(
             restart > host.restart,
@@ -143,7 +143,7 @@ impl World {
         let store =
             store.unwrap_or_else(|error| panic!("server {id} can't load its snapshot: {error}"));
         self.coverage.loads += u64::from(opened.1.recovered.snapshot.is_some());
-        let seeds = (seed, item_bytes_max, store);
+        let seeds = (seed, item_limits, store);
         let process = Process::new(id, opened, &self.options, seeds, (now, now_host));
         let entries = process.entries();
         let recovered = process.opened.recovered.clone();

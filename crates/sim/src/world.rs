@@ -21,7 +21,7 @@ use wal::{MemoryDisk, Wal};
 use crate::check::{History, Logs, OpId, Witness};
 use crate::client::Client;
 use crate::coverage::Coverage;
-use crate::host::{Host, Way, read_all};
+use crate::host::{Host, ItemLimits, Way, read_all};
 use crate::options::{Fault, Options};
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -205,11 +205,7 @@ impl World {
             recovering: false,
             misreads: false,
             restart: Restart(0),
-            item_bytes_max: if options.has(Fault::Small) {
-                random.random_range(200..2000)
-            } else {
-                command::ITEM_BYTES_MAX_DEFAULT
-            },
+            item_limits: ItemLimits::draw(&options, &mut random),
         });
         let hosts = hosts.collect();
         let clients = (0..options.clients).map(|_| Client::new()).collect();

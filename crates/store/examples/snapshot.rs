@@ -153,6 +153,7 @@ fn enter(store: &mut Store, index: &mut u64) {
     let preamble = Preamble {
         log_time: LogTime(1_700_000_000_000),
         item_bytes_max: 1 << 20,
+        memory_limit_bytes: 0,
         mark: None,
     };
     store.enter(*index, &preamble);

@@ -18,6 +18,13 @@ pub struct Garbage {
 }
 
 impl Garbage {
+    pub(crate) fn of_groups(groups: Vec<Arc<Group>>) -> Garbage {
+        Garbage {
+            groups,
+            ..Garbage::default()
+        }
+    }
+
     pub(crate) fn add_items(&mut self, items: Shards) {
         self.groups.extend(items.into_groups());
     }

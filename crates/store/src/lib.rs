@@ -2,6 +2,8 @@
 //! a trace of an unordered map's order, so every server that has applied the same entries answers
 //! the same.
 
+mod departed;
+mod dump;
 mod expiry;
 mod garbage;
 mod item;
@@ -10,8 +12,12 @@ mod meta;
 mod moment;
 mod snapshot;
 mod store;
+mod tally;
 
+pub use departed::Gone;
+pub use dump::{Dump, Listed};
 pub use garbage::Garbage;
+pub use map::TableSize;
 pub use moment::STATE_HASH_FUNCTION;
 pub use snapshot::{Frozen, LoadError, Loader};
 pub use store::{Counts, Store};

@@ -21,6 +21,16 @@ const GROUP_SHARDS: usize = 64;
 
 const SHARDS: usize = GROUPS * GROUP_SHARDS;
 
+/// So many tables are measured, if there are as many, to tell the size of all.
+const MEASURED_SHARDS_MIN: usize = 64;
+
+/// How large the tables are that items are found by, without the items' keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableSize {
+    pub buckets: u64,
+    pub bytes: u64,
+}
+
 /// The bits of a hash that choose the shard; its table uses lower and higher ones.
 const SHARD_SHIFT: u32 = 40;
 
@@ -50,6 +60,28 @@ impl Shards {
     /// Those that hold something, or did.
     pub(crate) fn into_groups(self) -> impl Iterator<Item = Arc<Group>> {
         self.0.into_iter().flatten()
+    }
+
+    /// How large the tables are: those of the first few shards that there are, and the others taken
+    /// to be like them, since hashes spread keys evenly.
+    pub(crate) fn table_size(&self) -> TableSize {
+        let (mut groups, mut shards, mut size) = (0, 0, TableSize::default());
+        for group in &self.0 {
+            groups += 1;
+            for shard in group.iter().flat_map(|group| group.iter().flatten()) {
+                shards += 1;
+                size.buckets += shard.num_buckets() as u64;
+                size.bytes += (shard.allocation_size() + size_of::<Shard>()) as u64;
+            }
+            size.bytes += group.as_ref().map_or(0, |_| size_of::<Group>() as u64);
+            if shards >= MEASURED_SHARDS_MIN {
+                break;
+            }
+        }
+        TableSize {
+            buckets: size.buckets * GROUPS as u64 / groups,
+            bytes: size.bytes * GROUPS as u64 / groups,
+        }
     }
 
     fn shard(&self, number: usize) -> Option<&Shard> {

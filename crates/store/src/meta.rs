@@ -79,7 +79,7 @@ impl Store {
         let data = match touched {
             None => {
                 let data = data.clone();
-                self.remove(hash, get.key.as_bytes());
+                self.expired(hash, get.key.as_bytes());
                 data
             }
             // Changed before it is shared with the reply, which would make it a copy.
@@ -125,10 +125,10 @@ impl Store {
         hit.token_sent = false;
         hit.won = true;
         hit.was_made = true;
-        self.counts.total_items += 1;
-        if over_at.is_some() {
-            self.insert(hash, item);
+        if over_at.is_some() && !self.insert(hash, item) {
+            return Reply::OutOfMemory;
         }
+        self.counts.total_items += 1;
         Reply::MetaHit(hit)
     }
 
@@ -148,7 +148,7 @@ impl Store {
             let Some(item) = self.extend(changed, unique, store) else {
                 return Reply::NotStored;
             };
-            return self.keep(hash, item, Some(()));
+            return self.keep(hash, item, true);
         }
         let exptime = match set.vivify {
             Some(exptime) if extends => exptime,
@@ -171,17 +171,18 @@ impl Store {
             marks,
         };
         let item = self.item(about, &store.key, &store.value);
-        self.counts.total_items += 1;
-        self.keep(hash, item, deadline.map(|_| ()))
+        self.keep(hash, item, deadline.is_some())
     }
 
     /// Puts an item in that was made, unless it is over already: then only the old one goes.
-    fn keep(&mut self, hash: u64, item: Item, lives: Option<()>) -> Reply {
+    fn keep(&mut self, hash: u64, item: Item, lives: bool) -> Reply {
         let hit = self.meta_hit(&item, self.moment.log_time.seconds());
-        match lives {
-            Some(()) => self.insert(hash, item),
-            None => self.remove(hash, hit.data.key()),
+        if !lives {
+            self.expired(hash, hit.data.key());
+        } else if !self.insert(hash, item) {
+            return Reply::OutOfMemory;
         }
+        self.counts.total_items += 1;
         Reply::MetaHit(hit)
     }
 
@@ -196,6 +197,7 @@ impl Store {
         }
         if !delete.invalidate && !delete.clear {
             self.remove(hash, key);
+            self.departed.forget(hash);
             return Reply::Deleted;
         }
         let Some(unique) = chosen_unique(changed, Some(old), delete.unique) else {
@@ -217,7 +219,7 @@ impl Store {
             };
             if let Some(exptime) = delete.touch {
                 let Some(over_at) = over_at(exptime.deadline(self.moment.log_time)) else {
-                    self.remove(hash, key);
+                    self.expired(hash, key);
                     return Reply::Deleted;
                 };
                 about.over_at = over_at;
@@ -225,7 +227,9 @@ impl Store {
         }
         if delete.clear {
             let item = self.item(about, &delete.key, b"");
-            self.insert(hash, item);
+            if !self.insert(hash, item) {
+                return Reply::OutOfMemory;
+            }
         } else {
             self.change(hash, &delete.key, |it| *it = about);
         }
@@ -254,7 +258,6 @@ impl Store {
                     over_at: deadline.unwrap_or(0),
                     ..About::default()
                 };
-                self.counts.total_items += 1;
                 let digits = it.initial.to_string();
                 (
                     it.initial,
@@ -279,11 +282,11 @@ impl Store {
             });
         }
         let left = self.left(deadline);
-        let Reply::MetaHit(mut hit) = self.keep(hash, item, deadline.map(|_| ())) else {
-            unreachable!("an item that was made is a hit");
-        };
-        (hit.left_before, hit.left, hit.number) = (left_before, left, Some(number));
-        Reply::MetaHit(hit)
+        let mut reply = self.keep(hash, item, deadline.is_some());
+        if let Reply::MetaHit(hit) = &mut reply {
+            (hit.left_before, hit.left, hit.number) = (left_before, left, Some(number));
+        }
+        reply
     }
 
     /// An item as it is shown in this second.

@@ -6,6 +6,7 @@ use command::LogTime;
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 
+use crate::departed::Gone;
 use crate::item::Item;
 
 /// Which function `state_hash` is. Servers of two releases compare their states only if it is the same
@@ -19,12 +20,40 @@ pub(crate) struct Moment {
     pub(crate) index: u64,
     /// That entry's limit for what append and prepend make.
     pub(crate) item_bytes_max: u32,
+    pub(crate) memory_limit: MemoryLimit,
     pub(crate) log_time: LogTime,
     /// A `flush_all` whose time has not come.
     pub(crate) flush: Option<Flush>,
     /// Items whose last change is before this are gone: a delayed flush has taken them. No item
     /// stored from here on was.
     pub(crate) flushed_below: u64,
+}
+
+/// What all items may take together. A leader's setting and `cache_memlimit` are heard alike, and
+/// the newer of the two counts: the setting is new when it is not that of the entry before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MemoryLimit {
+    /// The setting of the leader that proposed the last entry, in bytes; 0 is none.
+    pub(crate) setting: u64,
+    /// What holds, in bytes; 0 is none.
+    pub(crate) bytes: u64,
+}
+
+impl MemoryLimit {
+    /// An entry says that this is its leader's setting.
+    pub(crate) fn set(&mut self, setting: u64) {
+        if setting != self.setting {
+            *self = MemoryLimit {
+                setting,
+                bytes: setting,
+            };
+        }
+    }
+
+    /// Whether items that take so much may be there, together.
+    pub(crate) fn allows(self, bytes: u64) -> bool {
+        self.bytes == 0 || bytes <= self.bytes
+    }
 }
 
 /// A delayed `flush_all`.
@@ -43,6 +72,14 @@ impl Moment {
         let about = item.about();
         about.changed >= self.flushed_below
             && (about.over_at == 0 || u64::from(about.over_at) > self.log_time.seconds())
+    }
+
+    /// Why a reader does not find this item, which is not alive.
+    pub(crate) fn why_gone(&self, item: &Item) -> Gone {
+        match item.about().changed < self.flushed_below {
+            true => Gone::Flushed,
+            false => Gone::Expired,
+        }
     }
 
     /// The hash of the state that these items and this are.
@@ -66,6 +103,8 @@ impl Moment {
         let mut hasher = FoldHasher::with_seed(0, SharedSeed::global_fixed());
         hasher.write_u64(sum);
         hasher.write_u64(self.log_time.0);
+        hasher.write_u64(self.memory_limit.setting);
+        hasher.write_u64(self.memory_limit.bytes);
         if let Some(flush) = &self.flush {
             hasher.write_u64(flush.second);
             hasher.write_u64(flush.below.unwrap_or(0));

@@ -6,6 +6,8 @@
 //! log time, ms (u64)
 //! index (u64)             of the last entry applied, below 2^48; 0 if there is none
 //! item bytes max (u32)    that entry's
+//! memory limit set (u64)  that entry's; 0 is none. Not in version 1
+//! memory limit (u64)      what holds; 0 is none. Not in version 1
 //! flush (u8)              0: none is pending. 1: one is. 2: one is, and a second before its time,
 //!                         when what exists is marked, has come
 //! flush second (u64)      since 1970; 0 if none is pending
@@ -44,21 +46,26 @@ use command::{About, Key, LogTime, Marks};
 use mutants::Mutant;
 use thiserror::Error;
 
-use crate::Counts;
+use crate::dump::Dump;
 use crate::expiry::Expiry;
 use crate::garbage::Garbage;
 use crate::item::Item;
 use crate::map::{MapBuilder, Shards};
-use crate::moment::{Flush, Moment, unique};
+use crate::moment::{Flush, MemoryLimit, Moment, unique};
 use crate::store::Store;
+use crate::tally::Tally;
 
 const VERSION: u8 = 2;
 
-/// The one before, which is read and not written.
+/// The one before, without a memory limit and without what the meta commands note. Read, and not
+/// written.
 const VERSION_1: u8 = 1;
 
-/// version, log time, index, item bytes max, flush, flush second, flush below, items.
-const HEADER_BYTES: usize = 1 + 8 + 8 + 4 + 1 + 8 + 8 + 8;
+/// Both numbers of the memory limit.
+const LIMIT_BYTES: usize = 8 + 8;
+
+/// version, log time, index, item bytes max, memory limit, flush, flush second, flush below, items.
+const HEADER_BYTES: usize = 1 + 8 + 8 + 4 + LIMIT_BYTES + 1 + 8 + 8 + 8;
 
 /// unique, changed, flags, over at, marks, value length, key length.
 const ITEM_HEADER_BYTES: usize = 8 + 8 + 4 + 4 + 1 + 4 + 1;
@@ -94,6 +101,12 @@ impl Frozen {
     #[must_use]
     pub fn state_hash(&self) -> u64 {
         self.moment.state_hash(self.shards.items())
+    }
+
+    /// Its keys, to be listed.
+    #[must_use]
+    pub fn into_dump(self) -> Dump {
+        Dump::new(self.shards, self.moment)
     }
 
     /// All of it, for whoever drops it piece by piece.
@@ -155,6 +168,8 @@ impl Frozen {
         fields.put(self.moment.log_time.0.to_le_bytes());
         fields.put(self.moment.index.to_le_bytes());
         fields.put(self.moment.item_bytes_max.to_le_bytes());
+        fields.put(self.moment.memory_limit.setting.to_le_bytes());
+        fields.put(self.moment.memory_limit.bytes.to_le_bytes());
         fields.put([flush]);
         fields.put(second.to_le_bytes());
         fields.put(below.to_le_bytes());
@@ -370,7 +385,7 @@ impl Loader {
                             Items::new(self.seed, moment, count, version == Some(VERSION_1));
                         self.items.insert(items)
                     }
-                    None => return Ok(HEADER_BYTES),
+                    None => return header_bytes(bytes),
                 }
             }
         };
@@ -378,24 +393,34 @@ impl Loader {
     }
 }
 
+/// The length of the header that begins with these bytes.
+fn header_bytes(bytes: &[u8]) -> Result<usize, LoadError> {
+    match bytes.first() {
+        None | Some(&VERSION) => Ok(HEADER_BYTES),
+        Some(&VERSION_1) => Ok(HEADER_BYTES - LIMIT_BYTES),
+        Some(&found) => Err(LoadError::Version { found }),
+    }
+}
+
 /// The moment, and how many items follow; `None` if there are too few bytes.
 fn take_header(bytes: &mut Bytes) -> Result<Option<(Moment, u64)>, LoadError> {
-    // Another version may have a shorter header.
-    if let Some(found) = bytes.first().copied()
-        && !matches!(found, VERSION | VERSION_1)
-    {
-        return Err(LoadError::Version { found });
-    }
-    if bytes.len() < HEADER_BYTES {
+    if bytes.len() < header_bytes(bytes)? {
         return Ok(None);
     }
-    bytes.advance(1);
+    let version = bytes.get_u8();
     let log_time = LogTime(bytes.get_u64_le());
     let index = bytes.get_u64_le();
     if index >= 1 << 48 {
         return Err(LoadError::Index { index });
     }
     let item_bytes_max = bytes.get_u32_le();
+    let memory_limit = match version {
+        VERSION_1 => MemoryLimit::default(),
+        _ => MemoryLimit {
+            setting: bytes.get_u64_le(),
+            bytes: bytes.get_u64_le(),
+        },
+    };
     let (flush, second, below) = (bytes.get_u8(), bytes.get_u64_le(), bytes.get_u64_le());
     let next = log_time.seconds() + 1;
     let flush = match (flush, second, below) {
@@ -421,6 +446,7 @@ fn take_header(bytes: &mut Bytes) -> Result<Option<(Moment, u64)>, LoadError> {
     let moment = Moment {
         index,
         item_bytes_max,
+        memory_limit,
         log_time,
         flush,
         flushed_below: 0,
@@ -434,7 +460,7 @@ struct Items {
     moment: Moment,
     map: MapBuilder,
     deadlines: Vec<(u32, u64)>,
-    counts: Counts,
+    tally: Tally,
     /// So many there must be in the end.
     count: u64,
     is_version_1: bool,
@@ -445,11 +471,15 @@ struct Items {
 
 impl Items {
     fn new(seed: u64, moment: Moment, count: u64, is_version_1: bool) -> Items {
+        let mut tally = Tally::default();
+        if let Some(below) = moment.flush.as_ref().and_then(|flush| flush.below) {
+            tally.mark(below);
+        }
         Items {
             moment,
             map: MapBuilder::new(seed),
             deadlines: Vec::new(),
-            counts: Counts::default(),
+            tally,
             count,
             is_version_1,
             last: None,
@@ -463,7 +493,7 @@ impl Items {
             true => ITEM_HEADER_1_BYTES,
             false => ITEM_HEADER_BYTES,
         };
-        while self.counts.items < self.count {
+        while self.tally.alive().items < self.count {
             let Some(header) = bytes.get(..header_bytes) else {
                 return Ok(header_bytes);
             };
@@ -486,7 +516,7 @@ impl Items {
 
     /// What an item's header says, and how long its value and key are.
     fn item_header(&self, mut header: &[u8]) -> Result<(About, usize, usize), LoadError> {
-        let item = self.counts.items;
+        let item = self.tally.alive().items;
         let unique = header.get_u64_le();
         let changed = match self.is_version_1 {
             true => unique,
@@ -524,7 +554,7 @@ impl Items {
     }
 
     fn check(&self, about: About) -> Result<(), LoadError> {
-        let item = self.counts.items;
+        let item = self.tally.alive().items;
         let About {
             unique,
             changed,
@@ -546,7 +576,7 @@ impl Items {
     }
 
     fn put(&mut self, about: About, bytes: Bytes, value: &[u8]) -> Result<(), LoadError> {
-        let item = self.counts.items;
+        let item = self.tally.alive().items;
         let length = bytes.len();
         let key = Key::new(bytes).ok_or(LoadError::KeyLength { item, length })?;
         let place = (order(key.as_bytes()), key);
@@ -560,8 +590,7 @@ impl Items {
         let (_, key) = self.last.insert(place);
         let second = u32::try_from(self.moment.log_time.seconds()).unwrap_or(u32::MAX);
         let item = Item::new(&mut self.scratch, about, second, key, value, &[]);
-        self.counts.items += 1;
-        self.counts.bytes += item.bytes() as u64;
+        self.tally.add(&item);
         let hash = self.map.push(item);
         if about.over_at != 0 {
             self.deadlines.push((about.over_at, hash));
@@ -570,7 +599,7 @@ impl Items {
     }
 
     fn finish(self) -> Result<Store, LoadError> {
-        let Counts { items: item, .. } = self.counts;
+        let item = self.tally.alive().items;
         if item < self.count {
             return Err(LoadError::Truncated {
                 item,
@@ -582,7 +611,7 @@ impl Items {
             self.moment,
             self.map.finish(),
             expiry,
-            self.counts,
+            self.tally,
         ))
     }
 }

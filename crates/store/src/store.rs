@@ -8,12 +8,14 @@ use command::{
 };
 use mutants::Mutant;
 
+use crate::departed::{DEPARTED_MAX, Departed, Gone};
 use crate::expiry::Expiry;
 use crate::garbage::Garbage;
 use crate::item::{Item, arithmetic, over_at};
-use crate::map::Map;
+use crate::map::{Map, TableSize};
 use crate::moment::{Flush, Moment, unique};
 use crate::snapshot::Frozen;
+use crate::tally::Tally;
 
 /// The most items that are taken out at once because they are over.
 const EXPIRE_ITEMS_MAX: usize = 1024;
@@ -36,21 +38,31 @@ pub struct Store {
     sweep: Option<usize>,
     /// What was flushed at once.
     garbage: Garbage,
+    /// What is alive.
+    tally: Tally,
+    pub(crate) departed: Departed,
+    /// The items of `map`, whether they are alive or not.
+    held_items: u64,
+    /// Only what happens is counted here.
     pub(crate) counts: Counts,
     pub(crate) scratch: Vec<u8>,
 }
 
-/// What the store holds, for `stats`. Items that are gone count until their memory is freed, as
-/// in memcached.
+/// What the store holds, for `stats`, and what has happened to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Items that a reader finds: the same number at the same place in the log on all servers.
     pub items: u64,
-    /// What the items take in memory, as far as that is the same on all servers.
+    /// What these take in memory, counted alike on all servers: what the memory limit is about.
     pub bytes: u64,
+    /// Items that are gone, and whose memory is not free yet; without those of `flush_all` at once.
+    pub gone_items: u64,
     /// Items stored by the entries applied since the start.
     pub total_items: u64,
     /// Items whose deadline came since the start.
     pub expired_items: u64,
+    /// Items that were gone already, and not freed, when one with their key was stored.
+    pub reclaimed_items: u64,
 }
 
 impl Store {
@@ -64,18 +76,22 @@ impl Store {
             clock: LogTime::default(),
             sweep: None,
             garbage: Garbage::default(),
+            tally: Tally::default(),
+            departed: Departed::default(),
+            held_items: 0,
             counts: Counts::default(),
             scratch: Vec::new(),
         }
     }
 
     /// The store at this moment, with these items, which are all alive.
-    pub(crate) fn loaded(moment: Moment, map: Map, expiry: Expiry, counts: Counts) -> Store {
+    pub(crate) fn loaded(moment: Moment, map: Map, expiry: Expiry, tally: Tally) -> Store {
         Store {
             map,
             expiry,
             moment,
-            counts,
+            held_items: tally.alive().items,
+            tally,
             ..Store::new(0)
         }
     }
@@ -93,9 +109,11 @@ impl Store {
         );
         self.moment.index = index;
         self.moment.item_bytes_max = preamble.item_bytes_max;
+        self.moment.memory_limit.set(preamble.memory_limit_bytes);
         if preamble.log_time > self.moment.log_time || mutants::is_on(Mutant::TimeGoesBack) {
             self.moment.log_time = preamble.log_time;
             self.flush_if_due(unique(index, 0));
+            self.tally.expire(self.moment.log_time.seconds());
             self.expire();
         }
     }
@@ -117,6 +135,10 @@ impl Store {
             Write::Touch { key, exptime } => self.touch(key, *exptime),
             Write::GetAndTouch { keys, exptime } => self.get_and_touch(keys, *exptime),
             Write::FlushAll { delay } => self.flush_all(unique, *delay),
+            Write::MemoryLimit { mib } => {
+                self.moment.memory_limit.bytes = u64::from(*mib) << 20;
+                Reply::Ok
+            }
             Write::MetaGet(get) => self.meta_get(unique, get),
             Write::MetaSet(set) => self.meta_set(unique, set),
             Write::MetaDelete(delete) => self.meta_delete(unique, delete),
@@ -138,6 +160,7 @@ impl Store {
             }
             Read::MetaGet(get) => self.meta_read(get),
             Read::Inspect { key } => self.inspect(key),
+            Read::Confirm => Reply::Ok,
         }
     }
 
@@ -172,7 +195,40 @@ impl Store {
 
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.counts
+        let alive = self.tally.alive();
+        Counts {
+            items: alive.items,
+            bytes: alive.bytes,
+            gone_items: self.held_items - alive.items,
+            ..self.counts
+        }
+    }
+
+    /// Why there is no item with this key, if one of the last few thousand that went by themselves
+    /// had it, or one whose memory is still there. Of this process alone.
+    #[must_use]
+    pub fn why_gone(&self, key: &[u8]) -> Option<Gone> {
+        if self.departed.is_empty() && self.held_items == self.tally.alive().items {
+            return None;
+        }
+        let hash = self.map.hash(key);
+        match self.map.find(hash, key) {
+            None => self.departed.why(hash),
+            Some(item) if self.moment.is_alive(item) => None,
+            Some(item) => Some(self.moment.why_gone(item)),
+        }
+    }
+
+    /// How large the tables are that items are found by.
+    #[must_use]
+    pub fn table_size(&self) -> TableSize {
+        self.map.shards().table_size()
+    }
+
+    /// What all items may take together, in bytes; `None` if there is no limit.
+    #[must_use]
+    pub fn memory_limit_bytes(&self) -> Option<u64> {
+        Some(self.moment.memory_limit.bytes).filter(|bytes| *bytes > 0)
     }
 
     /// Frees a bounded part of the memory of what is gone; true if there is more. Changes nothing
@@ -239,20 +295,31 @@ impl Store {
         let unique = next_unique(changed, found);
         match store.mode {
             StoreMode::Append | StoreMode::Prepend => match self.extend(changed, unique, store) {
-                Some(item) => self.insert(hash, item),
-                None => return Reply::NotStored,
+                Some(item) => self.stored(hash, item),
+                None => Reply::NotStored,
             },
             _ => self.put(changed, unique, hash, store),
         }
+    }
+
+    /// Puts an item in that a client has stored.
+    fn stored(&mut self, hash: u64, item: Item) -> Reply {
+        if !self.insert(hash, item) {
+            return Reply::OutOfMemory;
+        }
+        self.counts.total_items += 1;
         Reply::Stored
     }
 
     /// Stores a whole value, with its flags and time.
-    fn put(&mut self, changed: u64, unique: u64, hash: u64, store: &command::Store) {
-        self.counts.total_items += 1;
+    fn put(&mut self, changed: u64, unique: u64, hash: u64, store: &command::Store) -> Reply {
         match over_at(store.exptime.deadline(self.moment.log_time)) {
             // It was stored and is over: what remains of that is that the old item is gone.
-            None => self.remove(hash, store.key.as_bytes()),
+            None => {
+                self.expired(hash, store.key.as_bytes());
+                self.counts.total_items += 1;
+                Reply::Stored
+            }
             Some(over_at) => {
                 let about = About {
                     unique,
@@ -262,7 +329,7 @@ impl Store {
                     marks: Marks::default(),
                 };
                 let item = self.item(about, &store.key, &store.value);
-                self.insert(hash, item);
+                self.stored(hash, item)
             }
         }
     }
@@ -298,7 +365,6 @@ impl Store {
         };
         let second = u32::try_from(self.clock.max(self.moment.log_time).seconds());
         let second = second.unwrap_or(u32::MAX);
-        self.counts.total_items += 1;
         Some(Item::new(
             &mut self.scratch,
             about,
@@ -315,6 +381,7 @@ impl Store {
             return Reply::NotFound;
         }
         self.remove(hash, key.as_bytes());
+        self.departed.forget(hash);
         Reply::Deleted
     }
 
@@ -325,10 +392,10 @@ impl Store {
         };
         let unique = next_unique(changed, Some(old.about()));
         match self.calculated(changed, unique, key, direction, delta) {
-            Some((number, item)) => {
-                self.insert(hash, item);
-                Reply::Number(number)
-            }
+            Some((number, item)) => match self.insert(hash, item) {
+                true => Reply::Number(number),
+                false => Reply::OutOfMemory,
+            },
             None => Reply::NonNumeric,
         }
     }
@@ -392,7 +459,7 @@ impl Store {
     /// Gives an item that exists another deadline. Its unique stays (docs/memcached.md, cas).
     fn set_deadline(&mut self, hash: u64, key: &Key, exptime: Exptime) {
         match over_at(exptime.deadline(self.moment.log_time)) {
-            None => self.remove(hash, key.as_bytes()),
+            None => self.expired(hash, key.as_bytes()),
             Some(over_at) => self.change(hash, key, |about| about.over_at = over_at),
         }
     }
@@ -402,12 +469,12 @@ impl Store {
         let Some(item) = self.map.find_mut(hash, key.as_bytes()) else {
             return;
         };
-        let (old, bytes) = (item.about(), item.bytes());
+        let old = item.about();
         let mut about = old;
         change(&mut about);
+        self.tally.remove(item);
         item.data.set_about(about);
-        self.counts.bytes += item.bytes() as u64;
-        self.counts.bytes -= bytes as u64;
+        self.tally.add(item);
         if about.over_at != old.over_at {
             self.forget_deadline(hash, old.over_at);
             self.expiry.insert(about.over_at, hash);
@@ -416,10 +483,14 @@ impl Store {
 
     fn flush_all(&mut self, unique: u64, delay: Exptime) -> Reply {
         self.moment.flush = None;
+        self.tally.unmark();
         match delay.deadline(self.moment.log_time) {
             Deadline::Never | Deadline::Past => self.flush_now(),
             Deadline::At(second) => {
                 let begun = self.moment.log_time.seconds() + 1 >= second;
+                if begun {
+                    self.tally.mark(unique);
+                }
                 self.moment.flush = Some(Flush {
                     second,
                     below: begun.then_some(unique),
@@ -431,14 +502,17 @@ impl Store {
 
     fn flush_now(&mut self) {
         self.sweep = None;
-        if self.counts.items == 0 {
+        self.tally.clear();
+        if self.held_items == 0 {
             return;
+        }
+        for item in self.map.shards().items().take(DEPARTED_MAX) {
+            self.departed.note(self.map.hash(item.key()), Gone::Flushed);
         }
         self.garbage.add_items(self.map.take_shards());
         let expiry = std::mem::take(&mut self.expiry);
         self.garbage.add_expiry(expiry);
-        self.counts.items = 0;
-        self.counts.bytes = 0;
+        self.held_items = 0;
     }
 
     /// Takes a delayed flush as far as the time in the log goes: first what exists is marked, a
@@ -449,8 +523,12 @@ impl Store {
             return;
         };
         if second + 1 >= flush.second {
-            let below = *flush.below.get_or_insert(unique);
+            let below = *flush.below.get_or_insert_with(|| {
+                self.tally.mark(unique);
+                unique
+            });
             if second >= flush.second {
+                self.tally.flush();
                 self.moment.flush = None;
                 self.moment.flushed_below = below;
                 self.sweep = Some(0);
@@ -469,6 +547,7 @@ impl Store {
             while let Some(item) = self.map.remove_over_at(hash, over_at) {
                 self.counts.expired_items += 1;
                 self.uncount(&item);
+                self.departed.note(hash, self.moment.why_gone(&item));
             }
         }
     }
@@ -483,19 +562,45 @@ impl Store {
         self.sweep = next;
         for (hash, item) in drained {
             self.uncount(&item);
+            self.departed.note(hash, Gone::Flushed);
             self.forget_deadline(hash, item.over_at());
         }
     }
 
-    pub(crate) fn insert(&mut self, hash: u64, item: Item) {
-        self.counts.items += 1;
-        self.counts.bytes += item.bytes() as u64;
+    /// Puts `item` in the place of the one that had its key; false, and nothing is changed, if that
+    /// would take all of them over the memory limit. What grows nothing is let in even then: the
+    /// limit may have come down.
+    #[must_use]
+    pub(crate) fn insert(&mut self, hash: u64, item: Item) -> bool {
+        if !self.has_room(hash, &item) && !mutants::is_on(Mutant::OverMemoryLimit) {
+            return false;
+        }
+        self.held_items += 1;
+        self.tally.add(&item);
         let over_at = item.over_at();
         if let Some(old) = self.map.insert(hash, item) {
             self.uncount(&old);
+            self.counts.reclaimed_items += u64::from(!self.moment.is_alive(&old));
             self.forget_deadline(hash, old.over_at());
         }
         self.expiry.insert(over_at, hash);
+        true
+    }
+
+    fn has_room(&self, hash: u64, item: &Item) -> bool {
+        if self.moment.memory_limit.bytes == 0 {
+            return true;
+        }
+        let old = self.find(hash, item.key()).map_or(0, Item::bytes) as u64;
+        let new = item.bytes() as u64;
+        let bytes = self.tally.alive().bytes - old + new;
+        new <= old || self.moment.memory_limit.allows(bytes)
+    }
+
+    /// An item is over by a command.
+    pub(crate) fn expired(&mut self, hash: u64, key: &[u8]) {
+        self.remove(hash, key);
+        self.departed.note(hash, Gone::Expired);
     }
 
     pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) {
@@ -505,9 +610,12 @@ impl Store {
         }
     }
 
+    /// This item is not in the map any more.
     fn uncount(&mut self, item: &Item) {
-        self.counts.items -= 1;
-        self.counts.bytes -= item.bytes() as u64;
+        self.held_items -= 1;
+        if self.moment.is_alive(item) {
+            self.tally.remove(item);
+        }
     }
 
     /// An item with this hash is not over at this second any more.

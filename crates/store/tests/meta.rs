@@ -27,6 +27,7 @@ impl Fixture {
         let preamble = Preamble {
             log_time: LogTime((START + seconds) * 1000),
             item_bytes_max: 1 << 20,
+            memory_limit_bytes: 0,
             mark: None,
         };
         self.store.enter(self.index, &preamble);

@@ -64,6 +64,13 @@ impl Model {
         })
     }
 
+    /// Items, and bytes.
+    fn counts(&self) -> (u64, u64) {
+        let items = self.items.iter();
+        let bytes = items.map(|(key, item)| key.as_bytes().len() + item.value.len() + 83);
+        (self.items.len() as u64, bytes.sum::<usize>() as u64)
+    }
+
     fn apply(&mut self, unique: u64, write: &Write) -> Reply {
         let now = LogTime(self.now);
         let reply = match write {
@@ -106,6 +113,7 @@ impl Model {
                 }
                 Reply::Ok
             }
+            Write::MemoryLimit { .. } => Reply::Ok,
             other => unreachable!("{other:?} is none of the model's commands"),
         };
         self.drop_what_is_over();
@@ -213,7 +221,7 @@ proptest! {
             };
             index += 1;
             let log_time = LogTime(clock as u64);
-            store.enter(index, &Preamble { log_time, item_bytes_max: 1 << 20, mark: None });
+            store.enter(index, &Preamble { log_time, item_bytes_max: 1 << 20, memory_limit_bytes: 0, mark: None });
             model.enter(index, log_time);
             for (place, write) in (0u16..).zip(&writes) {
                 let unique = (index << 16) + u64::from(place);
@@ -223,9 +231,11 @@ proptest! {
             let all = Read::Get { keys: all_keys().into_iter().collect() };
             prop_assert_eq!(store.read(&all), Reply::Hits(hits));
             prop_assert_eq!(store.log_time(), LogTime(model.now));
+            prop_assert_eq!((store.counts().items, store.counts().bytes), model.counts());
         }
         while store.tidy() {}
-        prop_assert_eq!(store.counts().items, model.items.len() as u64);
+        prop_assert_eq!((store.counts().items, store.counts().bytes), model.counts());
+        prop_assert_eq!(store.counts().gone_items, 0);
         let next = model.items.values().filter_map(|item| match item.deadline {
             Deadline::At(second) => Some(second),
             _ => None,

@@ -19,6 +19,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
 
+use super::dumps::{DumpError, Dumping};
+use super::stats::Activity;
 use super::{Clients, FromClient, stats};
 use crate::room::Room;
 
@@ -48,6 +50,12 @@ pub(super) struct Connection {
     outcomes: UnboundedReceiver<Vec<Outcome>>,
     /// The other end of `outcomes`, until the evaluator has it.
     outcomes_sender: Option<UnboundedSender<Vec<Outcome>>>,
+    /// The list of keys that the session owes, once it is begun.
+    dumping: Option<Dumping>,
+    /// When the client was last heard, for others.
+    activity: Arc<Activity>,
+    /// How many items were too large, as far as that was counted.
+    too_large: u64,
     /// The client has sent all it ever will.
     ended: bool,
     /// Runs while a command is there in part.
@@ -82,6 +90,7 @@ impl Connection {
         id: ConnectionId,
         stream: TcpStream,
         clients: Arc<Clients>,
+        activity: Arc<Activity>,
         stop: CancellationToken,
     ) -> Connection {
         let (sender, outcomes) = unbounded_channel();
@@ -95,6 +104,9 @@ impl Connection {
             clients,
             outcomes,
             outcomes_sender: Some(sender),
+            dumping: None,
+            activity,
+            too_large: 0,
             ended: false,
             patience: None,
             // Of its own, so that connections do not wait for each other to look at it.
@@ -125,6 +137,10 @@ impl Connection {
         loop {
             let moved = self.take_outcomes(context)
                 | self.hand_out(context)
+                | match self.dump(context) {
+                    Ok(moved) => moved,
+                    Err(_) => return Poll::Ready(End::Broken),
+                }
                 | match self.write(context) {
                     Ok(moved) => moved,
                     Err(_) => return Poll::Ready(End::Broken),
@@ -158,6 +174,28 @@ impl Connection {
         moved
     }
 
+    /// Goes on with a list of keys, as far as there is room.
+    fn dump(&mut self, context: &mut Context<'_>) -> Result<Moved, DumpError> {
+        if !self.session.owes_dump() {
+            self.dumping = None;
+            return Ok(false);
+        }
+        if let (None, Some(dump)) = (&self.dumping, self.session.dump()) {
+            self.dumping = self.clients.dumps.begin(dump, &self.session);
+            if self.dumping.is_none() {
+                self.session.refuse_dump();
+                return Ok(true);
+            }
+        }
+        let Some(dumping) = &mut self.dumping else {
+            return Ok(false);
+        };
+        match dumping.poll(&mut self.session, context) {
+            Poll::Ready(result) => result.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
+    }
+
     /// Gives the evaluator the whole commands that were received, as far as there is room.
     fn hand_out(&mut self, context: &mut Context<'_>) -> Moved {
         let mut moved = false;
@@ -165,6 +203,7 @@ impl Connection {
             if self.run.is_none() {
                 self.run = self.session.next_run();
                 self.runs += u64::from(self.run.is_some());
+                self.count_too_large();
             }
             let Some(run) = &self.run else {
                 return moved;
@@ -178,6 +217,15 @@ impl Connection {
                 self.send(room, run);
                 moved = true;
             }
+        }
+    }
+
+    fn count_too_large(&mut self) {
+        let too_large = self.session.too_large();
+        if too_large > self.too_large {
+            let more = too_large - self.too_large;
+            self.clients.counters.too_large.add(more);
+            self.too_large = too_large;
         }
     }
 
@@ -207,7 +255,11 @@ impl Connection {
             let count = self.session.output().chunks_vectored(&mut pieces);
             let stream = Pin::new(&mut self.stream);
             match stream.poll_write_vectored(context, &pieces[..count]) {
-                Poll::Ready(written) => self.session.written(written?, unread),
+                Poll::Ready(written) => {
+                    let written = written?;
+                    self.clients.counters.written.add(written as u64);
+                    self.session.written(written, unread);
+                }
                 Poll::Pending => break,
             }
             moved = true;
@@ -229,7 +281,10 @@ impl Connection {
             }
             Poll::Ready(result) => {
                 self.active_at = Instant::now();
-                result.map(|_| true)
+                self.activity.heard(self.active_at);
+                let count = result?;
+                self.clients.counters.read.add(count as u64);
+                Ok(true)
             }
             Poll::Pending => Ok(false),
         }

@@ -1,5 +1,6 @@
 //! Accepts clients, up to a limit.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +15,7 @@ use tracing::warn;
 
 use super::Clients;
 use super::connection::{Connection, LINGER, linger};
+use super::stats::Activity;
 use crate::listen::Acceptor;
 
 /// What memcached says to a connection too many.
@@ -35,7 +37,7 @@ pub(crate) async fn serve(
     let mut is_full = false;
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     loop {
-        let (stream, _) = tokio::select! {
+        let (stream, peer) = tokio::select! {
             connection = acceptor.accept() => connection,
             () = stop_accepting.cancelled() => return,
         };
@@ -45,7 +47,7 @@ pub(crate) async fn serve(
                 warn!("{open} client connections are open: more are turned away");
             }
             is_full = true;
-            clients.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            clients.counters.rejected.add(1);
             if let Ok(room) = Arc::clone(&turned_away).try_acquire_owned() {
                 tokio::spawn(async move {
                     turn_away(stream).await;
@@ -58,11 +60,12 @@ pub(crate) async fn serve(
         last_id += 1;
         // Without it, a reply may wait for the client's acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        let counted = Counted::new(&clients);
+        let counted = Counted::new(&clients, last_id, peer);
         let connection = Connection::new(
             ConnectionId(last_id),
             stream,
             Arc::clone(&clients),
+            counted.activity(),
             stop.clone(),
         );
         tasks.spawn(async move {
@@ -82,18 +85,31 @@ async fn turn_away(mut stream: TcpStream) {
 }
 
 /// One open connection, as counted.
-struct Counted(Arc<Clients>);
+struct Counted {
+    clients: Arc<Clients>,
+    id: u64,
+    activity: Arc<Activity>,
+}
 
 impl Counted {
-    fn new(clients: &Arc<Clients>) -> Counted {
+    fn new(clients: &Arc<Clients>, id: u64, peer: SocketAddr) -> Counted {
         clients.counters.open.fetch_add(1, Ordering::Relaxed);
-        clients.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(clients))
+        clients.counters.accepted.add(1);
+        Counted {
+            clients: Arc::clone(clients),
+            id,
+            activity: clients.connections.begun(id, peer),
+        }
+    }
+
+    fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.counters.open.fetch_sub(1, Ordering::Relaxed);
+        self.clients.counters.open.fetch_sub(1, Ordering::Relaxed);
+        self.clients.connections.ended(self.id);
     }
 }

@@ -1,12 +1,14 @@
 //! The client port: memcached's text, one task for each connection.
 
 mod connection;
+mod dumps;
 mod listener;
 mod stats;
 
 pub(crate) use connection::QUIET;
+pub(crate) use dumps::Dumps;
 pub(crate) use listener::serve;
-pub(crate) use stats::Counters;
+pub(crate) use stats::{Connections, Count, Counters};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +42,11 @@ pub(crate) struct Clients {
     pub(crate) incomplete_command: Duration,
     pub(crate) connections_max: usize,
     pub(crate) settings: Settings,
+    /// Where clients are listened to.
+    pub(crate) bind: String,
     pub(crate) client_port: u16,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) dumps: Dumps,
+    /// Those that are open, for `stats conns`.
+    pub(crate) connections: Connections,
 }

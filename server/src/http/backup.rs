@@ -17,7 +17,7 @@ use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cluster::Server;
-use command::{Command, KeysBuilder, Outcome, Read};
+use command::{Command, Outcome, Read};
 use evaluator::{Batch, ConnectionId, FrozenState};
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -165,17 +165,14 @@ impl Backups {
 }
 
 impl Source {
-    /// What becomes of a read that is sent now.
+    /// What becomes of a read that is asked for now.
     async fn read(&self, connection: ConnectionId) -> Option<Outcome> {
-        let mut keys = KeysBuilder::with_capacity(2);
-        let _ = keys.push(b"k");
-        let keys = keys.finish();
         let (sender, mut outcomes) = unbounded_channel();
         let room = self.evaluator.reserve(0).await;
         let batch = Batch {
             connection,
             epoch: 0,
-            commands: vec![Command::Read(Read::Get { keys })],
+            commands: vec![Command::Read(Read::Confirm)],
         };
         let outcomes_sender = Some(sender);
         let sent = FromClient::Batch {

@@ -128,10 +128,11 @@ impl<W: Write> Output<W> {
         };
         writeln!(
             self.to,
-            "{start} commands={} bytes={bytes} log_time_ms={} item_bytes_max={}",
+            "{start} commands={} bytes={bytes} log_time_ms={} item_bytes_max={} memory_limit_bytes={}",
             commands.total(),
             preamble.log_time.0,
-            preamble.item_bytes_max
+            preamble.item_bytes_max,
+            preamble.memory_limit_bytes
         )?;
         for (command, place) in commands.zip(0_u16..) {
             match command {
@@ -274,6 +275,7 @@ fn shown(write: &command::Write) -> String {
             format!("gat exptime={}{keys}", exptime.0)
         }
         command::Write::FlushAll { delay } => format!("flush_all delay={}", delay.0),
+        command::Write::MemoryLimit { mib } => format!("cache_memlimit mib={mib}"),
         command::Write::MetaGet(_)
         | command::Write::MetaSet(_)
         | command::Write::MetaDelete(_)

@@ -47,6 +47,7 @@ pub struct Cluster {
     pub random: Random,
     pub limits: Limits,
     pub item_bytes_max: usize,
+    pub memory_limit_bytes: u64,
 }
 
 pub struct Server {
@@ -107,6 +108,7 @@ impl Cluster {
             random: Random(1),
             limits,
             item_bytes_max: ITEM_BYTES_MAX_DEFAULT,
+            memory_limit_bytes: 0,
         };
         for id in 1..=servers {
             cluster.servers.push(Server {
@@ -168,6 +170,7 @@ impl Cluster {
     pub fn start(&mut self, id: ServerId) {
         let members = (1..=self.servers.len() as u64).map(member).collect();
         let (limits, item_bytes_max) = (self.limits, self.item_bytes_max);
+        let memory_limit_bytes = self.memory_limit_bytes;
         let now = self.now(id);
         let server = self.server(id);
         assert!(server.evaluator.is_none(), "server {id} is up");
@@ -181,6 +184,7 @@ impl Cluster {
             heartbeat: Duration::from_millis(50),
             seed: id.0 * 1000 + server.restart.0,
             item_bytes_max,
+            memory_limit_bytes,
             limits,
         };
         server.evaluator = Some(Evaluator::new(

@@ -22,11 +22,12 @@ pub(crate) fn show(request: &Request) -> String {
     }
 }
 
-fn show_shape(shape: &Shape) -> &'static str {
+fn show_shape(shape: &Shape) -> String {
     match shape {
-        Shape::Line | Shape::Values | Shape::Stats(_) | Shape::Meta(_) => "",
-        Shape::Silent => " silent",
-        Shape::ValuesWithUnique => " with unique",
+        Shape::Line | Shape::Values | Shape::Stats(_) | Shape::Meta(_) => String::new(),
+        Shape::Silent => " silent".to_owned(),
+        Shape::ValuesWithUnique => " with unique".to_owned(),
+        Shape::Dump(dump) => format!(" {dump:?}"),
     }
 }
 
@@ -36,6 +37,7 @@ fn show_command(command: &Command) -> String {
         Command::Read(Read::Get { keys }) => format!("get {}", show_keys(keys.iter())),
         Command::Read(Read::MetaGet(get)) => format!("mg {}", show_key(&get.key)),
         Command::Read(Read::Inspect { key }) => format!("me {}", show_key(key)),
+        Command::Read(Read::Confirm) => "confirm".to_owned(),
         Command::Stats(stats) => format!("stats {stats:?}"),
     }
 }
@@ -69,6 +71,7 @@ fn show_write(write: &Write) -> String {
             )
         }
         Write::FlushAll { delay } => format!("flush_all delay {}", delay.0),
+        Write::MemoryLimit { mib } => format!("cache_memlimit {mib}"),
         Write::MetaGet(get) => show_get(get),
         Write::MetaSet(set) => {
             let store = show_write(&Write::Store(set.store.clone()));

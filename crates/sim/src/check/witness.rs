@@ -83,6 +83,7 @@ impl Witness {
                 let write = write.expect("our own encoding");
                 self.place = Place::after(entry.index.0, place);
                 let reply = self.store.apply(place, &write);
+                coverage.out_of_memory += u64::from(reply == Reply::OutOfMemory);
                 self.note(&write);
                 history.placed(self.place, &write, reply);
                 coverage.applied += 1;
@@ -168,6 +169,7 @@ impl Witness {
             }
             Write::GetAndTouch { keys, .. } => keys.iter().for_each(|key| self.look_at(key)),
             Write::FlushAll { .. } => self.look_at_all(),
+            Write::MemoryLimit { .. } => {}
             Write::MetaGet(_)
             | Write::MetaSet(_)
             | Write::MetaDelete(_)
@@ -232,7 +234,7 @@ pub(crate) fn mark(write: &Write) -> Option<u64> {
         Write::Touch { exptime, .. } | Write::GetAndTouch { exptime, .. } => {
             u64::try_from(exptime.0.checked_sub(MARKED_SECOND)?).ok()
         }
-        Write::FlushAll { .. } => None,
+        Write::FlushAll { .. } | Write::MemoryLimit { .. } => None,
         Write::MetaSet(set) => mark_of_value(&set.store.value),
         Write::MetaArithmetic(arithmetic) => Some(arithmetic.delta),
         Write::MetaGet(_) | Write::MetaDelete(_) => None,
