@@ -70,8 +70,10 @@ impl Request {
             Command::Stats(_) => Kind::OfServer,
         };
         let mut output = Output::new();
-        let expected = text::write_request(command, &mut output)
-            .map_err(|text::RequestError::UnsendableKey { key }| KeyError::of(&key))?;
+        let expected = text::write_request(command, &mut output).map_err(|error| match error {
+            text::RequestError::UnsendableKey { key } => KeyError::of(&key),
+            text::RequestError::Meta => unreachable!("the client sends {command:?}"),
+        })?;
         let bytes = output.copy_to_bytes(output.remaining());
         Ok(Request {
             bytes,

@@ -20,11 +20,12 @@
 //! key             length, 1 to 250 (u8) | bytes
 //! value           length (u32) | bytes
 //! ```
-//! Codes 32 to 63 are kept for the meta commands, 64 to 95 for topics.
+//! Codes 32 to 63 are the meta commands' (`codec_meta`); 64 to 95 are kept for topics.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+use crate::codec_meta::{encode_meta, meta_bytes};
 use crate::{Direction, Exptime, Key, LogTime, Store, StoreMode, Write};
 
 const VERSION: u8 = 1;
@@ -201,6 +202,9 @@ pub fn encoded_bytes(write: &Write) -> usize {
         Write::Touch { key, .. } => key_bytes(key) + 4,
         Write::GetAndTouch { keys, .. } => 4 + 4 + keys.iter().map(key_bytes).sum::<usize>(),
         Write::FlushAll { .. } => 4,
+        Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
+            meta_bytes(write)
+        }
     }
 }
 
@@ -241,6 +245,9 @@ fn encode(write: &Write, bytes: &mut BytesMut) {
             bytes.put_u8(code::FLUSH_ALL);
             bytes.put_i32_le(delay.0);
         }
+        Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
+            encode_meta(write, bytes);
+        }
     }
 }
 
@@ -263,7 +270,7 @@ fn encode_store(store: &Store, bytes: &mut BytesMut) {
     bytes.put_slice(&store.value);
 }
 
-fn encode_key(key: &Key, bytes: &mut BytesMut) {
+pub(crate) fn encode_key(key: &Key, bytes: &mut BytesMut) {
     let key = key.as_bytes();
     bytes.put_u8(u8::try_from(key.len()).expect("a key has at most 250 bytes"));
     bytes.put_slice(key);
@@ -348,7 +355,7 @@ impl Iterator for Commands {
 }
 
 /// Takes a command off the front of `rest`.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a mut Bytes,
     place: u16,
 }
@@ -378,8 +385,8 @@ impl Reader<'_> {
                 delay: self.exptime()?,
             },
             found => {
-                let place = self.place;
-                return Err(CodecError::Code { place, found });
+                let meta = self.meta(found)?;
+                return meta.ok_or_else(|| self.unknown_code(found));
             }
         })
     }
@@ -419,35 +426,40 @@ impl Reader<'_> {
         Ok(Write::GetAndTouch { keys, exptime })
     }
 
-    fn key(&mut self) -> Result<Key, CodecError> {
+    pub(crate) fn key(&mut self) -> Result<Key, CodecError> {
         let length = self.u8()?;
         let bytes = self.take(usize::from(length))?;
         let place = self.place;
         Key::new(bytes).ok_or(CodecError::KeyLength { place, length })
     }
 
-    fn exptime(&mut self) -> Result<Exptime, CodecError> {
+    pub(crate) fn exptime(&mut self) -> Result<Exptime, CodecError> {
         let value = self.rest.try_get_i32_le();
         value.map(Exptime).map_err(|_| self.truncated())
     }
 
-    fn u8(&mut self) -> Result<u8, CodecError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, CodecError> {
         self.rest.try_get_u8().map_err(|_| self.truncated())
     }
 
-    fn u32(&mut self) -> Result<u32, CodecError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, CodecError> {
         self.rest.try_get_u32_le().map_err(|_| self.truncated())
     }
 
-    fn u64(&mut self) -> Result<u64, CodecError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, CodecError> {
         self.rest.try_get_u64_le().map_err(|_| self.truncated())
     }
 
-    fn take(&mut self, length: usize) -> Result<Bytes, CodecError> {
+    pub(crate) fn take(&mut self, length: usize) -> Result<Bytes, CodecError> {
         if self.rest.len() < length {
             return Err(self.truncated());
         }
         Ok(self.rest.split_to(length))
+    }
+
+    pub(crate) fn unknown_code(&self, found: u8) -> CodecError {
+        let place = self.place;
+        CodecError::Code { place, found }
     }
 
     fn truncated(&self) -> CodecError {

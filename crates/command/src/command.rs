@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::{Exptime, Key, Keys};
+use crate::{Exptime, Key, Keys, MetaArithmetic, MetaDelete, MetaGet, MetaSet};
 
 /// One command of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,38 @@ pub enum Write {
     GetAndTouch { keys: Vec<Key>, exptime: Exptime },
     /// `flush_all`; the delay is 0 or negative for at once.
     FlushAll { delay: Exptime },
+    /// `mg` that changes the item, or may have to give out its token.
+    MetaGet(MetaGet),
+    /// `ms`.
+    MetaSet(MetaSet),
+    /// `md`.
+    MetaDelete(MetaDelete),
+    /// `ma`.
+    MetaArithmetic(MetaArithmetic),
+}
+
+impl Write {
+    /// The key of a meta command.
+    #[must_use]
+    pub fn meta_key(&self) -> Option<&Key> {
+        match self {
+            Write::MetaGet(get) => Some(&get.key),
+            Write::MetaSet(set) => Some(&set.store.key),
+            Write::MetaDelete(delete) => Some(&delete.key),
+            Write::MetaArithmetic(arithmetic) => Some(&arithmetic.key),
+            _ => None,
+        }
+    }
+
+    /// Whether this may mark an item as stale, whose token is then to be given out.
+    #[must_use]
+    pub fn may_mark_stale(&self) -> bool {
+        match self {
+            Write::MetaSet(set) => set.invalidate,
+            Write::MetaDelete(delete) => delete.invalidate,
+            _ => false,
+        }
+    }
 }
 
 /// A storage command.
@@ -115,6 +147,11 @@ impl Direction {
 pub enum Read {
     /// `get gets`: one linearization point for all keys (rule 38).
     Get { keys: Keys },
+    /// `mg` that changes nothing; it goes through the log as `Write::MetaGet` if the item may be
+    /// stale.
+    MetaGet(MetaGet),
+    /// `me`.
+    Inspect { key: Key },
 }
 
 /// What `stats` is asked for.

@@ -1,10 +1,12 @@
 //! What can be asked of quorate's store, and what it can answer.
 
 mod codec;
+mod codec_meta;
 mod command;
 mod key;
 mod key_value;
 mod keys;
+mod meta;
 mod outcome;
 mod time;
 
@@ -13,5 +15,6 @@ pub use command::*;
 pub use key::*;
 pub use key_value::*;
 pub use keys::*;
+pub use meta::*;
 pub use outcome::*;
 pub use time::*;

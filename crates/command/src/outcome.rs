@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::KeyValue;
+use crate::{KeyValue, MetaHit};
 
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,10 @@ pub enum Reply {
     Ok,
     /// `get gets gat gats`: the hits, in the order of the keys asked for.
     Hits(Vec<Hit>),
+    /// A meta command has found or made the item.
+    MetaHit(MetaHit),
+    /// A meta command asks for a unique that is not above all that the item may have had.
+    LowUnique,
     /// `stats`: name and value of each line.
     Stats(Vec<(Cow<'static, str>, String)>),
 }

@@ -308,6 +308,7 @@ impl Evaluator {
     fn at(&mut self, now: Now) {
         self.now = now;
         self.answers.now = now.monotonic;
+        self.answers.store.set_clock(now.wall);
     }
 
     /// A leader takes commands as soon as it leads. Until the first entry of its term is committed

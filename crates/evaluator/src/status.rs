@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use command::{LogTime, Outcome, Read, Reply, StoreMode, Write};
+use command::{LogTime, MetaGet, Outcome, Read, Reply, StoreMode, Write};
 use raft::{ClusterId, Index, Position, Role, ServerId, Term};
 use store::Counts;
 
@@ -84,6 +84,8 @@ pub struct Counters {
     pub cmd_set: u64,
     pub cmd_flush: u64,
     pub cmd_touch: u64,
+    /// `mg ms md ma me`.
+    pub cmd_meta: u64,
     pub get_hits: u64,
     pub get_misses: u64,
     pub delete_hits: u64,
@@ -105,11 +107,16 @@ pub struct Counters {
 
 impl Counters {
     pub(crate) fn read(&mut self, read: &Read, reply: &Reply) {
-        let Read::Get { keys } = read;
-        let (hits, misses) = hits_and_misses(keys.len(), reply);
-        self.cmd_get += hits + misses;
-        self.get_hits += hits;
-        self.get_misses += misses;
+        match read {
+            Read::Get { keys } => {
+                let (hits, misses) = hits_and_misses(keys.len(), reply);
+                self.cmd_get += hits + misses;
+                self.get_hits += hits;
+                self.get_misses += misses;
+            }
+            Read::MetaGet(get) => self.meta_get(get, reply),
+            Read::Inspect { .. } => self.cmd_meta += 1,
+        }
     }
 
     pub(crate) fn write(&mut self, write: &Write, reply: &Reply) {
@@ -135,17 +142,56 @@ impl Counters {
                 self.touch_misses += misses;
             }
             Write::FlushAll { .. } => self.cmd_flush += 1,
+            Write::MetaGet(get) => self.meta_get(get, reply),
+            Write::MetaSet(set) => {
+                self.cmd_meta += 1;
+                self.cmd_set += 1;
+                if set.compare.is_some() {
+                    self.cas(reply);
+                }
+            }
+            Write::MetaDelete(_) => {
+                self.cmd_meta += 1;
+                count(found, &mut self.delete_hits, &mut self.delete_misses);
+            }
+            Write::MetaArithmetic(arithmetic) => {
+                self.cmd_meta += 1;
+                match arithmetic.direction {
+                    Increment => count(found, &mut self.incr_hits, &mut self.incr_misses),
+                    Decrement => count(found, &mut self.decr_hits, &mut self.decr_misses),
+                }
+            }
         }
     }
 
     fn store(&mut self, mode: StoreMode, reply: &Reply) {
         self.cmd_set += 1;
         if let StoreMode::Cas(_) = mode {
-            match reply {
-                Reply::NotFound => self.cas_misses += 1,
-                Reply::Exists => self.cas_badval += 1,
-                _ => self.cas_hits += 1,
-            }
+            self.cas(reply);
+        }
+    }
+
+    fn cas(&mut self, reply: &Reply) {
+        match reply {
+            Reply::NotFound => self.cas_misses += 1,
+            Reply::Exists => self.cas_badval += 1,
+            _ => self.cas_hits += 1,
+        }
+    }
+
+    /// A hit on an item that the command has made itself is a miss.
+    fn meta_get(&mut self, get: &MetaGet, reply: &Reply) {
+        self.cmd_meta += 1;
+        let found = match reply {
+            Reply::MetaHit(hit) => !hit.was_made,
+            _ => false,
+        };
+        if get.touch.is_some() {
+            self.cmd_touch += 1;
+            count(found, &mut self.touch_hits, &mut self.touch_misses);
+        } else {
+            self.cmd_get += 1;
+            count(found, &mut self.get_hits, &mut self.get_misses);
         }
     }
 
@@ -185,7 +231,7 @@ pub(crate) fn general(status: &Status, total_items: u64) -> Vec<Line> {
         line("cmd_set", it.cmd_set),
         line("cmd_flush", it.cmd_flush),
         line("cmd_touch", it.cmd_touch),
-        line("cmd_meta", 0),
+        line("cmd_meta", it.cmd_meta),
         line("get_hits", it.get_hits),
         line("get_misses", it.get_misses),
         line("get_expired", 0),

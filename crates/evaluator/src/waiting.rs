@@ -36,6 +36,11 @@ pub(crate) struct Waiting {
     /// Writes taken and not proposed, numbers ascending.
     staged: Vec<Staged>,
     staged_bytes: usize,
+    /// Whether one of these may mark an item as stale, one of those taken last, and the last entry
+    /// that was proposed with such a one.
+    staged_marks_stale: bool,
+    taken_marks_stale: bool,
+    marks_stale_until: Index,
     /// All writes with a lower number were proposed, or are not owed an answer any more.
     proposed_below: u64,
     /// Entries of this leadership that are not applied, indexes ascending.
@@ -145,6 +150,9 @@ impl Waiting {
             next_number: 0,
             staged: Vec::new(),
             staged_bytes: 0,
+            staged_marks_stale: false,
+            taken_marks_stale: false,
+            marks_stale_until: Index(0),
             proposed_below: 0,
             proposals: VecDeque::new(),
             rejected: Vec::new(),
@@ -184,6 +192,9 @@ impl Waiting {
         for command in batch.commands {
             let number = self.next_number;
             self.next_number += 1;
+            let marks_stale =
+                self.staged_marks_stale || answers.last_applied < self.marks_stale_until;
+            let command = through_log_if_stale(command, marks_stale, answers);
             let taken = match &command {
                 Command::Write(_) => takes.writes,
                 Command::Read(_) => takes.reads,
@@ -197,6 +208,7 @@ impl Waiting {
                 }
                 Command::Write(write) => {
                     self.staged_bytes += encoded_bytes(&write);
+                    self.staged_marks_stale |= write.may_mark_stale();
                     self.staged.push(Staged {
                         owner: Owner { slot, number },
                         write: Some(write),
@@ -292,6 +304,7 @@ impl Waiting {
     /// among them, so that they are certainly not done.
     pub(crate) fn take_staged(&mut self) -> impl Iterator<Item = (Owner, Write)> + use<> {
         self.staged_bytes = 0;
+        self.taken_marks_stale = std::mem::take(&mut self.staged_marks_stale);
         let staged = std::mem::take(&mut self.staged).into_iter();
         staged.filter_map(|staged| Some((staged.owner, staged.write?)))
     }
@@ -300,6 +313,9 @@ impl Waiting {
     pub(crate) fn proposed(&mut self, position: Position, owners: Vec<Owner>) {
         if let Some(last) = owners.last() {
             self.proposed_below = last.number + 1;
+        }
+        if self.taken_marks_stale {
+            self.marks_stale_until = position.index;
         }
         self.proposals.push_back(Proposal { position, owners });
     }
@@ -515,6 +531,8 @@ impl Waiting {
         }
         self.staged.clear();
         self.staged_bytes = 0;
+        self.staged_marks_stale = false;
+        self.marks_stale_until = Index(0);
         self.rejected.clear();
         self.proposals.clear();
         self.unasked.slots.clear();
@@ -590,6 +608,7 @@ impl What {
     pub(crate) fn keys(&self) -> usize {
         match self {
             What::Read(Read::Get { keys }, _) => keys.len(),
+            What::Read(Read::MetaGet(_) | Read::Inspect { .. }, _) => 1,
             What::Write | What::Stats(_) | What::Refused => 0,
         }
     }
@@ -611,6 +630,22 @@ impl What {
             What::Stats(stats) => Outcome::Done(answers.stats(stats)),
             What::Refused => answers.not_done(),
         }
+    }
+}
+
+/// An `mg` is a read unless it may have to give out an item's token: then it changes the item. What
+/// is stale is known once all that earlier leaders have committed is applied, and all that may mark
+/// an item as stale.
+fn through_log_if_stale(command: Command, marks_stale: bool, answers: &Answers) -> Command {
+    match command {
+        Command::Read(Read::MetaGet(get))
+            if marks_stale && !mutants::is_on(Mutant::StaleIsRead)
+                || !answers.view.serves
+                || answers.store.owes_token(&get.key) =>
+        {
+            Command::Write(Write::MetaGet(get))
+        }
+        other => other,
     }
 }
 

@@ -269,6 +269,14 @@ mutants! {
     LoadForgetsExpiry = "load-forgets-expiry",
     /// Items that come from a snapshot or a backup have no uniques (rule 57).
     LoadForgetsUnique = "load-forgets-unique",
+    /// Items that come from a snapshot are not stale, and nobody has won them (rule 38).
+    LoadForgetsMarks = "load-forgets-marks",
+    /// An `mg` of what is under way to be stale is a read (rule 38).
+    StaleIsRead = "stale-is-read",
+    /// A unique that a client has chosen may be a lower one (rule 57).
+    LowUniqueTaken = "low-unique-taken",
+    /// A change of an item whose unique was raised has a lower one again (rule 57).
+    RaisedUniqueForgotten = "raised-unique-forgotten",
 
     // Replies.
 

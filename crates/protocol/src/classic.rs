@@ -90,13 +90,13 @@ fn store(mode: StoreMode, mut words: Words<'_>, limits: &Limits) -> Line {
         return skip_block(if silent { "" } else { TOO_LARGE }, value_bytes);
     }
     Line::Block(Block {
-        store: Store {
+        write: Write::Store(Store {
             mode,
             key,
             flags,
             exptime,
             value: Bytes::new(),
-        },
+        }),
         value_bytes,
         shape: line_or_silent(silent),
     })
@@ -104,7 +104,7 @@ fn store(mode: StoreMode, mut words: Words<'_>, limits: &Limits) -> Line {
 
 /// The size of an item as far as its limit goes. No sum overflows: a key has at most 250 bytes, a
 /// value fewer than 2^31.
-fn item_bytes(key: &Key, value_bytes: usize) -> usize {
+pub(crate) fn item_bytes(key: &Key, value_bytes: usize) -> usize {
     key.as_bytes().len() + value_bytes + ITEM_OVERHEAD_BYTES
 }
 

@@ -67,6 +67,9 @@ pub enum RequestError {
     /// It has a space, a control character of lines or a NUL in it.
     #[error("a key with a space, NUL, CR or LF in it can't be sent: {}", .key.as_bytes().escape_ascii())]
     UnsendableKey { key: Key },
+    /// It is a meta command.
+    #[error("a meta command has no classic line")]
+    Meta,
 }
 
 /// What was received is no reply to what was asked. No later reply of the connection can be
@@ -92,6 +95,7 @@ pub fn write_request(command: &Command, output: &mut Output) -> Result<Expected,
     check_keys(command)?;
     let expected = match command {
         Command::Write(write) => write_write(write, output),
+        Command::Read(Read::MetaGet(_) | Read::Inspect { .. }) => return Err(RequestError::Meta),
         Command::Read(Read::Get { keys }) => {
             output.append(b"gets");
             append_keys(keys.iter(), output);
@@ -123,8 +127,13 @@ fn check_keys(command: &Command) -> Result<(), RequestError> {
                 keys.iter().map(Key::as_bytes).try_for_each(check_key)
             }
             Write::FlushAll { .. } => Ok(()),
+            Write::MetaGet(_)
+            | Write::MetaSet(_)
+            | Write::MetaDelete(_)
+            | Write::MetaArithmetic(_) => Err(RequestError::Meta),
         },
         Command::Read(Read::Get { keys }) => keys.iter().try_for_each(check_key),
+        Command::Read(Read::MetaGet(_) | Read::Inspect { .. }) => Err(RequestError::Meta),
         Command::Stats(_) => Ok(()),
     }
 }
@@ -173,6 +182,9 @@ fn write_write(write: &Write, output: &mut Output) -> Expected {
             output.append(b"flush_all");
             append_signed(delay.0, output);
             Expected::Ok
+        }
+        Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
+            unreachable!("a meta command was not refused")
         }
     }
 }

@@ -37,7 +37,7 @@ impl Due {
         match outcome {
             Outcome::Done(Reply::Hits(hits)) if shape != Shape::Silent => Due::Hits {
                 rest: hits.into_iter(),
-                with_unique: shows_unique(shape),
+                with_unique: shows_unique(&shape),
             },
             outcome => Due::Reply {
                 outcome,

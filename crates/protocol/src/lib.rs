@@ -11,12 +11,14 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod base64;
 mod classic;
 pub mod client;
 mod due;
 mod limits;
 mod local;
 mod meta;
+mod meta_reply;
 mod output;
 mod parser;
 mod reply;
@@ -30,5 +32,5 @@ pub use local::VERSION;
 pub use output::Output;
 pub use parser::{Parsed, Parser};
 pub use reply::write_reply;
-pub use request::{Request, Shape};
+pub use request::{MetaCommand, MetaShape, Request, Shape};
 pub use session::{Run, Session, StatLine};

@@ -42,6 +42,10 @@ pub struct Parsed {
 
 /// What the next byte of the buffer is.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each connection, and a `set` takes no allocation but its value's"
+)]
 enum State {
     /// The first of a line, of which this many bytes are known to hold no `\n`.
     Line { searched: usize },
@@ -238,10 +242,15 @@ impl Block {
                 _ => classic::BAD_DATA_CHUNK,
             });
         }
-        self.store.value = buffer.split_to(self.value_bytes).freeze();
+        let value = buffer.split_to(self.value_bytes).freeze();
         buffer.advance(BLOCK_END.len());
+        match &mut self.write {
+            Write::Store(store) => store.value = value,
+            Write::MetaSet(set) => set.store.value = value,
+            other => unreachable!("{other:?} has no data block"),
+        }
         Request::Command {
-            command: Command::Write(Write::Store(self.store)),
+            command: Command::Write(self.write),
             shape: self.shape,
         }
     }
@@ -258,7 +267,7 @@ fn dispatch(line: &Bytes, limits: &Limits) -> Line {
     let name = words.next().unwrap_or_default();
     classic::line(name, words, limits)
         .or_else(|| local::line(name, words))
-        .or_else(|| meta::line(name, words))
+        .or_else(|| meta::line(name, words, limits))
         .or_else(|| topics::line(name, words))
         .unwrap_or_else(|| unknown(line))
 }

@@ -3,6 +3,7 @@
 use command::{Hit, Outcome, Refusal, Reply};
 
 use crate::Output;
+use crate::meta_reply::write_meta_reply;
 use crate::request::Shape;
 use crate::session::StatLine;
 
@@ -21,14 +22,17 @@ pub(crate) const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement
 /// When the outcome is none that a command of this shape can have.
 pub fn write_reply(
     outcome: &Outcome,
-    shape: Shape,
+    shape: &Shape,
     server_stats: &[StatLine],
     output: &mut Output,
 ) {
-    if shape == Shape::Silent {
+    if *shape == Shape::Silent {
         return;
     }
     match outcome {
+        Outcome::Done(reply) if let Shape::Meta(shape) = shape => {
+            write_meta_reply(reply, shape, output);
+        }
         Outcome::Done(Reply::Hits(hits)) => {
             let with_unique = shows_unique(shape);
             for hit in hits {
@@ -58,7 +62,7 @@ pub fn write_reply(
 }
 
 /// The line of a reply that is one and always the same.
-fn line(reply: &Reply, shape: Shape) -> &'static str {
+fn line(reply: &Reply, shape: &Shape) -> &'static str {
     match reply {
         Reply::Stored => "STORED",
         Reply::NotStored => "NOT_STORED",
@@ -69,7 +73,11 @@ fn line(reply: &Reply, shape: Shape) -> &'static str {
         Reply::NonNumeric => NON_NUMERIC,
         Reply::Ok if matches!(shape, Shape::Stats(_)) => "RESET",
         Reply::Ok => "OK",
-        Reply::Number(_) | Reply::Hits(_) | Reply::Stats(_) => {
+        Reply::Number(_)
+        | Reply::Hits(_)
+        | Reply::Stats(_)
+        | Reply::MetaHit(_)
+        | Reply::LowUnique => {
             unreachable!("{reply:?} is not one line")
         }
     }
@@ -85,7 +93,7 @@ fn write_line(line: &str, output: &mut Output) {
 /// # Panics
 ///
 /// When a command of this shape has none.
-pub(crate) fn shows_unique(shape: Shape) -> bool {
+pub(crate) fn shows_unique(shape: &Shape) -> bool {
     match shape {
         Shape::Values => false,
         Shape::ValuesWithUnique => true,

@@ -1,6 +1,7 @@
 //! What the parser yields, and the form that its reply must take.
 
-use command::{Command, Stats, Store};
+use bytes::Bytes;
+use command::{Command, Stats, Write};
 
 /// One request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub enum Request {
 }
 
 /// The form that the reply to a command must take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// One line that says what became of it.
     Line,
@@ -27,6 +28,33 @@ pub enum Shape {
     ValuesWithUnique,
     /// `stats`: `STAT` lines, `END`; or `RESET`.
     Stats(Stats),
+    /// A meta command's line.
+    Meta(MetaShape),
+}
+
+/// What the reply to a meta command repeats and shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetaShape {
+    pub command: MetaCommand,
+    /// As it was sent.
+    pub key: Bytes,
+    /// The flags of the line, as they were sent.
+    pub flags: Bytes,
+}
+
+/// Which meta command it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetaCommand {
+    /// `mg`.
+    Get,
+    /// `ms`.
+    Set,
+    /// `md`.
+    Delete,
+    /// `ma`.
+    Arithmetic,
+    /// `me`.
+    Inspect,
 }
 
 /// What one line came to.
@@ -47,8 +75,8 @@ pub(crate) enum Line {
 /// A storage command that waits for its data block.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// Complete but for its value.
-    pub(crate) store: Store,
+    /// `Store` or `MetaSet`, complete but for its value.
+    pub(crate) write: Write,
     /// Without the `\r\n` that ends the block.
     pub(crate) value_bytes: usize,
     pub(crate) shape: Shape,

@@ -197,8 +197,8 @@ impl Session {
             let Some(Slot::Command(shape)) = self.slots.pop_front() else {
                 panic!("an outcome for no command: {outcome:?}");
             };
-            let server_stats = match shape {
-                Shape::Stats(stats) => server_stats(stats),
+            let server_stats = match &shape {
+                Shape::Stats(stats) => server_stats(*stats),
                 _ => Vec::new(),
             };
             self.reply(Due::new(outcome, shape, server_stats));
@@ -357,7 +357,7 @@ impl Session {
                 shape,
                 server_stats,
             } => {
-                write_reply(outcome, *shape, server_stats, &mut self.output);
+                write_reply(outcome, shape, server_stats, &mut self.output);
                 if !matches!(shape, Shape::Stats(_)) {
                     let is_refusal = !matches!(outcome, Outcome::Done(_));
                     let is_silent = *shape == Shape::Silent;

@@ -25,6 +25,16 @@ impl<'a> Words<'a> {
         Key::new(self.line.slice_ref(word))
     }
 
+    /// A word of this line, sharing its memory.
+    pub(crate) fn share(&self, word: &'a [u8]) -> Bytes {
+        self.line.slice_ref(word)
+    }
+
+    /// What is still to be read, sharing the line's memory.
+    pub(crate) fn share_rest(&self) -> Bytes {
+        self.line.slice_ref(self.rest)
+    }
+
     /// The length of what is still to be read.
     pub(crate) fn rest_bytes(&self) -> usize {
         self.rest.len()

@@ -140,8 +140,9 @@ fn hit() -> impl Strategy<Value = Hit> {
 
 /// What a command expects, the shape in which the server answers it, and an outcome it can have.
 fn exchange() -> impl Strategy<Value = (Expected, Shape, Outcome)> {
-    let of = |expected, shape, replies: Vec<Reply>| {
-        prop::sample::select(replies).prop_map(move |reply| (expected, shape, Outcome::Done(reply)))
+    let of = |expected, shape: Shape, replies: Vec<Reply>| {
+        prop::sample::select(replies)
+            .prop_map(move |reply| (expected, shape.clone(), Outcome::Done(reply)))
     };
     let stat_line = ("[a-z_:0-9]{1,20}", "[ -~]{0,20}");
     let stats = prop::collection::vec(stat_line, 0..4).prop_map(|lines| {
@@ -165,28 +166,32 @@ fn exchange() -> impl Strategy<Value = (Expected, Shape, Outcome)> {
         Reply::Exists,
         Reply::NotFound,
     ];
-    let line = Shape::Line;
     prop_oneof![
-        of(Expected::Stored, line, stored),
+        of(Expected::Stored, Shape::Line, stored),
         of(
             Expected::Deleted,
-            line,
+            Shape::Line,
             vec![Reply::Deleted, Reply::NotFound]
         ),
         of(
             Expected::Touched,
-            line,
+            Shape::Line,
             vec![Reply::Touched, Reply::NotFound]
         ),
         of(
             Expected::Number,
-            line,
+            Shape::Line,
             vec![Reply::NonNumeric, Reply::NotFound]
         ),
-        of(Expected::Ok, line, vec![Reply::Ok]),
+        of(Expected::Ok, Shape::Line, vec![Reply::Ok]),
         of(Expected::Reset, Shape::Stats(Stats::Reset), vec![Reply::Ok]),
-        any::<u64>()
-            .prop_map(move |n| { (Expected::Number, line, Outcome::Done(Reply::Number(n))) }),
+        any::<u64>().prop_map(move |n| {
+            (
+                Expected::Number,
+                Shape::Line,
+                Outcome::Done(Reply::Number(n)),
+            )
+        }),
         hits.prop_map(|hits| {
             let outcome = Outcome::Done(Reply::Hits(hits));
             (Expected::Hits, Shape::ValuesWithUnique, outcome)
@@ -194,7 +199,7 @@ fn exchange() -> impl Strategy<Value = (Expected, Shape, Outcome)> {
         stats.prop_map(|outcome| (Expected::Stats, Shape::Stats(Stats::Items), outcome)),
         refusal
             .clone()
-            .prop_map(move |refusal| (Expected::Stored, line, refusal)),
+            .prop_map(move |refusal| (Expected::Stored, Shape::Line, refusal)),
         refusal.prop_map(|refusal| (Expected::Hits, Shape::Values, refusal)),
     ]
 }
@@ -228,7 +233,7 @@ proptest! {
         let mut expected = Vec::new();
         let mut outcomes = Vec::new();
         for (expects, shape, outcome) in exchanges {
-            write_reply(&outcome, shape, &[], &mut output);
+            write_reply(&outcome, &shape, &[], &mut output);
             expected.push(expects);
             outcomes.push(Answer::Outcome(outcome));
         }

@@ -107,7 +107,7 @@ fn every_outcome_has_its_line() {
     ];
     let mut output = Output::new();
     for (outcome, shape, expected) in cases {
-        write_reply(&outcome, shape, &[stat("pid", "7")], &mut output);
+        write_reply(&outcome, &shape, &[stat("pid", "7")], &mut output);
         assert_eq!(taken(&mut output), expected, "{outcome:?} as {shape:?}");
     }
 }

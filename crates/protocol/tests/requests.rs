@@ -15,6 +15,11 @@ const DELETE_USAGE: &str =
 const ERROR: &str = r#""ERROR\r\n""#;
 const OK: &str = r#""OK\r\n""#;
 const NONE: &str = r#""""#;
+const INVALID_FLAG: &str = r#""CLIENT_ERROR invalid flag\r\n""#;
+const DUPLICATE_FLAG: &str = r#""CLIENT_ERROR duplicate flag\r\n""#;
+const INVALID_OR_DUPLICATE: &str = r#""CLIENT_ERROR invalid or duplicate flag\r\n""#;
+const BAD_TOKEN: &str = r#""CLIENT_ERROR bad token in command line format\r\n""#;
+const BAD_MODE: &str = r#""CLIENT_ERROR invalid mode for ms M token\r\n""#;
 const MN: &str = r#""MN\r\n""#;
 
 /// Checks each input's requests. To each a `mn` is appended, which has to be the last request: so
@@ -496,16 +501,64 @@ fn commands_about_the_server_are_answered_without_the_evaluator() {
 }
 
 #[test]
+fn meta_commands_are_read_flag_by_flag() {
+    check(&[
+        ("mg a\r\n", &["mg a"]),
+        ("mg a v c u O1 P2 L3\r\n", &["mg a"]),
+        (
+            "mg a T30 R60\r\n",
+            &["mg a exptime 30 recache 60 after touch logged"],
+        ),
+        (
+            "mg a R60 T30 N5 E9\r\n",
+            &["mg a exptime 30 vivify 5 recache 60 unique 9 logged"],
+        ),
+        ("mg Zm9v b\r\n", &["mg foo"]),
+        ("me a\r\n", &["me a"]),
+        ("me Zm9v b\r\n", &["me foo"]),
+        ("ms a 1\r\nx\r\n", &["ms set a flags 0 exptime 0 value x"]),
+        (
+            "ms a 1 F7 T9 MA q\r\nx\r\n",
+            &["ms append a flags 7 exptime 9 value x"],
+        ),
+        (
+            "ms a 1 C5 I E6 N7 MP\r\nx\r\n",
+            &["ms prepend a flags 0 exptime 0 value x compare 5 vivify 7 unique 6 invalidate"],
+        ),
+        ("md a\r\n", &["md a"]),
+        (
+            "md a C1 I T2 E3 x\r\n",
+            &["md a compare 1 exptime 2 unique 3 invalidate clear"],
+        ),
+        ("ma a\r\n", &["ma incr a by 1 from 0"]),
+        (
+            "ma a MD D5 J6 N7 T8 C9 E10\r\n",
+            &["ma decr a by 5 from 6 compare 9 vivify 7 exptime 8 unique 10"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_bad_meta_line_says_what_is_wrong_and_its_data_block_is_passed_over() {
+    check(&[
+        ("mg a z\r\n", &[INVALID_FLAG]),
+        ("mg a v v\r\n", &[DUPLICATE_FLAG]),
+        ("md a z\r\n", &[INVALID_OR_DUPLICATE]),
+        ("md a v v\r\n", &[INVALID_OR_DUPLICATE]),
+        ("ms a 6 z\r\nquit\r\n\r\n", &[INVALID_FLAG]),
+        ("ms a 2 q T\r\nab\r\n", &[BAD_TOKEN]),
+        ("ms a 2 Mx\r\nab\r\n", &[BAD_MODE]),
+        ("ms a\r\n", &[BAD_FORMAT]),
+        ("ms a xx\r\nx\r\n", &[BAD_FORMAT, ERROR]),
+        ("ms a 2 q\r\nabc\r\n", &[BAD_DATA_CHUNK, BAD_FORMAT]),
+        ("mg\r\n", &[BAD_FORMAT]),
+        ("me\r\n", &[BAD_FORMAT]),
+    ]);
+}
+
+#[test]
 fn the_data_block_of_a_command_that_is_not_there_is_passed_over() {
     check(&[
-        ("mg a v\r\n", &[ERROR]),
-        ("md a\r\n", &[ERROR]),
-        ("ma a\r\n", &[ERROR]),
-        ("me a\r\n", &[ERROR]),
-        ("ms a 6\r\nquit\r\n\r\n", &[ERROR]),
-        ("ms a 1 T0 q\r\nx\r\n", &[ERROR]),
-        ("ms a\r\n", &[ERROR]),
-        ("ms a xx\r\nx\r\n", &[ERROR, ERROR]),
         ("push t 6\r\nquit\r\n\r\n", &[ERROR]),
         ("push t\r\n", &[ERROR]),
         ("pop t\r\n", &[ERROR]),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use command::{Command, Hit, Key, KeyValue, Outcome, Read, Reply, Write};
+use command::{Command, Hit, Key, KeyValue, MetaHit, Outcome, Read, Reply, Write};
 use proptest::prelude::*;
 use quorate_protocol::{Limits, Parsed, Parser, Session};
 
@@ -86,9 +86,31 @@ fn done(command: &Command) -> Outcome {
             Reply::Hits(hits(keys.iter().map(Key::as_bytes)))
         }
         Command::Write(Write::FlushAll { .. }) => Reply::Ok,
+        Command::Write(Write::MetaDelete(_)) => Reply::Deleted,
+        Command::Write(Write::MetaSet(set)) => meta_hit(&set.store.key),
+        Command::Write(Write::MetaArithmetic(arithmetic)) => meta_hit(&arithmetic.key),
+        Command::Write(Write::MetaGet(get)) | Command::Read(Read::MetaGet(get)) => {
+            meta_hit(&get.key)
+        }
+        Command::Read(Read::Inspect { key }) => meta_hit(key),
         Command::Read(Read::Get { keys }) => Reply::Hits(hits(keys.iter())),
         Command::Stats(command::Stats::Reset) => Reply::Ok,
         Command::Stats(_) => Reply::Stats(Vec::new()),
+    })
+}
+
+fn meta_hit(key: &Key) -> Reply {
+    Reply::MetaHit(MetaHit {
+        data: KeyValue::new(key, key.as_bytes()),
+        left_before: None,
+        left: Some(7),
+        idle_seconds: 3,
+        was_fetched: true,
+        stale: true,
+        won: false,
+        token_sent: true,
+        was_made: false,
+        number: Some(9),
     })
 }
 

@@ -354,6 +354,9 @@ fn written(write: Write, noreply: bool) -> Request {
             (text, Expected::Hits, None)
         }
         Write::FlushAll { delay } => (format!("flush_all {}", delay.0), Expected::Ok, None),
+        Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
+            unreachable!("the clients draw classic commands")
+        }
     };
     let mut text = head.into_bytes();
     text.extend_from_slice(end.as_bytes());

@@ -160,6 +160,19 @@ fn test_of(mutant: Mutant) -> Option<Test> {
             "snapshot",
             "what_is_frozen_outlives_every_change_of_a_large_store",
         ),
+        Mutant::LoadForgetsMarks => test(
+            "quorate-store",
+            "snapshot",
+            "a_loaded_store_goes_on_as_the_frozen_one_does",
+        ),
+        Mutant::StaleIsRead => test(
+            "quorate-evaluator",
+            "meta",
+            "a_pipeline_wins_what_it_has_made_stale_itself",
+        ),
+        Mutant::LowUniqueTaken | Mutant::RaisedUniqueForgotten => {
+            test("quorate-store", "meta", "a_unique_may_only_be_raised")
+        }
         Mutant::ObsoleteLogKept => test(
             "quorate-wal",
             "beginning",

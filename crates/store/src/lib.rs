@@ -6,6 +6,7 @@ mod expiry;
 mod garbage;
 mod item;
 mod map;
+mod meta;
 mod moment;
 mod snapshot;
 mod store;

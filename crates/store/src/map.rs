@@ -112,7 +112,7 @@ impl Map {
     pub(crate) fn has_over_at(&self, hash: u64, over_at: u32) -> bool {
         let found = self.shards.shard(shard_of(hash)).and_then(|shard| {
             shard.find(hash, |item| {
-                item.over_at == over_at && self.hasher.hash(item.key()) == hash
+                item.over_at() == over_at && self.hasher.hash(item.key()) == hash
             })
         });
         found.is_some()
@@ -140,7 +140,7 @@ impl Map {
         let hasher = &self.hasher;
         let shard = self.shards.shard_mut(shard_of(hash));
         let entry = shard.find_entry(hash, |item| {
-            item.over_at == over_at && hasher.hash(item.key()) == hash
+            item.over_at() == over_at && hasher.hash(item.key()) == hash
         });
         Some(entry.ok()?.remove().0)
     }

@@ -10,7 +10,7 @@ use crate::item::Item;
 
 /// Which function `state_hash` is. Servers of two releases compare their states only if it is the same
 /// in both.
-pub const STATE_HASH_FUNCTION: u8 = 1;
+pub const STATE_HASH_FUNCTION: u8 = 2;
 
 /// A place in the log, and what the commands up to there left behind besides the items.
 #[derive(Clone, Debug, Default)]
@@ -22,8 +22,8 @@ pub(crate) struct Moment {
     pub(crate) log_time: LogTime,
     /// A `flush_all` whose time has not come.
     pub(crate) flush: Option<Flush>,
-    /// Items whose unique is lower are gone: a delayed flush has taken them. No item stored from
-    /// here on has a lower one.
+    /// Items whose last change is before this are gone: a delayed flush has taken them. No item
+    /// stored from here on was.
     pub(crate) flushed_below: u64,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Moment {
 pub(crate) struct Flush {
     /// Since 1970: what existed a second earlier vanishes.
     pub(crate) second: u64,
-    /// Items whose unique is lower existed then; `None` until that second has come.
+    /// Items whose last change is before this existed then; `None` until that second has come.
     pub(crate) below: Option<u64>,
 }
 
@@ -40,8 +40,9 @@ impl Moment {
     /// Whether a reader finds this item. One that is gone stays so until a command stores it anew:
     /// neither the time nor `flushed_below` goes back.
     pub(crate) fn is_alive(&self, item: &Item) -> bool {
-        item.unique >= self.flushed_below
-            && (item.over_at == 0 || u64::from(item.over_at) > self.log_time.seconds())
+        let about = item.about();
+        about.changed >= self.flushed_below
+            && (about.over_at == 0 || u64::from(about.over_at) > self.log_time.seconds())
     }
 
     /// The hash of the state that these items and this are.
@@ -53,9 +54,13 @@ impl Moment {
             hasher.write(item.key());
             hasher.write_usize(item.value().len());
             hasher.write(item.value());
-            hasher.write_u64(item.unique);
-            hasher.write_u32(item.flags);
-            hasher.write_u32(item.over_at);
+            let about = item.about();
+            hasher.write_u64(about.unique);
+            hasher.write_u64(about.changed);
+            hasher.write_u32(about.flags);
+            hasher.write_u32(about.over_at);
+            hasher.write_u8(u8::from(about.marks.stale));
+            hasher.write_u8(u8::from(about.marks.token_sent));
             sum = sum.wrapping_add(hasher.finish());
         }
         let mut hasher = FoldHasher::with_seed(0, SharedSeed::global_fixed());

@@ -2,21 +2,27 @@
 //! there, is for others. Long-lived, so laid out by hand; all numbers are little-endian.
 //!
 //! ```text
-//! version 1 (u8)
+//! version 2 (u8)
 //! log time, ms (u64)
 //! index (u64)             of the last entry applied, below 2^48; 0 if there is none
 //! item bytes max (u32)    that entry's
 //! flush (u8)              0: none is pending. 1: one is. 2: one is, and a second before its time,
 //!                         when what exists is marked, has come
 //! flush second (u64)      since 1970; 0 if none is pending
-//! flush below (u64)       items with a lower unique vanish; 0 unless the flush is 2
+//! flush below (u64)       items last changed before this vanish; 0 unless the flush is 2
 //! items (u64)             how many follow
 //! ```
 //! Then the items, without gaps:
 //!
 //! ```text
-//! unique (u64) | flags (u32) | over at (u32) | value length (u32) | key length (u8) | key | value
+//! unique (u64) | changed (u64) | flags (u32) | over at (u32) | marks (u8) | value length (u32)
+//!     | key length (u8) | key | value
 //! ```
+//! `changed` is the place in the log of the last change, index * 2^16 + place in the entry, and
+//! `unique` the same or a higher one that a client has chosen. `marks` are 1 for a stale item, and 2
+//! for one whose token is given out; the sum of both if it is both. Version 1 has no `changed`, which
+//! is the unique there, and no marks.
+//!
 //! `over at` is in seconds since 1970, 0 is never. There are only items that a reader would find:
 //! none that is over at the log time, and none that a flush has taken. So no trace is needed of the
 //! flushes that are done. The items ascend by the hash of their keys, and by the bytes of these
@@ -34,25 +40,36 @@
 use std::cmp::Ordering;
 
 use bytes::{Buf, Bytes, BytesMut};
-use command::{Key, LogTime};
+use command::{About, Key, LogTime, Marks};
 use mutants::Mutant;
 use thiserror::Error;
 
 use crate::Counts;
 use crate::expiry::Expiry;
 use crate::garbage::Garbage;
-use crate::item::{About, Item};
+use crate::item::Item;
 use crate::map::{MapBuilder, Shards};
 use crate::moment::{Flush, Moment, unique};
 use crate::store::Store;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// The one before, which is read and not written.
+const VERSION_1: u8 = 1;
 
 /// version, log time, index, item bytes max, flush, flush second, flush below, items.
 const HEADER_BYTES: usize = 1 + 8 + 8 + 4 + 1 + 8 + 8 + 8;
 
+/// unique, changed, flags, over at, marks, value length, key length.
+const ITEM_HEADER_BYTES: usize = 8 + 8 + 4 + 4 + 1 + 4 + 1;
+
 /// unique, flags, over at, value length, key length.
-const ITEM_HEADER_BYTES: usize = 8 + 4 + 4 + 4 + 1;
+const ITEM_HEADER_1_BYTES: usize = 8 + 4 + 4 + 4 + 1;
+
+mod mark {
+    pub(super) const STALE: u8 = 1;
+    pub(super) const TOKEN_SENT: u8 = 2;
+}
 
 mod flush {
     pub(super) const NONE: u8 = 0;
@@ -150,11 +167,21 @@ fn item_header(item: &Item) -> [u8; ITEM_HEADER_BYTES] {
     let value_bytes = item.value().len();
     let value_bytes = u32::try_from(value_bytes)
         .unwrap_or_else(|_| panic!("a value of {value_bytes} bytes was let in"));
+    let about = item.about();
+    let mut marks = 0;
+    if about.marks.stale {
+        marks |= mark::STALE;
+    }
+    if about.marks.token_sent {
+        marks |= mark::TOKEN_SENT;
+    }
     let mut header = [0; ITEM_HEADER_BYTES];
     let mut fields = Fields(&mut header);
-    fields.put(item.unique.to_le_bytes());
-    fields.put(item.flags.to_le_bytes());
-    fields.put(item.over_at.to_le_bytes());
+    fields.put(about.unique.to_le_bytes());
+    fields.put(about.changed.to_le_bytes());
+    fields.put(about.flags.to_le_bytes());
+    fields.put(about.over_at.to_le_bytes());
+    fields.put([marks]);
     fields.put(value_bytes.to_le_bytes());
     fields.put([item.key().len() as u8]);
     header
@@ -247,8 +274,17 @@ pub enum LoadError {
     Flush { flush: u8, second: u64, below: u64 },
     #[error("item {item} of the snapshot has a key of {length} bytes")]
     KeyLength { item: u64, length: usize },
-    #[error("item {item} of the snapshot has the unique {unique}, behind the snapshot's index")]
-    Unique { item: u64, unique: u64 },
+    #[error(
+        "item {item} of the snapshot has the unique {unique} and was changed at {changed}, one of \
+         which can't be"
+    )]
+    Unique {
+        item: u64,
+        unique: u64,
+        changed: u64,
+    },
+    #[error("item {item} of the snapshot has the marks {marks}")]
+    Marks { item: u64, marks: u8 },
     #[error("item {item} of the snapshot is over since second {over_at}")]
     Over { item: u64, over_at: u32 },
     #[error("item {item} of the snapshot belongs before the one before it")]
@@ -326,10 +362,17 @@ impl Loader {
     fn take(&mut self, bytes: &mut Bytes) -> Result<usize, LoadError> {
         let items = match &mut self.items {
             Some(items) => items,
-            None => match take_header(bytes)? {
-                Some((moment, count)) => self.items.insert(Items::new(self.seed, moment, count)),
-                None => return Ok(HEADER_BYTES),
-            },
+            None => {
+                let version = bytes.first().copied();
+                match take_header(bytes)? {
+                    Some((moment, count)) => {
+                        let items =
+                            Items::new(self.seed, moment, count, version == Some(VERSION_1));
+                        self.items.insert(items)
+                    }
+                    None => return Ok(HEADER_BYTES),
+                }
+            }
         };
         items.take(bytes)
     }
@@ -338,8 +381,10 @@ impl Loader {
 /// The moment, and how many items follow; `None` if there are too few bytes.
 fn take_header(bytes: &mut Bytes) -> Result<Option<(Moment, u64)>, LoadError> {
     // Another version may have a shorter header.
-    if let Some(version) = bytes.first().filter(|version| **version != VERSION) {
-        return Err(LoadError::Version { found: *version });
+    if let Some(found) = bytes.first().copied()
+        && !matches!(found, VERSION | VERSION_1)
+    {
+        return Err(LoadError::Version { found });
     }
     if bytes.len() < HEADER_BYTES {
         return Ok(None);
@@ -392,19 +437,21 @@ struct Items {
     counts: Counts,
     /// So many there must be in the end.
     count: u64,
+    is_version_1: bool,
     /// Where the last one stands, and its key.
     last: Option<(u64, Key)>,
     scratch: Vec<u8>,
 }
 
 impl Items {
-    fn new(seed: u64, moment: Moment, count: u64) -> Items {
+    fn new(seed: u64, moment: Moment, count: u64, is_version_1: bool) -> Items {
         Items {
             moment,
             map: MapBuilder::new(seed),
             deadlines: Vec::new(),
             counts: Counts::default(),
             count,
+            is_version_1,
             last: None,
             scratch: Vec::new(),
         }
@@ -412,31 +459,22 @@ impl Items {
 
     /// Takes whole items off the front, and says how many bytes the next one needs.
     fn take(&mut self, bytes: &mut Bytes) -> Result<usize, LoadError> {
+        let header_bytes = match self.is_version_1 {
+            true => ITEM_HEADER_1_BYTES,
+            false => ITEM_HEADER_BYTES,
+        };
         while self.counts.items < self.count {
-            let Some(mut header) = bytes.get(..ITEM_HEADER_BYTES) else {
-                return Ok(ITEM_HEADER_BYTES);
+            let Some(header) = bytes.get(..header_bytes) else {
+                return Ok(header_bytes);
             };
-            let mut about = About {
-                unique: header.get_u64_le(),
-                flags: header.get_u32_le(),
-                over_at: header.get_u32_le(),
-            };
-            if mutants::is_on(Mutant::LoadForgetsExpiry) {
-                about.over_at = 0;
-            }
-            if mutants::is_on(Mutant::LoadForgetsUnique) {
-                about.unique = 0;
-            }
-            let value_bytes = header.get_u32_le() as usize;
-            let key_bytes = header.get_u8();
+            let (about, value_bytes, key_bytes) = self.item_header(header)?;
             self.check(about)?;
-            let item_bytes =
-                (ITEM_HEADER_BYTES + usize::from(key_bytes)).saturating_add(value_bytes);
+            let item_bytes = (header_bytes + key_bytes).saturating_add(value_bytes);
             if bytes.len() < item_bytes {
                 return Ok(item_bytes);
             }
-            bytes.advance(ITEM_HEADER_BYTES);
-            let key = bytes.split_to(usize::from(key_bytes));
+            bytes.advance(header_bytes);
+            let key = bytes.split_to(key_bytes);
             let value = bytes.split_to(value_bytes);
             self.put(about, key, &value)?;
         }
@@ -446,14 +484,60 @@ impl Items {
         }
     }
 
+    /// What an item's header says, and how long its value and key are.
+    fn item_header(&self, mut header: &[u8]) -> Result<(About, usize, usize), LoadError> {
+        let item = self.counts.items;
+        let unique = header.get_u64_le();
+        let changed = match self.is_version_1 {
+            true => unique,
+            false => header.get_u64_le(),
+        };
+        let (flags, over_at) = (header.get_u32_le(), header.get_u32_le());
+        let marks = match self.is_version_1 {
+            true => 0,
+            false => header.get_u8(),
+        };
+        if marks & !(mark::STALE | mark::TOKEN_SENT) != 0 {
+            return Err(LoadError::Marks { item, marks });
+        }
+        let mut about = About {
+            unique,
+            changed,
+            flags,
+            over_at,
+            marks: Marks {
+                stale: marks & mark::STALE != 0,
+                token_sent: marks & mark::TOKEN_SENT != 0,
+            },
+        };
+        if mutants::is_on(Mutant::LoadForgetsExpiry) {
+            about.over_at = 0;
+        }
+        if mutants::is_on(Mutant::LoadForgetsUnique) {
+            (about.unique, about.changed) = (0, 0);
+        }
+        if mutants::is_on(Mutant::LoadForgetsMarks) {
+            about.marks = Marks::default();
+        }
+        let value_bytes = header.get_u32_le() as usize;
+        Ok((about, value_bytes, usize::from(header.get_u8())))
+    }
+
     fn check(&self, about: About) -> Result<(), LoadError> {
         let item = self.counts.items;
         let About {
-            unique, over_at, ..
+            unique,
+            changed,
+            over_at,
+            ..
         } = about;
         // Else a later change could have a lower one.
-        if unique > crate::moment::unique(self.moment.index, u16::MAX) {
-            return Err(LoadError::Unique { item, unique });
+        if changed > crate::moment::unique(self.moment.index, u16::MAX) || unique < changed {
+            return Err(LoadError::Unique {
+                item,
+                unique,
+                changed,
+            });
         }
         if over_at != 0 && u64::from(over_at) <= self.moment.log_time.seconds() {
             return Err(LoadError::Over { item, over_at });
@@ -474,7 +558,8 @@ impl Items {
             }
         }
         let (_, key) = self.last.insert(place);
-        let item = Item::new(&mut self.scratch, about, key, value, &[]);
+        let second = u32::try_from(self.moment.log_time.seconds()).unwrap_or(u32::MAX);
+        let item = Item::new(&mut self.scratch, about, second, key, value, &[]);
         self.counts.items += 1;
         self.counts.bytes += item.bytes() as u64;
         let hash = self.map.push(item);

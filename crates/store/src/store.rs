@@ -3,13 +3,14 @@
 //! in the log; the memory of what is gone may be freed a little later, piece by piece (`tidy`).
 
 use command::{
-    Deadline, Direction, Exptime, Hit, Key, LogTime, Preamble, Read, Reply, StoreMode, Write,
+    About, Deadline, Direction, Exptime, Hit, Key, LogTime, Marks, Preamble, Read, Reply,
+    StoreMode, Write,
 };
 use mutants::Mutant;
 
 use crate::expiry::Expiry;
 use crate::garbage::Garbage;
-use crate::item::{About, Item, arithmetic, over_at};
+use crate::item::{Item, arithmetic, over_at};
 use crate::map::Map;
 use crate::moment::{Flush, Moment, unique};
 use crate::snapshot::Frozen;
@@ -24,16 +25,19 @@ const SWEEP_ITEMS_MAX: usize = 1024;
 /// The replicated state of one group.
 #[derive(Debug)]
 pub struct Store {
-    map: Map,
+    pub(crate) map: Map,
     /// Every item of `map` that has a deadline, whether it has come or not.
     expiry: Expiry,
-    moment: Moment,
+    pub(crate) moment: Moment,
+    /// This server's own clock, for what it alone remembers of an item, and for how long one has
+    /// left.
+    clock: LogTime,
     /// The next shard to take items out of that a delayed flush has taken.
     sweep: Option<usize>,
     /// What was flushed at once.
     garbage: Garbage,
-    counts: Counts,
-    scratch: Vec<u8>,
+    pub(crate) counts: Counts,
+    pub(crate) scratch: Vec<u8>,
 }
 
 /// What the store holds, for `stats`. Items that are gone count until their memory is freed, as
@@ -41,7 +45,7 @@ pub struct Store {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub items: u64,
-    /// Keys, values and `ITEM_OVERHEAD_BYTES` for each item.
+    /// What the items take in memory, as far as that is the same on all servers.
     pub bytes: u64,
     /// Items stored by the entries applied since the start.
     pub total_items: u64,
@@ -57,6 +61,7 @@ impl Store {
             map: Map::new(seed),
             expiry: Expiry::default(),
             moment: Moment::default(),
+            clock: LogTime::default(),
             sweep: None,
             garbage: Garbage::default(),
             counts: Counts::default(),
@@ -112,6 +117,10 @@ impl Store {
             Write::Touch { key, exptime } => self.touch(key, *exptime),
             Write::GetAndTouch { keys, exptime } => self.get_and_touch(keys, *exptime),
             Write::FlushAll { delay } => self.flush_all(unique, *delay),
+            Write::MetaGet(get) => self.meta_get(unique, get),
+            Write::MetaSet(set) => self.meta_set(unique, set),
+            Write::MetaDelete(delete) => self.meta_delete(unique, delete),
+            Write::MetaArithmetic(arithmetic) => self.meta_arithmetic(unique, arithmetic),
         }
     }
 
@@ -127,7 +136,20 @@ impl Store {
                 }
                 Reply::Hits(hits)
             }
+            Read::MetaGet(get) => self.meta_read(get),
+            Read::Inspect { key } => self.inspect(key),
         }
+    }
+
+    /// What this server's own clock shows. Nothing that is the same on all servers depends on it.
+    pub fn set_clock(&mut self, clock: LogTime) {
+        self.clock = clock;
+    }
+
+    /// The second in which something is asked for, by this server's clock.
+    pub(crate) fn second(&self) -> u32 {
+        let now = self.clock.max(self.moment.log_time);
+        u32::try_from(now.seconds()).unwrap_or(u32::MAX)
     }
 
     /// The time in the log.
@@ -192,66 +214,77 @@ impl Store {
     }
 
     /// The item with this key, unless it is gone.
-    fn find(&self, hash: u64, key: &[u8]) -> Option<&Item> {
+    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<&Item> {
         let item = self.map.find(hash, key)?;
         self.moment.is_alive(item).then_some(item)
     }
 
     fn get(&self, key: &[u8]) -> Option<Hit> {
         let item = self.find(self.map.hash(key), key)?;
-        Some(Hit {
-            flags: item.flags,
-            unique: item.unique,
-            data: item.data.clone(),
-        })
+        Some(hit(item, self.second()))
     }
 
-    fn store(&mut self, unique: u64, store: &command::Store) -> Reply {
+    fn store(&mut self, changed: u64, store: &command::Store) -> Reply {
         let hash = self.map.hash(store.key.as_bytes());
-        let found = self.find(hash, store.key.as_bytes());
+        let found = self.find(hash, store.key.as_bytes()).map(Item::about);
         match (store.mode, found) {
             (StoreMode::Add, Some(_))
             | (StoreMode::Replace | StoreMode::Append | StoreMode::Prepend, None) => {
                 return Reply::NotStored;
             }
             (StoreMode::Cas(_), None) => return Reply::NotFound,
-            (StoreMode::Cas(unique), Some(item)) if item.unique != unique => return Reply::Exists,
+            (StoreMode::Cas(unique), Some(old)) if old.unique != unique => return Reply::Exists,
             _ => {}
         }
+        let unique = next_unique(changed, found);
         match store.mode {
-            StoreMode::Append | StoreMode::Prepend => self.extend(unique, hash, store),
-            _ => self.put(unique, hash, store),
-        }
-    }
-
-    /// Stores a whole value, with its flags and time.
-    fn put(&mut self, unique: u64, hash: u64, store: &command::Store) -> Reply {
-        let key = store.key.as_bytes();
-        self.counts.total_items += 1;
-        match over_at(store.exptime.deadline(self.moment.log_time)) {
-            // It was stored and is over: what remains of that is that the old item is gone.
-            None => self.remove(hash, key),
-            Some(over_at) => {
-                let about = About {
-                    unique,
-                    flags: store.flags,
-                    over_at,
-                };
-                let item = Item::new(&mut self.scratch, about, &store.key, &store.value, &[]);
-                self.insert(hash, item);
-            }
+            StoreMode::Append | StoreMode::Prepend => match self.extend(changed, unique, store) {
+                Some(item) => self.insert(hash, item),
+                None => return Reply::NotStored,
+            },
+            _ => self.put(changed, unique, hash, store),
         }
         Reply::Stored
     }
 
-    /// Appends or prepends to the item, which exists. Flags and time stay as they are.
-    fn extend(&mut self, unique: u64, hash: u64, store: &command::Store) -> Reply {
+    /// Stores a whole value, with its flags and time.
+    fn put(&mut self, changed: u64, unique: u64, hash: u64, store: &command::Store) {
+        self.counts.total_items += 1;
+        match over_at(store.exptime.deadline(self.moment.log_time)) {
+            // It was stored and is over: what remains of that is that the old item is gone.
+            None => self.remove(hash, store.key.as_bytes()),
+            Some(over_at) => {
+                let about = About {
+                    unique,
+                    changed,
+                    flags: store.flags,
+                    over_at,
+                    marks: Marks::default(),
+                };
+                let item = self.item(about, &store.key, &store.value);
+                self.insert(hash, item);
+            }
+        }
+    }
+
+    /// An item that is made now.
+    pub(crate) fn item(&mut self, about: About, key: &Key, value: &[u8]) -> Item {
+        let second = self.second();
+        Item::new(&mut self.scratch, about, second, key, value, &[])
+    }
+
+    /// The item that appending or prepending to this one makes, which exists; `None` if it would be
+    /// too large. Flags and time stay as they are.
+    pub(crate) fn extend(
+        &mut self,
+        changed: u64,
+        unique: u64,
+        store: &command::Store,
+    ) -> Option<Item> {
         let key = store.key.as_bytes();
-        let Some(old) = self.map.find(hash, key) else {
-            return Reply::NotStored;
-        };
-        if old.bytes() + store.value.len() > self.moment.item_bytes_max as usize {
-            return Reply::NotStored;
+        let old = self.map.find(self.map.hash(key), key)?;
+        if old.limited_bytes() + store.value.len() > self.moment.item_bytes_max as usize {
+            return None;
         }
         let (head, tail) = match store.mode {
             StoreMode::Prepend => (&*store.value, old.value()),
@@ -259,13 +292,21 @@ impl Store {
         };
         let about = About {
             unique,
-            flags: old.flags,
-            over_at: old.over_at,
+            changed,
+            marks: Marks::default(),
+            ..old.about()
         };
-        let item = Item::new(&mut self.scratch, about, &store.key, head, tail);
+        let second = u32::try_from(self.clock.max(self.moment.log_time).seconds());
+        let second = second.unwrap_or(u32::MAX);
         self.counts.total_items += 1;
-        self.insert(hash, item);
-        Reply::Stored
+        Some(Item::new(
+            &mut self.scratch,
+            about,
+            second,
+            &store.key,
+            head,
+            tail,
+        ))
     }
 
     fn delete(&mut self, key: &Key) -> Reply {
@@ -277,22 +318,46 @@ impl Store {
         Reply::Deleted
     }
 
-    fn arithmetic(&mut self, unique: u64, key: &Key, direction: Direction, delta: u64) -> Reply {
+    fn arithmetic(&mut self, changed: u64, key: &Key, direction: Direction, delta: u64) -> Reply {
         let hash = self.map.hash(key.as_bytes());
         let Some(old) = self.find(hash, key.as_bytes()) else {
             return Reply::NotFound;
         };
-        let Some((number, value)) = arithmetic(old.value(), direction, delta) else {
-            return Reply::NonNumeric;
-        };
-        let about = About {
+        let unique = next_unique(changed, Some(old.about()));
+        match self.calculated(changed, unique, key, direction, delta) {
+            Some((number, item)) => {
+                self.insert(hash, item);
+                Reply::Number(number)
+            }
+            None => Reply::NonNumeric,
+        }
+    }
+
+    /// The item that `incr` or `decr` makes of this one, which exists, and its number; `None` if it
+    /// is no number.
+    pub(crate) fn calculated(
+        &mut self,
+        changed: u64,
+        unique: u64,
+        key: &Key,
+        direction: Direction,
+        delta: u64,
+    ) -> Option<(u64, Item)> {
+        let old = self
+            .map
+            .find(self.map.hash(key.as_bytes()), key.as_bytes())?;
+        let (number, value) = arithmetic(old.value(), direction, delta)?;
+        let mut about = About {
             unique,
-            flags: old.flags,
-            over_at: old.over_at,
+            changed,
+            ..old.about()
         };
-        let item = Item::new(&mut self.scratch, about, key, &value, &[]);
-        self.insert(hash, item);
-        Reply::Number(number)
+        // As in memcached: a number that fits into the item is written into it, another one makes
+        // an item anew.
+        if value.len() > old.value().len() {
+            about.marks = Marks::default();
+        }
+        Some((number, self.item(about, key, &value)))
     }
 
     fn touch(&mut self, key: &Key, exptime: Exptime) -> Reply {
@@ -307,9 +372,18 @@ impl Store {
     fn get_and_touch(&mut self, keys: &[Key], exptime: Exptime) -> Reply {
         let mut hits = Vec::new();
         for key in keys {
-            if let Some(hit) = self.get(key.as_bytes()) {
-                hits.push(hit);
-                self.set_deadline(self.map.hash(key.as_bytes()), key, exptime);
+            let hash = self.map.hash(key.as_bytes());
+            let Some(item) = self.find(hash, key.as_bytes()) else {
+                continue;
+            };
+            // An item that is over by this is shown a last time. Any other has its new time before
+            // it is shared with the reply: whoever shares it keeps the old one, in a copy.
+            if over_at(exptime.deadline(self.moment.log_time)).is_none() {
+                hits.push(hit(item, self.second()));
+                self.set_deadline(hash, key, exptime);
+            } else {
+                self.set_deadline(hash, key, exptime);
+                hits.extend(self.get(key.as_bytes()));
             }
         }
         Reply::Hits(hits)
@@ -317,14 +391,26 @@ impl Store {
 
     /// Gives an item that exists another deadline. Its unique stays (docs/memcached.md, cas).
     fn set_deadline(&mut self, hash: u64, key: &Key, exptime: Exptime) {
-        let Some(over_at) = over_at(exptime.deadline(self.moment.log_time)) else {
-            self.remove(hash, key.as_bytes());
+        match over_at(exptime.deadline(self.moment.log_time)) {
+            None => self.remove(hash, key.as_bytes()),
+            Some(over_at) => self.change(hash, key, |about| about.over_at = over_at),
+        }
+    }
+
+    /// Says something else about an item that exists.
+    pub(crate) fn change(&mut self, hash: u64, key: &Key, change: impl FnOnce(&mut About)) {
+        let Some(item) = self.map.find_mut(hash, key.as_bytes()) else {
             return;
         };
-        if let Some(item) = self.map.find_mut(hash, key.as_bytes()) {
-            let old = std::mem::replace(&mut item.over_at, over_at);
-            self.forget_deadline(hash, old);
-            self.expiry.insert(over_at, hash);
+        let (old, bytes) = (item.about(), item.bytes());
+        let mut about = old;
+        change(&mut about);
+        item.data.set_about(about);
+        self.counts.bytes += item.bytes() as u64;
+        self.counts.bytes -= bytes as u64;
+        if about.over_at != old.over_at {
+            self.forget_deadline(hash, old.over_at);
+            self.expiry.insert(about.over_at, hash);
         }
     }
 
@@ -392,30 +478,30 @@ impl Store {
         let (Some(shard), below) = (self.sweep, self.moment.flushed_below) else {
             return;
         };
-        let is_flushed = |item: &Item| item.unique < below;
+        let is_flushed = |item: &Item| item.about().changed < below;
         let (drained, next) = self.map.drain(shard, SWEEP_ITEMS_MAX, is_flushed);
         self.sweep = next;
         for (hash, item) in drained {
             self.uncount(&item);
-            self.forget_deadline(hash, item.over_at);
+            self.forget_deadline(hash, item.over_at());
         }
     }
 
-    fn insert(&mut self, hash: u64, item: Item) {
+    pub(crate) fn insert(&mut self, hash: u64, item: Item) {
         self.counts.items += 1;
         self.counts.bytes += item.bytes() as u64;
-        let over_at = item.over_at;
+        let over_at = item.over_at();
         if let Some(old) = self.map.insert(hash, item) {
             self.uncount(&old);
-            self.forget_deadline(hash, old.over_at);
+            self.forget_deadline(hash, old.over_at());
         }
         self.expiry.insert(over_at, hash);
     }
 
-    fn remove(&mut self, hash: u64, key: &[u8]) {
+    pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) {
         if let Some(old) = self.map.remove(hash, key) {
             self.uncount(&old);
-            self.forget_deadline(hash, old.over_at);
+            self.forget_deadline(hash, old.over_at());
         }
     }
 
@@ -430,4 +516,25 @@ impl Store {
             self.expiry.remove(over_at, hash);
         }
     }
+}
+
+/// A hit of this item, which is asked for in this second.
+fn hit(item: &Item, second: u32) -> Hit {
+    item.data.access(second);
+    let about = item.about();
+    Hit {
+        flags: about.flags,
+        unique: about.unique,
+        data: item.data.clone(),
+    }
+}
+
+/// The unique of an item that is changed at this place in the log: growing, even if an earlier one
+/// of the item was raised (rule 57).
+pub(crate) fn next_unique(changed: u64, old: Option<About>) -> u64 {
+    let above = match old {
+        Some(old) if !mutants::is_on(Mutant::RaisedUniqueForgotten) => old.unique.saturating_add(1),
+        _ => 0,
+    };
+    changed.max(above)
 }

@@ -106,6 +106,7 @@ impl Model {
                 }
                 Reply::Ok
             }
+            other => unreachable!("{other:?} is none of the model's commands"),
         };
         self.drop_what_is_over();
         reply

@@ -9,7 +9,7 @@ use command::{Exptime, Key, LogTime, Preamble, Read, Reply, StoreMode, Write};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use quorate_store::{Frozen, Garbage, LoadError, Loader, STATE_HASH_FUNCTION, Store};
-use support::{all_keys, any_key, any_value, any_write};
+use support::{all_keys, any_key, any_meta_write, any_value, any_write};
 
 /// A second since 1970 at which all tests start.
 const START: u64 = 1_700_000_000;
@@ -101,7 +101,7 @@ fn header(items: u64) -> Vec<u8> {
 }
 
 fn header_with(flush: u8, second: u64, below: u64, items: u64) -> Vec<u8> {
-    let mut bytes = vec![1];
+    let mut bytes = vec![2];
     bytes.extend((START * 1000).to_le_bytes());
     bytes.extend(1u64.to_le_bytes());
     bytes.extend((1u32 << 20).to_le_bytes());
@@ -114,8 +114,10 @@ fn header_with(flush: u8, second: u64, below: u64, items: u64) -> Vec<u8> {
 
 fn item(unique: u64, over_at: u32, key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut bytes = unique.to_le_bytes().to_vec();
+    bytes.extend(unique.to_le_bytes());
     bytes.extend(0u32.to_le_bytes());
     bytes.extend(over_at.to_le_bytes());
+    bytes.push(0);
     bytes.extend((value.len() as u32).to_le_bytes());
     bytes.push(key.len() as u8);
     bytes.extend(key);
@@ -152,7 +154,7 @@ fn the_state_hash_is_the_function_that_its_number_says() {
     // Servers of two releases compare these: another function needs another number.
     assert_eq!(
         (STATE_HASH_FUNCTION, it.store.state_hash()),
-        (1, 18_079_352_339_841_716_413)
+        (2, 2_708_456_500_653_432_920)
     );
 }
 
@@ -163,14 +165,15 @@ fn a_small_state_is_these_bytes() {
     let writes = [set("sixteen bytes ok", 60, ""), flush_all(3)];
     it.entry(2, &[&writes[..], &[set("nine byte", 0, "9")]].concat());
     let items = [
-        "0200020000000000050000000000000001000000096e696e65206279746539",
-        "0000020000000000050000003ef1536500000000107369787465656e206279746573206f6b",
-        "0100010000000000050000000000000005000000036b657976616c7565",
+        "0200020000000000020002000000000005000000000000000001000000096e696e65206279746539",
+        "0000020000000000000002000000000005000000\
+         3ef153650000000000107369787465656e206279746573206f6b",
+        "0100010000000000010001000000000005000000000000000005000000036b657976616c7565",
     ];
-    let header = "01d06fe5cf8b0100000200000000000000000010000105f153650000000000000000000000000300000000000000";
+    let header = "02d06fe5cf8b0100000200000000000000000010000105f153650000000000000000000000000300000000000000";
     assert_eq!(hex(&it.bytes()), [header, &items.concat()].concat());
     it.entry(4, &[]);
-    let header = "01a077e5cf8b0100000300000000000000000010000205f153650000000000000300000000000300000000000000";
+    let header = "02a077e5cf8b0100000300000000000000000010000205f153650000000000000300000000000300000000000000";
     assert_eq!(hex(&it.bytes()), [header, &items.concat()].concat());
 }
 
@@ -340,7 +343,9 @@ fn a_changed_byte_is_refused_or_another_state() {
 #[test]
 fn any_bytes_are_refused_or_a_state() {
     bolero::check!().for_each(|bytes: &[u8]| {
-        if let Ok(store) = load(bytes) {
+        if let Ok(store) = load(bytes)
+            && bytes.first() == Some(&2)
+        {
             assert_eq!(bytes_of(&store.freeze()), bytes);
         }
     });
@@ -349,7 +354,21 @@ fn any_bytes_are_refused_or_a_state() {
 #[test]
 fn another_version_is_refused_at_its_first_byte() {
     let mut loader = Loader::new(1);
-    assert_eq!(loader.push(&[2]), Err(LoadError::Version { found: 2 }));
+    assert_eq!(loader.push(&[3]), Err(LoadError::Version { found: 3 }));
+}
+
+#[test]
+fn the_first_version_is_read_and_written_as_the_second() {
+    let mut first = header(1);
+    first[0] = 1;
+    first.extend(5u64.to_le_bytes());
+    first.extend(7u32.to_le_bytes());
+    first.extend((START as u32 + 9).to_le_bytes());
+    first.extend(2u32.to_le_bytes());
+    first.extend(b"\x01kab");
+    let mut second = [header(1), item(5, START as u32 + 9, b"k", b"ab")].concat();
+    second[46 + 16] = 7;
+    assert_eq!(bytes_of(&load(&first).unwrap().freeze()), second);
 }
 
 #[test]
@@ -409,7 +428,7 @@ fn items_whose_keys_have_the_same_hash_ascend_by_their_keys() {
         it.entry(0, &[write]);
     }
     let bytes = it.bytes();
-    let keys = bytes[46..].chunks(21 + 16).map(|item| item[21]);
+    let keys = bytes[46..].chunks(30 + 16).map(|item| item[30]);
     assert_eq!(keys.collect::<Vec<_>>(), [1, 2, 5, 8]);
 }
 
@@ -424,8 +443,25 @@ fn items_that_cannot_be_there_are_refused() {
     let unique = 2 << 16;
     assert_eq!(
         with(item(unique, 0, b"a", b"")),
-        LoadError::Unique { item: 0, unique }
+        LoadError::Unique {
+            item: 0,
+            unique,
+            changed: unique
+        }
     );
+    let mut lowered = item(5, 0, b"a", b"");
+    lowered[0] = 4;
+    assert_eq!(
+        with(lowered),
+        LoadError::Unique {
+            item: 0,
+            unique: 4,
+            changed: 5
+        }
+    );
+    let mut marked = item(5, 0, b"a", b"");
+    marked[24] = 4;
+    assert_eq!(with(marked), LoadError::Marks { item: 0, marks: 4 });
     for length in [0, 251, 255] {
         assert_eq!(
             with(item(1, 0, &vec![b'k'; length], b"")),
@@ -479,7 +515,7 @@ fn an_index_that_no_unique_holds_is_refused() {
 #[test]
 fn numbers_in_the_bytes_take_no_memory() {
     let mut largest = item(1, 0, b"k", b"");
-    largest[16..20].fill(0xff);
+    largest[25..29].fill(0xff);
     for items in [1, 1 << 40, u64::MAX] {
         let bytes = [header(items), item(1, 0, b"a", b"v")].concat();
         if items > 1 {
@@ -505,7 +541,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     let gap = prop_oneof![-2000..0i64, 0..300i64, 300..3000i64];
     prop_oneof![
         8 => gap.prop_map(Step::Enter),
-        16 => any_write().prop_map(Step::Write),
+        12 => any_write().prop_map(Step::Write),
+        8 => any_meta_write().prop_map(Step::Write),
         1 => (any_key(), any_value()).prop_map(|(key, value)| Step::Cas(key, value)),
         1 => Just(Step::Tidy),
     ]
@@ -544,7 +581,12 @@ impl Cursor {
             }),
         };
         self.place += 1;
-        Some(store.apply(self.place - 1, &write))
+        let mut reply = store.apply(self.place - 1, &write);
+        if let Reply::MetaHit(hit) = &mut reply {
+            // No part of the state.
+            (hit.idle_seconds, hit.was_fetched) = (0, false);
+        }
+        Some(reply)
     }
 }
 

@@ -274,5 +274,64 @@ fn shown(write: &command::Write) -> String {
             format!("gat exptime={}{keys}", exptime.0)
         }
         command::Write::FlushAll { delay } => format!("flush_all delay={}", delay.0),
+        command::Write::MetaGet(_)
+        | command::Write::MetaSet(_)
+        | command::Write::MetaDelete(_)
+        | command::Write::MetaArithmetic(_) => shown_meta(write),
+    }
+}
+
+/// A meta command, with the operands that it has.
+fn shown_meta(write: &command::Write) -> String {
+    let time = |name, time: Option<command::Exptime>| {
+        time.map_or(String::new(), |time| format!(" {name}={}", time.0))
+    };
+    let number = |name, number: Option<u64>| {
+        number.map_or(String::new(), |number| format!(" {name}={number}"))
+    };
+    let fact = |name: &'static str, is_so| if is_so { name } else { "" };
+    let key = write.meta_key().map_or(String::new(), quoted);
+    match write {
+        command::Write::MetaGet(get) => {
+            let recache = get.recache.map(|recache| recache.below);
+            let times = time("exptime", get.touch) + &time("vivify", get.vivify);
+            let rest = time("recache", recache) + &number("new_unique", get.unique);
+            format!("mg key={key}{times}{rest}")
+        }
+        command::Write::MetaSet(set) => {
+            let store = &set.store;
+            let uniques = number("unique", set.compare) + &number("new_unique", set.unique);
+            format!(
+                "ms key={key} mode={} flags={} exptime={} value_bytes={}{}{uniques}{}",
+                store.mode.name(),
+                store.flags,
+                store.exptime.0,
+                store.value.len(),
+                time("vivify", set.vivify),
+                fact(" invalidate", set.invalidate),
+            )
+        }
+        command::Write::MetaDelete(delete) => {
+            let uniques = number("unique", delete.compare) + &number("new_unique", delete.unique);
+            let facts = [
+                fact(" invalidate", delete.invalidate),
+                fact(" clear", delete.clear),
+            ];
+            format!(
+                "md key={key}{}{uniques}{}",
+                time("exptime", delete.touch),
+                facts.concat()
+            )
+        }
+        command::Write::MetaArithmetic(it) => {
+            let uniques = number("unique", it.compare) + &number("new_unique", it.unique);
+            let times = time("vivify", it.vivify) + &time("exptime", it.touch);
+            let name = it.direction.name();
+            format!(
+                "ma key={key} mode={name} delta={} initial={}{times}{uniques}",
+                it.delta, it.initial
+            )
+        }
+        other => unreachable!("{other:?} is no meta command"),
     }
 }

@@ -168,6 +168,14 @@ impl Witness {
             }
             Write::GetAndTouch { keys, .. } => keys.iter().for_each(|key| self.look_at(key)),
             Write::FlushAll { .. } => self.look_at_all(),
+            Write::MetaGet(_)
+            | Write::MetaSet(_)
+            | Write::MetaDelete(_)
+            | Write::MetaArithmetic(_) => {
+                if let Some(key) = write.meta_key() {
+                    self.look_at(key);
+                }
+            }
         }
     }
 
@@ -225,6 +233,9 @@ pub(crate) fn mark(write: &Write) -> Option<u64> {
             u64::try_from(exptime.0.checked_sub(MARKED_SECOND)?).ok()
         }
         Write::FlushAll { .. } => None,
+        Write::MetaSet(set) => mark_of_value(&set.store.value),
+        Write::MetaArithmetic(arithmetic) => Some(arithmetic.delta),
+        Write::MetaGet(_) | Write::MetaDelete(_) => None,
     }
 }
 
