@@ -151,7 +151,7 @@ fn every_rule_names_a_proof_that_is_there() {
         let proofs = quoted(proof);
         assert!(!proofs.is_empty(), "rule {rule} names no proof: {proof:?}");
         for proof in proofs {
-            check_proof(rule, &proof);
+            check_proof(&format!("rule {rule}"), &proof);
         }
         proved.insert(rule);
     }
@@ -160,9 +160,42 @@ fn every_rule_names_a_proof_that_is_there() {
     }
 }
 
+/// The page says of every command which test holds it to what it says.
+#[test]
+fn every_command_of_the_page_names_a_proof_that_is_there() {
+    let page = read(&workspace().join("docs/memcached.md"));
+    let section = |title: &str| {
+        let section = page.split(&format!("\n## {title}\n")).nth(1);
+        let section = section.unwrap_or_else(|| panic!("docs/memcached.md has no {title:?}"));
+        table_rows(section.split("\n## ").next().unwrap_or_default())
+    };
+    let mut proved = BTreeSet::new();
+    for row in section("What proves it").iter().skip(2) {
+        let [what, proof] = &row[..] else {
+            panic!("{row:?} is not what and proof");
+        };
+        let proofs = quoted(proof);
+        assert!(!proofs.is_empty(), "{what} names no proof: {proof:?}");
+        for proof in proofs {
+            check_proof(what, &proof);
+        }
+        proved.extend(quoted(what));
+    }
+    for row in section("Commands") {
+        let lines = row.first().map(|cell| quoted(cell)).unwrap_or_default();
+        for line in lines {
+            let name = line.split(' ').next().unwrap_or_default();
+            let is_name = name.chars().all(|it| it.is_ascii_lowercase() || it == '_');
+            // The names of lines of `stats` that only quorate has stand there too.
+            let is_command = is_name && !name.is_empty() && !name.starts_with("quorate_");
+            assert!(!is_command || proved.contains(name), "{name} has no proof");
+        }
+    }
+}
+
 /// `proof` is a script or a file of the workspace, or `file::name` where the file has a function
 /// of that name.
-fn check_proof(rule: u32, proof: &str) {
+fn check_proof(what: &str, proof: &str) {
     let (file, function) = match proof.split_once("::") {
         Some((file, function)) => (file, Some(function)),
         None => (proof, None),
@@ -171,14 +204,10 @@ fn check_proof(rule: u32, proof: &str) {
         Some(_) => workspace().join(file),
         None => workspace().join(SCRIPTS).join(file).with_extension("txt"),
     };
-    assert!(
-        path.is_file(),
-        "rule {rule}: there is no {}",
-        path.display()
-    );
+    assert!(path.is_file(), "{what}: there is no {}", path.display());
     if let Some(name) = function {
         let found = read(&path).contains(&format!("fn {name}("));
-        assert!(found, "rule {rule}: {file} has no {name}");
+        assert!(found, "{what}: {file} has no {name}");
     }
 }
 

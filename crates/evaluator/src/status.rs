@@ -133,6 +133,8 @@ impl Counters {
         match write {
             Write::Store(store) => self.store(store.mode, reply),
             Write::Delete { .. } => count(found, &mut self.delete_hits, &mut self.delete_misses),
+            // As memcached has it: neither hit nor miss.
+            Write::Arithmetic { .. } if *reply == Reply::NonNumeric => {}
             Write::Arithmetic { direction, .. } => match direction {
                 Increment => count(found, &mut self.incr_hits, &mut self.incr_misses),
                 Decrement => count(found, &mut self.decr_hits, &mut self.decr_misses),

@@ -264,3 +264,13 @@ fn stats_reset_starts_the_counters_anew() {
         assert_eq!(stat(&outcomes[3], name), count, "{name}");
     }
 }
+
+#[test]
+fn arithmetic_on_what_is_no_number_counts_as_neither_hit_nor_miss() {
+    let mut it = Cluster::serving(1);
+    let outcomes = it.ask(ServerId(1), 1, vec![set("k", "word"), incr("k"), stats()]);
+    assert_eq!(outcomes[1], Outcome::Done(Reply::NonNumeric));
+    for name in ["incr_hits", "incr_misses"] {
+        assert_eq!(stat(&outcomes[2], name), "0", "{name}");
+    }
+}

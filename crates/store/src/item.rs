@@ -83,7 +83,7 @@ pub(crate) fn arithmetic(value: &[u8], direction: Direction, delta: u64) -> Opti
 }
 
 /// A value as memcached reads a number, which is as C's `strtoull` does: white space, a sign,
-/// digits, then nothing or white space and anything. A minus sign takes the two's complement,
+/// digits, then nothing or white space or NUL and anything. A minus sign takes the two's complement,
 /// which is refused where it is a negative number of 64 bits.
 fn parse_number(value: &[u8]) -> Option<u64> {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
@@ -99,7 +99,8 @@ fn parse_number(value: &[u8]) -> Option<u64> {
         .position(|byte| !byte.is_ascii_digit())
         .unwrap_or(rest.len());
     let (digits, behind) = rest.split_at(end);
-    if digits.is_empty() || behind.first().is_some_and(|byte| !is_space(byte)) {
+    let ends = |byte: &u8| is_space(byte) || *byte == 0;
+    if digits.is_empty() || behind.first().is_some_and(|byte| !ends(byte)) {
         return None;
     }
     let mut number: u64 = 0;
@@ -120,7 +121,7 @@ mod tests {
 
     #[test]
     fn numbers_are_read_as_memcached_reads_them() {
-        let cases: [(&[u8], Option<u64>); 22] = [
+        let cases: [(&[u8], Option<u64>); 24] = [
             (b"0", Some(0)),
             (b"12", Some(12)),
             (b"00012", Some(12)),
@@ -142,7 +143,9 @@ mod tests {
             (b"-0", Some(0)),
             (b"+", None),
             (b"- 1", None),
-            (b"1\0", None),
+            (b"1\0", Some(1)),
+            (b"1\0x", Some(1)),
+            (b"\x001", None),
         ];
         for (value, number) in cases {
             assert_eq!(parse_number(value), number, "{value:?}");
