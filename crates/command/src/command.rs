@@ -1,12 +1,17 @@
 //! Every write and read that a client can ask for, with its operands. Lines, flags of a line and
 //! the form of the answer are the protocol's.
+//!
+//! Serde is for what servers send each other on behalf of their clients, where the order of variants
+//! and fields is the format: what is added is added behind the others. Nothing on disk is written
+//! with it.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{Exptime, Key, Keys};
 
 /// One command of a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Goes through the log.
     Write(Write),
@@ -18,7 +23,7 @@ pub enum Command {
 }
 
 /// A command that goes through the log: all that may change an item (rule 38).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Write {
     /// `set add replace append prepend cas`.
     Store(Store),
@@ -39,7 +44,7 @@ pub enum Write {
 }
 
 /// A storage command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Store {
     pub mode: StoreMode,
     pub key: Key,
@@ -51,7 +56,7 @@ pub struct Store {
 }
 
 /// On which condition, and how, a value is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreMode {
     Set,
     /// Only when there is no item.
@@ -91,7 +96,7 @@ impl StoreMode {
 }
 
 /// Which way `Arithmetic` goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
     /// Wraps at 2^64.
     Increment,
@@ -111,14 +116,14 @@ impl Direction {
 }
 
 /// A command that changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Read {
     /// `get gets`: one linearization point for all keys (rule 38).
     Get { keys: Keys },
 }
 
 /// What `stats` is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stats {
     /// `stats`.
     General,

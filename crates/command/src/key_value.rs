@@ -1,9 +1,12 @@
 //! A key and its value in one piece of memory.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::key::Misshapen;
 use crate::{KEY_BYTES_MAX, Key};
 
 /// A key and its value, shared: a copy costs a counter. This is how the store keeps an item's bytes
@@ -67,6 +70,41 @@ impl KeyValue {
 
     fn value_start(&self) -> usize {
         1 + usize::from(self.data[0])
+    }
+}
+
+impl Serialize for KeyValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.data)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<KeyValue, D::Error> {
+        deserializer.deserialize_bytes(Shaped)
+    }
+}
+
+/// Takes the bytes of a `KeyValue`, with one copy.
+struct Shaped;
+
+impl de::Visitor<'_> for Shaped {
+    type Value = KeyValue;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the length of a key, the key, and a value")
+    }
+
+    fn visit_bytes<E: de::Error>(self, data: &[u8]) -> Result<KeyValue, E> {
+        let key_length = data.first().map(|length| usize::from(*length));
+        let has_key = key_length
+            .is_some_and(|length| (1..=KEY_BYTES_MAX).contains(&length) && length < data.len());
+        if !has_key {
+            let (what, bytes) = ("key and value", data.len());
+            return Err(E::custom(Misshapen { what, bytes }));
+        }
+        let data = Arc::from(data);
+        Ok(KeyValue { data })
     }
 }
 
