@@ -1,10 +1,12 @@
 //! The client port: memcached's text, one task for each connection.
 
 mod connection;
+mod held;
 mod listener;
 mod stats;
 
 pub(crate) use connection::QUIET;
+pub(crate) use held::Held;
 pub(crate) use listener::serve;
 pub(crate) use stats::Counters;
 
@@ -13,8 +15,9 @@ use std::time::Duration;
 
 use cluster::Settings;
 use command::Outcome;
-use evaluator::{Batch, ConnectionId};
+use evaluator::{Batch, ConnectionId, ForwardMessage, Stream};
 use protocol::Limits;
+use raft::ServerId;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::room::RoomSender;
@@ -30,6 +33,10 @@ pub(crate) enum FromClient {
     },
     /// The connection is gone, and it had sent a batch.
     Disconnected(ConnectionId),
+    /// What a follower says on behalf of its clients.
+    Forward(ServerId, ForwardMessage),
+    /// The follower's connection is gone; no later stream than this had come over it.
+    FollowerGone(ServerId, Stream),
 }
 
 /// What all connections share.
@@ -42,4 +49,6 @@ pub(crate) struct Clients {
     pub(crate) settings: Settings,
     pub(crate) client_port: u16,
     pub(crate) counters: Arc<Counters>,
+    /// Bounds the replies that this server, as follower, has got from the leader.
+    pub(crate) held: Arc<Held>,
 }
