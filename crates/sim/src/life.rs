@@ -424,6 +424,10 @@ impl World {
         }
         self.peer_input(from, Input::Connected(to));
         self.peer_input(from, Input::ForwardLink(to, true));
+        // What an earlier connection still brings may come behind what this one does.
+        for way in [(from, to), (to, from)] {
+            self.links.entry(way).or_default().forwards_until = now;
+        }
     }
 
     /// The connection that `from` has made to `to` is gone; it tries again.
