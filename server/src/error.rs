@@ -17,8 +17,6 @@ pub(crate) enum Error {
     UnknownId { id: u64, file: PathBuf },
     #[error("{0}")]
     Setting(#[from] cluster::SettingError),
-    #[error("--followers forward is not available yet, use redirect")]
-    ForwardUnavailable,
     #[error("log_level: {problem}")]
     LogLevel { problem: String },
     /// What is opened besides client connections would run out of files.

@@ -17,7 +17,7 @@ use wire::Identity;
 use crate::bell::{Bell, Sender};
 use crate::client::FromClient;
 use crate::clock::Clock;
-use crate::peer::{FromPeer, Queue};
+use crate::peer::{ForwardQueue, FromPeer, Queue};
 use crate::published::{self, Published, Publisher};
 use crate::room::Reserved;
 use crate::snapshot_thread::Work;
@@ -60,6 +60,8 @@ pub(crate) struct Channels {
     /// What became of snapshots: a few for each that is taken or transferred.
     pub(crate) snapshots: Receiver<FromSnapshots>,
     pub(crate) peers: Receiver<Reserved<FromPeer>>,
+    /// What leaders say of forwarded commands.
+    pub(crate) forwards: Receiver<Reserved<FromPeer>>,
     pub(crate) clients: Receiver<Reserved<FromClient>>,
     /// Bounded by what the core has unpersisted: clients are left alone above a limit, and a
     /// leader sends no more than its window.
@@ -70,6 +72,9 @@ pub(crate) struct Channels {
     /// Followers that need a snapshot, each once until the end of its transfer.
     pub(crate) installs: UnboundedSender<ServerId>,
     pub(crate) queues: BTreeMap<ServerId, Arc<Queue>>,
+    /// What is forwarded to peers, and what goes back to them.
+    pub(crate) leaders: BTreeMap<ServerId, Arc<ForwardQueue>>,
+    pub(crate) followers: BTreeMap<ServerId, Arc<ForwardQueue>>,
     pub(crate) publisher: Publisher,
 }
 
@@ -222,12 +227,16 @@ impl EvaluatorThread {
     }
 
     fn take_peers(&mut self, now: Now) {
-        for reserved in self.channels.peers.try_iter().take(PEER_MESSAGES_MAX) {
+        let peers = self.channels.peers.try_iter().take(PEER_MESSAGES_MAX);
+        let forwards = self.channels.forwards.try_iter().take(PEER_MESSAGES_MAX);
+        for reserved in peers.chain(forwards) {
             let input = match reserved.value {
                 FromPeer::Message(message) => Input::Message(message),
                 FromPeer::Clock(peer, wall) => Input::PeerClock(peer, wall),
                 FromPeer::StateHash(peer, hash) => Input::PeerStateHash(peer, hash),
                 FromPeer::Connected(peer) => Input::Connected(peer),
+                FromPeer::ForwardLink(peer, is_there) => Input::ForwardLink(peer, is_there),
+                FromPeer::Forward(peer, message) => Input::Forward(peer, message),
             };
             self.evaluator.step(now, input);
         }
@@ -252,6 +261,13 @@ impl EvaluatorThread {
                     self.connections.remove(&connection);
                     self.evaluator.step(now, Input::Disconnected(connection));
                 }
+                FromClient::Forward(follower, message) => {
+                    self.evaluator.step(now, Input::Forward(follower, message));
+                }
+                FromClient::FollowerGone(follower, stream) => {
+                    let gone = Input::FollowerGone(follower, stream);
+                    self.evaluator.step(now, gone);
+                }
             }
         }
     }
@@ -264,6 +280,7 @@ impl EvaluatorThread {
             && channels.fetched.is_empty()
             && channels.snapshots.is_empty()
             && channels.peers.is_empty()
+            && channels.forwards.is_empty()
             && channels.control.is_empty())
             || takes_clients && !channels.clients.is_empty()
     }
@@ -283,6 +300,15 @@ impl EvaluatorThread {
         }
         if sends {
             self.channels.queues.values().for_each(|queue| queue.send());
+        }
+        for (to, message) in output.forwards {
+            let queues = match message.is_to_leader() {
+                true => &self.channels.leaders,
+                false => &self.channels.followers,
+            };
+            if let Some(queue) = queues.get(&to) {
+                queue.push(message);
+            }
         }
         for fetch in output.fetches {
             let _ = self.channels.fetches.send(fetch);
@@ -313,6 +339,10 @@ impl EvaluatorThread {
                 let _ = sender.send(outcomes);
             }
         }
+        for connection in output.overlong {
+            // It closes when it finds that nothing more will come.
+            self.connections.remove(&connection);
+        }
     }
 
     fn next_turn(&self, now: Timestamp) -> Timestamp {
@@ -333,7 +363,8 @@ impl EvaluatorThread {
             until = until.min(now + CLIENTS_LEFT);
         }
         let heeds_clients = self.channels.bell.heed_soft(!leaves_clients);
-        match heeds_clients && !self.channels.clients.is_empty() {
+        let none_waits = self.channels.clients.is_empty() && self.channels.forwards.is_empty();
+        match heeds_clients && !none_waits {
             true => now,
             false => until,
         }

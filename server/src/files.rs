@@ -5,7 +5,7 @@ use tracing::warn;
 
 use crate::error::Error;
 
-/// Kept for everything but clients. At most 64 HTTP connections, 64 calls of other servers, 18
+/// Kept for everything but clients. At most 64 HTTP connections, 64 calls of other servers, 36
 /// calls to them, 64 clients that are being turned away and 12 files of the log are open at a time,
 /// and for snapshots 18 calls with two files each, and 6 files beside, and 3 that are read again; the
 /// rest is for listeners, timers, signals and whatever a library opens.

@@ -29,8 +29,6 @@ mod turns;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use cluster::Followers;
-
 use crate::arguments::Task;
 use crate::error::Error;
 
@@ -66,9 +64,6 @@ fn try_run(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Er
     };
     if let Some(which) = service.die_with_parent {
         signals::die_with_parent(which)?;
-    }
-    if service.settings.followers == Followers::Forward {
-        return Err(Error::ForwardUnavailable);
     }
     files::check_limit(service.settings.connections_max)?;
     logging::start(&service.settings)?;

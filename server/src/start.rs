@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use cluster::Settings;
+use cluster::{Followers, Settings};
 use evaluator::{Config, Evaluator, Member};
 use raft::{Configuration, Recovered, Seating, ServerId};
 use tokio::net::TcpListener;
@@ -19,14 +19,14 @@ use wire::Identity;
 
 use crate::arguments::Service;
 use crate::bell::{self, Bell, Sender};
-use crate::client::{self, Clients, Connections, Counters, Dumps};
+use crate::client::{self, Clients, Connections, Counters, Dumps, Held};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::evaluator_thread::{Channels, Control, EvaluatorThread};
 use crate::http::{Backups, LimitedListener, Site, Source, router};
 use crate::listen::{Acceptor, Bound, bind};
 use crate::log_writer_thread::{self, LogWriter};
-use crate::peer::{self, Callee, Peers, Queue, Refusals};
+use crate::peer::{self, Callee, ForwardQueue, Peers, Queue, Refusals};
 use crate::published::{self, Publisher, View};
 use crate::recovery::{self, Recovery};
 use crate::scrub_thread::{self, Scrubber};
@@ -39,6 +39,7 @@ use crate::{files, room, snapshot_thread};
 /// there waits behind what is under way: little enough that both are done within a second.
 const CLIENTS_BYTES_MAX: usize = 8 << 20;
 const PEERS_BYTES_MAX: usize = 64 << 20;
+const FORWARDS_BYTES_MAX: usize = 64 << 20;
 
 /// The parts of a stop, together less than the 5 s that a stop may take: leadership is handed
 /// over, connections get their last replies, the log gets what it was given.
@@ -199,6 +200,17 @@ fn queues(peers: &[(Callee, Arc<Queue>)]) -> BTreeMap<ServerId, Arc<Queue>> {
         .collect()
 }
 
+/// A queue for each peer, for what is forwarded to it, or for what goes back.
+fn forward_queues(
+    peers: &[(Callee, Arc<Queue>)],
+    bytes_max: usize,
+) -> BTreeMap<ServerId, Arc<ForwardQueue>> {
+    let queues = peers.iter();
+    queues
+        .map(|(callee, _)| (callee.id, Arc::new(ForwardQueue::new(bytes_max))))
+        .collect()
+}
+
 /// The members of a cluster are fixed by its log; cluster.toml names those of a new one (rule 41).
 fn check_members(service: &Service, recovered: &Recovered) -> Result<(), Error> {
     let newest = recovered.configurations.last();
@@ -274,6 +286,9 @@ impl Parts {
         let (bell, log_bell) = (Bell::default(), Bell::default());
         let (to_clients, clients) = room::channel(CLIENTS_BYTES_MAX, &bell.soft());
         let (to_peers, peers) = room::channel(PEERS_BYTES_MAX, &bell);
+        let (to_forwards, forwards) = room::channel(FORWARDS_BYTES_MAX, &bell.soft());
+        let leaders = forward_queues(&self.peers, peer::TO_LEADER_QUEUE_BYTES_MAX);
+        let followers = forward_queues(&self.peers, peer::TO_FOLLOWER_QUEUE_BYTES_MAX);
         let (control, from_control) = bell::unbounded(&bell);
         let (to_persisted, persisted) = bell::unbounded(&bell);
         let (writes, from_writes) = bell::unbounded(&log_bell);
@@ -296,6 +311,7 @@ impl Parts {
             persisted,
             fetched,
             peers,
+            forwards,
             clients,
             writes,
             fetches,
@@ -303,6 +319,8 @@ impl Parts {
             work,
             installs,
             queues: queues(&self.peers),
+            leaders: leaders.clone(),
+            followers: followers.clone(),
             publisher: self.publisher,
         };
         let evaluator_thread = EvaluatorThread::new(
@@ -348,23 +366,27 @@ impl Parts {
         let (to_fatal, fatal) = mpsc::unbounded_channel();
         let shared = Peers {
             evaluator: to_peers,
+            forwards: to_forwards,
+            clients: to_clients.clone(),
+            followers,
+            forwarding: Handle::current(),
             view: self.view.clone(),
             snapshots,
             transfers: runtimes.transfers.clone(),
             refusals: Refusals::default(),
             fatal: to_fatal,
         };
+        let shared = Arc::new(shared);
+        if settings.followers == Followers::Forward {
+            for (callee, _) in &self.peers {
+                let (callee, queue) = (callee.clone(), Arc::clone(&leaders[&callee.id]));
+                tokio::spawn(peer::forward(callee, queue, Arc::clone(&shared)));
+            }
+        }
         let (client_port, rpc_port) = self.ports;
         let acceptor = Acceptor::new(listen_within(&runtimes.rpc, rpc_port)?, "a server's call");
         let pace = peer::Pace::new(settings.snapshot_send_rate);
-        start_peers(
-            Arc::new(shared),
-            self.peers,
-            acceptor,
-            pace,
-            from_installs,
-            runtimes,
-        );
+        start_peers(shared, self.peers, acceptor, pace, from_installs, runtimes);
 
         let running = Running {
             view: self.view,
@@ -392,6 +414,7 @@ impl Parts {
             counters: self.counters,
             dumps: Dumps::new(running.control.clone()),
             connections: Connections::default(),
+            held: Arc::new(Held::new(settings.followers == Followers::Forward)),
         };
         tokio::spawn(client::serve(
             acceptor,
@@ -499,6 +522,7 @@ fn config(service: &Service, opened: &Opened, seed: u64) -> Config {
         seed,
         item_bytes_max: service.settings.value_bytes_max,
         memory_limit_bytes: service.settings.memory_limit_mib << 20,
+        forwards: service.settings.followers == Followers::Forward,
         limits: evaluator::Limits {
             snapshot_entries: service.settings.snapshot_entries,
             snapshot_bytes: service.settings.snapshot_bytes,

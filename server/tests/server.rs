@@ -202,7 +202,6 @@ fn what_cannot_work_ends_with_one_clear_line() {
     refused(1, &["--heartbeat-ms", "x"], "--heartbeat-ms: \"x\" is not");
     refused(1, &["--heartbeat-ms", "60"], "more than a third");
     refused(1, &["--log-level", "a=b=c"], "log_level");
-    refused(1, &["--followers", "forward"], "not available yet");
     refused(
         1,
         &["--die-with-parent=1234567"],

@@ -57,8 +57,6 @@ pub(crate) struct Plan {
 /// Why it can't be started. Each is one line.
 #[derive(Debug, Error)]
 pub(crate) enum PlanError {
-    #[error("--followers forward is not available yet, use redirect")]
-    NoForward,
     #[error("there are no ports for {servers} servers from {base_port} on")]
     Ports { servers: u16, base_port: u16 },
     #[error("{}: {error}", path.display())]
@@ -96,9 +94,6 @@ pub(crate) enum PlanError {
 impl Plan {
     /// Makes the data directory and its cluster.toml, unless they are there from another time.
     pub(crate) fn prepare(arguments: &Arguments) -> Result<Plan, PlanError> {
-        if arguments.followers == Some(Followers::Forward) {
-            return Err(PlanError::NoForward);
-        }
         let servers = servers(arguments.servers, arguments.base_port)?;
         let data_dir = arguments.data_dir.clone();
         let config = data_dir.join("cluster.toml");

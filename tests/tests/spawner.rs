@@ -159,6 +159,24 @@ fn a_spawner_that_is_killed_leaves_no_server() {
 }
 
 #[test]
+fn with_followers_that_forward_every_server_serves() {
+    let (_turn, ports) = (Turn::take(), Ports::draw());
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let mut command = command(&ports, &directory.path().join("data"));
+    command.args(["--servers", "3", "--followers", "forward"]);
+    let spawned = spawn(command, 3);
+    for row in &spawned.rows {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, row.client_port));
+        wait_until("a reply of any server", deadline(), || {
+            let mut text = Text::try_connect(address).map_err(|error| error.to_string())?;
+            let line = text.try_ask("set k 0 0 1\r\nx\r\n");
+            let line = line.map_err(|error| error.to_string())?;
+            (line == "STORED").then_some(()).ok_or(line)
+        });
+    }
+}
+
+#[test]
 fn what_cannot_work_is_said_in_one_line_before_anything_is_started() {
     let (_turn, ports) = (Turn::take(), Ports::draw());
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
@@ -173,9 +191,6 @@ fn what_cannot_work_is_said_in_one_line_before_anything_is_started() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("it is ours");
     refused(command(&ports, &data), &port.to_string());
     drop(taken);
-    let mut forward = command(&ports, &data);
-    forward.args(["--followers", "forward"]);
-    refused(forward, "not available yet");
     assert!(!data.exists(), "nothing was made");
     fs::write(&data, "a file").expect("it is ours");
     refused(command(&ports, &data), &data.display().to_string());

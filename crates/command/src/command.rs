@@ -1,12 +1,17 @@
 //! Every write and read that a client can ask for, with its operands. Lines, flags of a line and
 //! the form of the answer are the protocol's.
+//!
+//! Serde is for what servers send each other on behalf of their clients, where the order of variants
+//! and fields is the format: what is added is added behind the others. Nothing on disk is written
+//! with it.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{Exptime, Key, Keys, MetaArithmetic, MetaDelete, MetaGet, MetaSet};
 
 /// One command of a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Goes through the log.
     Write(Write),
@@ -18,7 +23,7 @@ pub enum Command {
 }
 
 /// A command that goes through the log: all that may change an item (rule 38).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Write {
     /// `set add replace append prepend cas`.
     Store(Store),
@@ -73,7 +78,7 @@ impl Write {
 }
 
 /// A storage command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Store {
     pub mode: StoreMode,
     pub key: Key,
@@ -85,7 +90,7 @@ pub struct Store {
 }
 
 /// On which condition, and how, a value is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreMode {
     Set,
     /// Only when there is no item.
@@ -125,7 +130,7 @@ impl StoreMode {
 }
 
 /// Which way `Arithmetic` goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
     /// Wraps at 2^64.
     Increment,
@@ -145,7 +150,7 @@ impl Direction {
 }
 
 /// A command that changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Read {
     /// `get gets`: one linearization point for all keys (rule 38).
     Get { keys: Keys },
@@ -161,7 +166,7 @@ pub enum Read {
 }
 
 /// What `stats` is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stats {
     /// `stats`.
     General,

@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use triomphe::{Arc, ThinArc};
 
+use crate::key::Misshapen;
 use crate::{KEY_BYTES_MAX, Key};
 
 /// A key and its value, shared: a copy costs a counter. This is how the store keeps an item and how
@@ -51,7 +53,7 @@ impl Beside {
 }
 
 /// What the state says of an item besides its key and value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// Of the last change but touches (rule 57); never below `changed`.
     pub unique: u64,
@@ -64,7 +66,7 @@ pub struct About {
 }
 
 /// What the meta commands note of an item.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marks {
     /// The value may be out of date; who is told that it won is to bring another.
     pub stale: bool,
@@ -202,6 +204,61 @@ impl fmt::Debug for KeyValue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, value) = (self.key().escape_ascii(), self.value().escape_ascii());
         write!(formatter, "{key}: {value}")
+    }
+}
+
+/// A `KeyValue` on its way between servers: without what one of them remembers for itself.
+#[derive(Serialize, Deserialize)]
+struct Sent<'a> {
+    about: About,
+    key_bytes: u8,
+    #[serde(borrow)]
+    data: Raw<'a>,
+}
+
+/// Bytes that are written and read in one piece.
+struct Raw<'a>(&'a [u8]);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Raw<'a>, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Raw)
+    }
+}
+
+impl Serialize for KeyValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let sent = Sent {
+            about: self.about(),
+            key_bytes: self.beside().key_bytes,
+            data: Raw(&self.data.slice),
+        };
+        sent.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyValue {
+    /// Takes the bytes with one copy.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<KeyValue, D::Error> {
+        let Sent {
+            about,
+            key_bytes,
+            data: Raw(data),
+        } = Sent::deserialize(deserializer)?;
+        let key = usize::from(key_bytes);
+        if !(1..=KEY_BYTES_MAX).contains(&key) || key > data.len() {
+            let (what, bytes) = ("key and value", data.len());
+            return Err(de::Error::custom(Misshapen { what, bytes }));
+        }
+        let beside = Beside::new(about, key_bytes, 0, false);
+        Ok(KeyValue {
+            data: ThinArc::from_header_and_slice(beside, data),
+        })
     }
 }
 

@@ -3,12 +3,15 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
+use crate::key::Misshapen;
 use crate::{KEY_BYTES_MAX, Key};
 
 /// Keys in the order in which they are asked for. A line may name half a million: to make, hold and
 /// drop them costs no allocation for each, and a byte of memory beyond their own.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Bytes", try_from = "Bytes")]
 pub struct Keys {
     /// Of each key: length (u8), bytes.
     data: Bytes,
@@ -42,6 +45,31 @@ impl Keys {
             rest = behind;
             Some(key)
         })
+    }
+}
+
+impl From<Keys> for Bytes {
+    fn from(keys: Keys) -> Bytes {
+        keys.data
+    }
+}
+
+impl TryFrom<Bytes> for Keys {
+    type Error = Misshapen;
+
+    fn try_from(data: Bytes) -> Result<Keys, Misshapen> {
+        let (what, bytes) = ("list of keys", data.len());
+        let misshapen = Misshapen { what, bytes };
+        let (mut rest, mut count) = (&data[..], 0);
+        while let Some((length, behind)) = rest.split_first() {
+            let length = usize::from(*length);
+            if !(1..=KEY_BYTES_MAX).contains(&length) {
+                return Err(misshapen);
+            }
+            rest = behind.get(length..).ok_or(misshapen)?;
+            count += 1;
+        }
+        Ok(Keys { data, count })
     }
 }
 

@@ -1,11 +1,13 @@
 //! What the meta commands ask for beyond the classic ones. Which letters of a line say it, and what
 //! a reply shows, is the protocol's.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Direction, Exptime, Key, KeyValue, Store};
 
 /// `mg`: reads an item, and may change its time, make it, or give out the token that says who is to
 /// bring another value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetaGet {
     pub key: Key,
     /// Does not count as an access.
@@ -20,7 +22,7 @@ pub struct MetaGet {
 }
 
 /// An item that has less than this left is to be made anew by whoever asks first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recache {
     pub below: Exptime,
     /// Judged by the time that `MetaGet::touch` has given.
@@ -40,7 +42,7 @@ impl MetaGet {
 }
 
 /// `ms`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetaSet {
     /// Its mode is never `Cas`.
     pub store: Store,
@@ -55,7 +57,7 @@ pub struct MetaSet {
 }
 
 /// `md`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetaDelete {
     pub key: Key,
     /// The unique that the item must have.
@@ -71,7 +73,7 @@ pub struct MetaDelete {
 }
 
 /// `ma`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetaArithmetic {
     pub key: Key,
     pub direction: Direction,
@@ -87,7 +89,7 @@ pub struct MetaArithmetic {
 }
 
 /// The item that a meta command has found or made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetaHit {
     /// The key, the value, and what the state says of the item behind the command.
     pub data: KeyValue,

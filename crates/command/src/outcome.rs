@@ -1,12 +1,15 @@
-//! What became of a command: three fates, never two.
+//! What became of a command: three fates, never two. As in `command.rs`, the order of variants and
+//! fields is the format between servers.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{KeyValue, MetaHit};
 
 /// What became of a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Applied (or read); this is what the store answered.
     Done(Reply),
@@ -18,7 +21,7 @@ pub enum Outcome {
 }
 
 /// Why a command was not carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// This server is a follower; the leader's clients connect there.
     Redirect { host: Arc<str>, client_port: u16 },
@@ -29,7 +32,7 @@ pub enum Refusal {
 }
 
 /// What the store answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     Stored,
     NotStored,
@@ -57,7 +60,7 @@ pub enum Reply {
 }
 
 /// One item of a retrieval.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hit {
     pub flags: u32,
     /// Log index and place in the entry of the item's last change: index * 2^16 + place

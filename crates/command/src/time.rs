@@ -1,5 +1,7 @@
 //! The time in the log, and the two forms that memcached's times take.
 
+use serde::{Deserialize, Serialize};
+
 /// The time in the log: milliseconds since 1970 by the clocks of the leaders, never running
 /// backwards. What depends on time depends on this alone (rules 48 and 49).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,7 +17,7 @@ impl LogTime {
 
 /// A time as memcached's clients give it: 0 is never; 1 to 2,592,000 (30 days) are seconds from
 /// now; more is seconds since 1970; less than 0 is already over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Exptime(pub i32);
 
 /// When an item is over.

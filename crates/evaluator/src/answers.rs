@@ -6,7 +6,7 @@ use raft::{Index, Role, ServerId, Timestamp};
 use store::{Counts, Gone, Store};
 
 use crate::io::{Config, Member};
-use crate::status::{self, Counters, Memory, Status};
+use crate::status::{self, Counters, ForwardCounters, Memory, Status};
 
 #[derive(Debug)]
 pub(crate) struct Answers {
@@ -28,6 +28,8 @@ pub(crate) struct Answers {
     id: ServerId,
     members: Vec<Member>,
     item_bytes_max: usize,
+    /// This server, as follower, forwards what its clients ask for.
+    forwards: bool,
     counters: Counters,
     /// What the store had counted at the last `stats reset`.
     counts_before: Counts,
@@ -47,6 +49,7 @@ impl Answers {
             id: config.id,
             members: config.members.clone(),
             item_bytes_max: config.item_bytes_max,
+            forwards: config.forwards,
             counters: Counters::default(),
             counts_before: Counts::default(),
         }
@@ -59,7 +62,7 @@ impl Answers {
     }
 
     /// The leader, if it was heard from lately; this server itself while it has its majority.
-    fn leader(&self) -> Option<ServerId> {
+    pub(crate) fn leader(&self) -> Option<ServerId> {
         let believed =
             self.now < self.view.leader_until || mutants::is_on(Mutant::RedirectToSilent);
         self.view.leader.filter(|_| believed)
@@ -149,9 +152,23 @@ impl Answers {
         Outcome::Unknown
     }
 
+    /// What the leader says of a forwarded command. A client knows nothing of redirects in this
+    /// mode, and where this server could not send the command, it is not sent again (rule 56).
+    pub(crate) fn passes_on(&mut self, outcome: Outcome) -> Outcome {
+        let outcome = match outcome {
+            Outcome::NotDone(Refusal::Redirect { .. }) => Outcome::NotDone(Refusal::NoLeader),
+            outcome => outcome,
+        };
+        self.counters.outcome(&outcome);
+        outcome
+    }
+
     fn refusal(&self) -> Refusal {
         if self.leads() && self.out_of_disk {
             return Refusal::OutOfDisk;
+        }
+        if self.forwards {
+            return Refusal::NoLeader;
         }
         let leader = self.leader().filter(|leader| *leader != self.id);
         let leader = leader.and_then(|id| self.members.iter().find(|member| member.id == id));
@@ -213,6 +230,8 @@ impl Answers {
             differs_at: self.differs_at,
             clock_held_back: self.clock_held_back,
             clock_far_off_ms: self.clock_far_off_ms.filter(|_| self.leads()),
+            forwards: self.forwards,
+            forwarding: ForwardCounters::default(),
             counters: self.counters,
             raft: view.counters,
         }

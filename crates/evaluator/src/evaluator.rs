@@ -6,19 +6,20 @@ use bytes::Bytes;
 use command::{CodecError, Outcome, PayloadEncoder, Preamble, Write, decode};
 use mutants::Mutant;
 use raft::{
-    Candidacy, Entry, EntryKind, Index, Message, Raft, ReadId, Recovered, Seating, Snapshot, Term,
-    Timestamp,
+    Candidacy, Entry, EntryKind, Index, Message, Raft, ReadId, Recovered, Seating, ServerId,
+    Snapshot, Term, Timestamp,
 };
 use store::Store;
 
 use crate::answers::Answers;
+use crate::forward::ForwardMessage;
 use crate::io::{Config, Input, Limits, Now, Output};
 use crate::log_time::LogClock;
 use crate::peer_clocks::PeerClocks;
 use crate::snapshots::{FrozenState, LoadedState, Snapshots};
 use crate::state_hashes::{HashJob, StateHashes};
 use crate::status::Status;
-use crate::waiting::{Owner, Takes, Waiting};
+use crate::waiting::{Origin, Owner, Takes, Waiting};
 
 /// While more writes are under way than wait, those that wait are kept for one entry, since an
 /// entry costs every server a frame, a sync and a turn; but no longer than this, and no more.
@@ -51,6 +52,9 @@ pub struct Evaluator {
     retired: Vec<Store>,
     item_bytes_max: u32,
     memory_limit_bytes: u64,
+    id: ServerId,
+    /// As follower, this server forwards commands.
+    forwards: bool,
     limits: Limits,
     now: Now,
     /// When the last entry of commands was proposed.
@@ -77,7 +81,7 @@ impl Evaluator {
         Evaluator {
             answers: Answers::new(&config, raft.status(), store),
             raft,
-            waiting: Waiting::new(),
+            waiting: Waiting::new(config.restart),
             clock: LogClock::new(now),
             peer_clocks: PeerClocks::default(),
             encoder: PayloadEncoder::new(),
@@ -87,6 +91,8 @@ impl Evaluator {
             retired: Vec::new(),
             item_bytes_max: u32::try_from(config.item_bytes_max).unwrap_or(u32::MAX),
             memory_limit_bytes: config.memory_limit_bytes,
+            id: config.id,
+            forwards: config.forwards,
             limits: config.limits,
             now,
             proposed_at: Timestamp(0),
@@ -108,7 +114,19 @@ impl Evaluator {
                 return;
             }
             Input::Disconnected(connection) => {
-                self.waiting.disconnected(connection);
+                self.waiting.disconnected(Origin::Client(connection));
+                return;
+            }
+            Input::Forward(from, message) => {
+                self.forward(from, message);
+                return;
+            }
+            Input::ForwardLink(peer, is_there) => {
+                self.waiting.linked(peer, is_there, &mut self.answers);
+                return;
+            }
+            Input::FollowerGone(follower, stream) => {
+                self.waiting.follower_gone(follower, stream);
                 return;
             }
             Input::Transfer => {
@@ -186,14 +204,18 @@ impl Evaluator {
         }
         self.waiting.answer_reads(&mut self.answers);
         self.note_leadership(&output.refused_reads);
+        self.note_heading();
         self.waiting
             .refuse_overdue(now.monotonic, &mut self.answers);
         self.untidy = self.answers.store.tidy();
+        let outcomes = self.waiting.take_outcomes();
         Output {
             write: output.write,
             messages: output.messages,
             fetches: output.fetches,
-            outcomes: self.waiting.take_outcomes(),
+            outcomes,
+            forwards: self.waiting.take_forwards(),
+            overlong: self.waiting.take_overlong(),
             frozen,
             hash_job: self.hash_job.take(),
             state_hash: self.state_hashes.take_untold(),
@@ -224,7 +246,7 @@ impl Evaluator {
     /// Whether batches of clients are to be given to `step`: false while this server leads and too
     /// much is under way to the disks or the peers, waits to be proposed, or too many answers are
     /// owed (rule 59). This is the only throttle. A server that does not lead refuses, which takes
-    /// no room.
+    /// no room; or it forwards, and is bounded by what is with the leader.
     #[must_use]
     pub fn takes_clients(&self) -> bool {
         let owed = self.waiting.owed();
@@ -232,7 +254,14 @@ impl Evaluator {
             && self.waiting.staged_bytes() <= self.limits.staged_bytes_max
             && owed.commands <= self.limits.owed_commands_max
             && owed.keys <= self.limits.owed_keys_max;
-        self.leads.is_none() || fits || mutants::is_on(Mutant::NoBackpressure)
+        let fits = match self.leads {
+            Some(_) => fits,
+            None => {
+                owed.forwarded_bytes <= self.limits.forwarded_bytes_max
+                    && owed.commands <= self.limits.owed_commands_max
+            }
+        };
+        fits || mutants::is_on(Mutant::NoBackpressure)
     }
 
     /// Whether a turn is short now, even for a thread that has other things to do, as long as
@@ -277,6 +306,7 @@ impl Evaluator {
         Status {
             state_hash: self.state_hashes.own(),
             state_hashes_compared: self.state_hashes.compared(),
+            forwarding: self.waiting.forward_counters(),
             ..self.answers.status(owed, self.waiting.connections())
         }
     }
@@ -317,9 +347,24 @@ impl Evaluator {
     /// they wait (rule 21), within the time that they have anyway.
     fn takes(&self) -> Takes {
         let leads = self.leads.is_some();
+        let leader = self.answers.leader();
         Takes {
             writes: leads && self.hands_nothing_over() && !self.answers.out_of_disk,
             reads: leads,
+            forwards: !leads && !self.stopping && self.waiting.heads_for(leader),
+        }
+    }
+
+    /// A follower's word, or the leader's.
+    fn forward(&mut self, from: ServerId, message: ForwardMessage) {
+        let (now, takes) = (self.now.monotonic, self.takes());
+        let answers = &mut self.answers;
+        if message.is_to_leader() {
+            let leads = (self.leads, takes);
+            self.waiting
+                .follower_says(now, (from, message), leads, answers);
+        } else {
+            self.waiting.leader_says(from, message, answers);
         }
     }
 
@@ -560,6 +605,15 @@ impl Evaluator {
         if owed {
             self.waiting.applied(owner, Outcome::Done(reply), answers);
         }
+    }
+
+    /// Takes note of where commands are forwarded to, while this server follows.
+    fn note_heading(&mut self) {
+        let view = &self.answers.view;
+        let course = (view.term, view.leader.filter(|leader| *leader != self.id));
+        let forwards = self.forwards && self.leads.is_none();
+        self.waiting
+            .head_for(forwards.then_some(course), &mut self.answers);
     }
 
     /// Takes note of whether this server leads. When it does not any more, nobody waits for it.

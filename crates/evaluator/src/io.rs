@@ -10,8 +10,10 @@ use raft::{
     Fetch, Fetched, Index, Instance, Message, Position, Restart, ServerId, Snapshot, Timestamp,
     WriteId,
 };
+use serde::{Deserialize, Serialize};
 use store::Store;
 
+use crate::forward::{ForwardMessage, Stream};
 use crate::snapshots::{FrozenState, LoadedState};
 use crate::state_hashes::{HashJob, StateHash};
 
@@ -29,6 +31,8 @@ pub struct Config {
     pub item_bytes_max: usize,
     /// What this server, as leader, says that all items may take together; 0 for no limit.
     pub memory_limit_bytes: u64,
+    /// While it follows, it sends its clients' commands to the leader, rather than its clients.
+    pub forwards: bool,
     pub limits: Limits,
 }
 
@@ -56,6 +60,8 @@ pub struct Limits {
     pub owed_commands_max: usize,
     /// Nor while they are to look up more keys than this: a line may name half a million.
     pub owed_keys_max: usize,
+    /// Nor, by a server that forwards, while more than this is with the leader.
+    pub forwarded_bytes_max: usize,
     /// A snapshot of the state is due when so many entries, or so many bytes of them, were applied
     /// since the last one was begun, and the first sooner, on each server at another time.
     pub snapshot_entries: u64,
@@ -75,6 +81,7 @@ impl Default for Limits {
             staged_bytes_max: 2 << 20,
             owed_commands_max: 16 << 10,
             owed_keys_max: 512 << 10,
+            forwarded_bytes_max: 4 << 20,
             snapshot_entries: 1_000_000,
             snapshot_bytes: 256 << 20,
             state_hash_interval: Duration::from_secs(60),
@@ -104,7 +111,7 @@ pub struct Now {
 
 /// One client connection, or one HTTP request. The caller draws it and never uses it again. A little
 /// is kept about each that has sent a batch, until `Input::Disconnected`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(pub u64);
 
 /// Commands of one connection, in order.
@@ -116,6 +123,8 @@ pub struct Batch {
     /// later command of the connection up to epoch e (rule 54).
     pub epoch: u64,
     pub commands: Vec<Command>,
+    /// Never forwarded: an answer is to say that this server leads, and what it has applied.
+    pub is_local: bool,
 }
 
 /// One thing that happened.
@@ -137,6 +146,15 @@ pub enum Input {
     Fetched(Fetched),
     /// A connection to this peer was made.
     Connected(ServerId),
+    /// Whether there is a connection to this peer for what is forwarded. What was given to one that is
+    /// gone may not have got there.
+    ForwardLink(ServerId, bool),
+    /// A message about forwarded commands, of this peer. What comes from a follower is to be given
+    /// in order with what clients send, and held back as that is.
+    Forward(ServerId, ForwardMessage),
+    /// The connection over which this follower has forwarded is gone, and no stream later than
+    /// this one has come over it.
+    FollowerGone(ServerId, Stream),
     /// Hand leadership over and take no more commands: the server is about to stop.
     Transfer,
     /// Whether the log has the reserve that it should have (rule 9), when that changes; it has before
@@ -165,6 +183,12 @@ pub struct Output {
     pub messages: Vec<(ServerId, Message)>,
     pub fetches: Vec<Fetch>,
     pub outcomes: Vec<Outcomes>,
+    /// What servers are to be told about forwarded commands, in order: `ForwardMessage` says over
+    /// whose connection.
+    pub forwards: Vec<(ServerId, ForwardMessage)>,
+    /// Clients to be disconnected, since the leader can't give this server what they have asked
+    /// for.
+    pub overlong: Vec<ConnectionId>,
     /// The state, to be written out as a snapshot. One at a time.
     pub frozen: Option<FrozenState>,
     /// The state, to be hashed. One at a time.

@@ -7,6 +7,7 @@
 
 mod answers;
 mod evaluator;
+mod forward;
 mod io;
 mod log_time;
 mod owed;
@@ -17,7 +18,11 @@ mod status;
 mod waiting;
 
 pub use evaluator::Evaluator;
+pub use forward::{
+    ForwardBody, ForwardError, ForwardMessage, ForwardedCommands, REPLY_BYTES_MAX, Stream,
+    TO_FOLLOWER_BYTES_MAX, TO_LEADER_BYTES_MAX,
+};
 pub use io::*;
 pub use snapshots::{FrozenState, LoadedState};
 pub use state_hashes::{HashJob, StateHash};
-pub use status::{Counters, Status};
+pub use status::{Counters, ForwardCounters, Status};

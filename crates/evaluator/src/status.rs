@@ -63,8 +63,25 @@ pub struct Status {
     /// How many milliseconds the wall clock of this server, if it leads, is ahead of those of a
     /// majority, if that is an hour or more; negative if it is behind (rule 50).
     pub clock_far_off_ms: Option<i64>,
+    /// As follower, this server forwards commands.
+    pub forwards: bool,
+    pub forwarding: ForwardCounters,
     pub counters: Counters,
     pub raft: raft::Counters,
+}
+
+/// What this server has forwarded, and what was forwarded to it, since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ForwardCounters {
+    /// Commands sent to leaders, and those that these have refused.
+    pub commands: u64,
+    pub refused: u64,
+    /// Streams that broke off with commands under way.
+    pub broken: u64,
+    /// Messages of followers that came again, behind a missing one, or in a stream of old.
+    pub repeated: u64,
+    pub gaps: u64,
+    pub late: u64,
 }
 
 /// The word for a role.
@@ -246,6 +263,11 @@ pub(crate) struct Memory {
 /// process and its connections.
 pub(crate) fn general(status: &Status, counts: Counts, memory: Memory) -> Vec<Line> {
     let it = &status.counters;
+    let followers = if status.forwards {
+        "forward"
+    } else {
+        "redirect"
+    };
     vec![
         line("cmd_get", it.cmd_get),
         line("cmd_set", it.cmd_set),
@@ -316,7 +338,7 @@ pub(crate) fn general(status: &Status, counts: Counts, memory: Memory) -> Vec<Li
             status.clock_far_off_ms.unwrap_or(0),
         ),
         line("quorate_recovering", u8::from(status.recovering)),
-        line("quorate_followers", "redirect"),
+        line("quorate_followers", followers),
     ]
 }
 

@@ -1,16 +1,25 @@
 //! The replies owed: of each connection its commands in order, with what each waits for. Outcomes
 //! leave a connection's queue at its front only, so they are in order whatever happens (rule 54).
+//!
+//! A connection is a client's, or one of a follower's clients' (`forwarding.rs`).
+
+mod forwarding;
+mod what;
+
+pub(crate) use what::What;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use command::{Command, Outcome, Read, Stats, Write, encoded_bytes};
+use command::{Command, Outcome, Read, Write, encoded_bytes};
 use mutants::Mutant;
-use raft::{Entry, Index, Position, ReadId, Timestamp};
+use raft::{Entry, Index, Position, ReadId, Restart, ServerId, Timestamp};
 
 use crate::answers::Answers;
+use crate::forward::Stream;
 use crate::io::{Batch, ConnectionId, Outcomes};
 use crate::owed::Owed;
+use forwarding::{Forwarded, Forwarding};
 
 /// A command is answered, one way or another, this long after it was taken at the latest
 /// (rule 53: within a second, and the rest is for the way to the socket).
@@ -27,7 +36,9 @@ const QUEUE_KEPT_MAX: usize = 1024;
 pub(crate) struct Waiting {
     slots: Vec<Option<Connection>>,
     free: Vec<Slot>,
-    by_id: BTreeMap<ConnectionId, Slot>,
+    by_id: BTreeMap<Origin, Slot>,
+    /// How many of these are of followers' clients.
+    followers_connections: usize,
     /// What is in all queues.
     owed: Owed,
     /// The number of the next command. All commands taken are numbered as they come, so that one
@@ -62,6 +73,15 @@ pub(crate) struct Waiting {
     deadlines: VecDeque<Deadline>,
     /// Connections with outcomes to hand out.
     ready: Vec<Slot>,
+    forwarding: Forwarding,
+}
+
+/// Whose a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    Client(ConnectionId),
+    /// A client of this server, which numbers its connections itself.
+    Follower(ServerId, ConnectionId),
 }
 
 /// A place in `Waiting::slots`. It is used again when its connection is gone.
@@ -69,7 +89,7 @@ type Slot = usize;
 
 #[derive(Debug)]
 struct Connection {
-    id: ConnectionId,
+    origin: Origin,
     /// Numbers ascend.
     queue: VecDeque<Pending>,
     /// Of its last batch.
@@ -79,6 +99,11 @@ struct Connection {
     /// The last round that one of its reads has joined.
     round: ReadId,
     outcomes: Vec<Outcome>,
+    /// The number of the next of its commands that is forwarded, and the last stream that has one.
+    forwarded: u64,
+    stream: Option<Stream>,
+    /// Of a follower's client, the number of the command to which the first of `outcomes` belongs.
+    answered: u64,
 }
 
 /// A command whose outcome is owed.
@@ -86,15 +111,6 @@ struct Connection {
 struct Pending {
     number: u64,
     what: What,
-}
-
-#[derive(Debug)]
-pub(crate) enum What {
-    Write,
-    Read(Read, ReadId),
-    Stats(Stats),
-    /// A command that is refused when what is before it has been answered.
-    Refused,
 }
 
 #[derive(Debug)]
@@ -138,14 +154,18 @@ struct Deadline {
 pub(crate) struct Takes {
     pub(crate) writes: bool,
     pub(crate) reads: bool,
+    /// This server forwards, and takes none itself.
+    pub(crate) forwards: bool,
 }
 
 impl Waiting {
-    pub(crate) fn new() -> Waiting {
+    /// For a server that has been started so often.
+    pub(crate) fn new(restart: Restart) -> Waiting {
         Waiting {
             slots: Vec::new(),
             free: Vec::new(),
             by_id: BTreeMap::new(),
+            followers_connections: 0,
             owed: Owed::default(),
             next_number: 0,
             staged: Vec::new(),
@@ -167,12 +187,11 @@ impl Waiting {
             readable: ReadId(0),
             deadlines: VecDeque::new(),
             ready: Vec::new(),
+            forwarding: Forwarding::new(restart),
         }
     }
 
-    /// Takes the commands of a connection, to be answered in their order. Those that are not taken
-    /// are refused as soon as what is before them has been answered, and with them all that follow
-    /// up to their epoch (rule 54).
+    /// Takes a client's batch.
     pub(crate) fn accept(
         &mut self,
         now: Timestamp,
@@ -180,24 +199,47 @@ impl Waiting {
         takes: Takes,
         answers: &mut Answers,
     ) {
-        let slot = self.slot(batch.connection);
+        let from = (Origin::Client(batch.connection), batch.epoch);
+        let forwards = takes.forwards && !batch.is_local;
+        let takes = Takes { forwards, ..takes };
+        self.take(now, from, batch.commands, takes, answers);
+    }
+
+    /// Takes the commands of a connection, to be answered in their order. Those that are not taken
+    /// are refused as soon as what is before them has been answered, and with them all that follow
+    /// up to their epoch (rule 54).
+    fn take(
+        &mut self,
+        now: Timestamp,
+        (origin, epoch): (Origin, u64),
+        commands: Vec<Command>,
+        takes: Takes,
+        answers: &mut Answers,
+    ) {
+        let slot = self.slot(origin);
         let Some(connection) = self.slots[slot].as_mut() else {
             return;
         };
-        connection.epoch = batch.epoch;
+        connection.epoch = epoch;
         let mut refuses = connection
             .refused_epoch
-            .is_some_and(|epoch| batch.epoch <= epoch)
+            .is_some_and(|refused| epoch <= refused)
             && !mutants::is_on(Mutant::RefusedEpochServed);
-        for command in batch.commands {
+        let mut forwards = Vec::new();
+        for command in commands {
             let number = self.next_number;
             self.next_number += 1;
             let marks_stale =
                 self.staged_marks_stale || answers.last_applied < self.marks_stale_until;
-            let command = through_log_if_stale(command, marks_stale, answers);
+            let command = match takes.forwards {
+                true => command,
+                false => through_log_if_stale(command, marks_stale, answers),
+            };
             let taken = match &command {
-                Command::Write(_) => takes.writes,
-                Command::Read(_) => takes.reads,
+                Command::Write(_) => takes.writes || takes.forwards,
+                // The word of another server is of no use here.
+                Command::Read(Read::Confirm) => takes.reads,
+                Command::Read(_) => takes.reads || takes.forwards,
                 Command::Stats(_) => true,
             };
             let what = match command {
@@ -205,6 +247,12 @@ impl Waiting {
                 _ if refuses || !taken => {
                     refuses = true;
                     What::Refused
+                }
+                command if takes.forwards => {
+                    let forwarded = Forwarded::new(connection.forwarded, &command);
+                    connection.forwarded += 1;
+                    forwards.push(command);
+                    What::Forwarded(forwarded)
                 }
                 Command::Write(write) => {
                     self.staged_bytes += encoded_bytes(&write);
@@ -227,8 +275,9 @@ impl Waiting {
             connection.queue.push_back(Pending { number, what });
         }
         if refuses {
-            connection.refused_epoch = Some(batch.epoch);
+            connection.refused_epoch = Some(epoch);
         }
+        self.forward(slot, forwards);
         self.progress(slot, answers);
         let number = self.next_number.saturating_sub(1);
         if self.owes(slot, number) && !mutants::is_on(Mutant::NoDeadline) {
@@ -238,35 +287,43 @@ impl Waiting {
     }
 
     /// Forgets a connection. What it has proposed goes its way.
-    pub(crate) fn disconnected(&mut self, id: ConnectionId) {
-        let Some(slot) = self.by_id.remove(&id) else {
+    pub(crate) fn disconnected(&mut self, origin: Origin) {
+        let Some(slot) = self.by_id.remove(&origin) else {
             return;
         };
         if let Some(connection) = self.slots[slot].take() {
             for pending in &connection.queue {
                 self.owed.remove(&pending.what);
             }
+            if let (Origin::Client(id), Some(stream)) = (origin, connection.stream) {
+                self.forwarding.gone(id, stream);
+            }
         }
+        self.followers_connections -= usize::from(matches!(origin, Origin::Follower(..)));
         self.free.push(slot);
     }
 
     /// The place of a connection, its first if it is not known.
-    fn slot(&mut self, id: ConnectionId) -> Slot {
-        if let Some(slot) = self.by_id.get(&id) {
+    fn slot(&mut self, origin: Origin) -> Slot {
+        if let Some(slot) = self.by_id.get(&origin) {
             return *slot;
         }
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.by_id.insert(id, slot);
+        self.by_id.insert(origin, slot);
+        self.followers_connections += usize::from(matches!(origin, Origin::Follower(..)));
         self.slots[slot] = Some(Connection {
-            id,
+            origin,
             queue: VecDeque::new(),
             epoch: 0,
             refused_epoch: None,
             round: ReadId(0),
             outcomes: Vec::new(),
+            forwarded: 0,
+            stream: None,
+            answered: 0,
         });
         slot
     }
@@ -275,8 +332,9 @@ impl Waiting {
         self.owed
     }
 
+    /// Clients of this server.
     pub(crate) fn connections(&self) -> usize {
-        self.by_id.len()
+        self.by_id.len() - self.followers_connections
     }
 
     /// Whether reads that may be answered wait for the next turn.
@@ -508,12 +566,17 @@ impl Waiting {
             }
             let outcome = match pending.what {
                 What::Stats(stats) => Outcome::Done(answers.stats(stats)),
+                What::Forwarded(forwarded)
+                    if forwarded.is_write && !mutants::is_on(Mutant::ForwardedIsRefused) =>
+                {
+                    answers.unknown()
+                }
                 What::Write if pending.number < in_log => answers.unknown(),
                 What::Write => {
                     self.staged_bytes -= cancel(&mut self.staged, pending.number);
                     answers.not_done()
                 }
-                What::Read(..) | What::Refused => answers.not_done(),
+                What::Read(..) | What::Forwarded(_) | What::Refused => answers.not_done(),
             };
             if !matches!(outcome, Outcome::Done(_)) {
                 connection.refused_epoch = Some(connection.epoch);
@@ -570,18 +633,22 @@ impl Waiting {
         first.is_some_and(|first| first.number <= number)
     }
 
-    /// The outcomes since the last call.
+    /// The outcomes since the last call; those of followers' clients are among the messages.
     pub(crate) fn take_outcomes(&mut self) -> Vec<Outcomes> {
         let mut all = Vec::with_capacity(self.ready.len());
-        for slot in self.ready.drain(..) {
+        for slot in std::mem::take(&mut self.ready) {
             let Some(connection) = self.slots[slot].as_mut() else {
                 continue;
             };
-            if !connection.outcomes.is_empty() {
-                all.push(Outcomes {
-                    connection: connection.id,
+            if connection.outcomes.is_empty() {
+                continue;
+            }
+            match connection.origin {
+                Origin::Client(id) => all.push(Outcomes {
+                    connection: id,
                     outcomes: std::mem::take(&mut connection.outcomes),
-                });
+                }),
+                Origin::Follower(from, id) => self.answer_follower(slot, from, id),
             }
         }
         all
@@ -599,36 +666,6 @@ impl Connection {
     fn shrink(&mut self) {
         if self.queue.is_empty() && self.queue.capacity() > QUEUE_KEPT_MAX {
             self.queue = VecDeque::new();
-        }
-    }
-}
-
-impl What {
-    /// How many keys are looked up when this is answered.
-    pub(crate) fn keys(&self) -> usize {
-        match self {
-            What::Read(Read::Get { keys }, _) => keys.len(),
-            What::Read(Read::MetaGet(_) | Read::Inspect { .. }, _) => 1,
-            What::Read(Read::Confirm, _) | What::Write | What::Stats(_) | What::Refused => 0,
-        }
-    }
-
-    /// Whether a command that is the first of its connection can be answered, when reads up to a
-    /// round may be.
-    fn is_answerable(&self, readable: ReadId) -> bool {
-        match self {
-            What::Write => false,
-            What::Read(_, round) => *round <= readable,
-            What::Stats(_) | What::Refused => true,
-        }
-    }
-
-    fn answer(self, answers: &mut Answers) -> Outcome {
-        match self {
-            What::Write => unreachable!("a write is answered when it is applied"),
-            What::Read(read, _) => Outcome::Done(answers.read(&read)),
-            What::Stats(stats) => Outcome::Done(answers.stats(stats)),
-            What::Refused => answers.not_done(),
         }
     }
 }

@@ -338,6 +338,7 @@ fn clients_are_left_alone_while_much_waits_for_the_turns_proposal() {
             connection: ConnectionId(connection),
             epoch: 0,
             commands: vec![megabyte.clone()],
+            is_local: false,
         };
         it.evaluator(leader).step(now, Input::Batch(batch));
         it.evaluator(leader).takes_clients()

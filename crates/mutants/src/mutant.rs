@@ -310,6 +310,20 @@ mutants! {
     EpochBeginsEarly = "epoch-begins-early",
     /// After the refusal of a `noreply` command, the next ones are carried out (rule 54).
     SilentRefusalForgotten = "silent-refusal-forgotten",
+    /// A message of a follower that comes again is carried out again (rule 56).
+    ForwardRepeated = "forward-repeated",
+    /// What a follower sends behind a message that is missing is carried out (rule 56).
+    ForwardGapIgnored = "forward-gap-ignored",
+    /// A forwarded command is carried out in whichever term (rule 56).
+    ForwardOfOtherTerm = "forward-of-other-term",
+    /// A forwarded command is forwarded once more (rule 56).
+    ForwardedAgain = "forwarded-again",
+    /// A forwarded write is refused as if the leader did not have it (rule 56).
+    ForwardedIsRefused = "forwarded-is-refused",
+    /// The outcome of a command that was refused meanwhile is that of a later one (rule 56).
+    ForwardedMisattributed = "forwarded-misattributed",
+    /// The connections of a follower are remembered when the connection to it is gone (rule 59).
+    ForwardsRemembered = "forwards-remembered",
     /// Clients are listened to however much is under way (rule 59).
     NoBackpressure = "no-backpressure",
     /// Replies are made however many a client leaves unread (rule 59).

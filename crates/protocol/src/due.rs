@@ -53,6 +53,18 @@ impl Dumped {
 }
 
 impl Due {
+    /// What the hits take that are still to be appended, in bytes of keys and values.
+    pub(crate) fn hits_bytes(&self) -> usize {
+        match self {
+            Due::Hits { rest, .. } => rest.as_slice().iter().map(|hit| hit.data.bytes()).sum(),
+            Due::Reply {
+                outcome: Outcome::Done(Reply::MetaHit(hit)),
+                ..
+            } => hit.data.bytes(),
+            Due::Reply { .. } | Due::Dump(_) | Due::Answer(_) | Due::Close => 0,
+        }
+    }
+
     /// The reply to a command of this shape.
     ///
     /// # Panics

@@ -85,6 +85,8 @@ pub struct Session {
     /// What is to be appended before anything of the slots is. Empty unless the output is full, and
     /// therefore nothing is parsed meanwhile.
     due: VecDeque<Due>,
+    /// Of the hits in it.
+    due_bytes: usize,
     output: Output,
     refusals: Refusals,
     /// The parser has asked for more bytes than there are, amid a request.
@@ -127,6 +129,7 @@ impl Session {
             received: BytesMut::new(),
             slots: VecDeque::new(),
             due: VecDeque::new(),
+            due_bytes: 0,
             output: Output::new(),
             refusals: Refusals::default(),
             awaits_rest: false,
@@ -284,6 +287,13 @@ impl Session {
         &self.output
     }
 
+    /// What the replies take that are known and not written, in bytes: much less than this where
+    /// their values are the store's own.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.output.remaining() + self.due_bytes
+    }
+
     /// Whether the output holds a refusal, so that the next write must be preceded by a look at
     /// how many bytes lie unread in the socket (`written` wants to know).
     #[must_use]
@@ -411,6 +421,7 @@ impl Session {
     /// Appends what is due, behind all that was due before.
     fn reply(&mut self, mut due: Due) {
         if !self.due.is_empty() || !self.append(&mut due) {
+            self.due_bytes += due.hits_bytes();
             self.due.push_back(due);
         }
     }
@@ -418,7 +429,9 @@ impl Session {
     /// Appends what is due as far as the output has room.
     fn append_due(&mut self) {
         while let Some(mut due) = self.due.pop_front() {
+            self.due_bytes -= due.hits_bytes();
             if !self.append(&mut due) {
+                self.due_bytes += due.hits_bytes();
                 self.due.push_front(due);
                 return;
             }

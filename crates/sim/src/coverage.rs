@@ -34,6 +34,16 @@ coverage! {
     not_done,
     unknown,
     redirects,
+    /// Commands that followers sent to leaders, and those that leaders refused there.
+    forwarded,
+    forwards_refused,
+    /// Streams that broke off with commands under way.
+    forwards_broken,
+    /// Messages of followers that came again, behind a missing one, or in a stream of old.
+    forwards_repeated,
+    forwards_gaps,
+    forwards_late,
+    forward_frames,
     noreply,
     /// Reads and what they found.
     hits,

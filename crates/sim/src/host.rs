@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use command::{LogTime, Outcome};
-use evaluator::{Batch, Config, ConnectionId, Evaluator, Input, Limits, Member, Now};
+use evaluator::{
+    Batch, Config, ConnectionId, Evaluator, ForwardMessage, Input, Limits, Member, Now, Stream,
+};
 use protocol::Session;
 use raft::{Fetch, Fetched, Reader, Restart, Seating, ServerId, Timestamp, WriteId};
 use rand::RngExt;
@@ -125,6 +127,8 @@ pub(crate) struct Way {
     /// A slow one is busy until then, with what is urgent and with all.
     pub(crate) urgent_until: u64,
     pub(crate) busy_until: u64,
+    /// What is forwarded arrives in order, the last of it then.
+    pub(crate) forwards_until: u64,
 }
 
 /// What a client's connection gives the evaluator.
@@ -132,6 +136,9 @@ pub(crate) struct Way {
 pub(crate) enum FromClient {
     Batch(Batch),
     Disconnected(ConnectionId),
+    /// What a follower forwards waits its turn with them.
+    Forward(ServerId, ForwardMessage),
+    FollowerGone(ServerId, Stream),
 }
 
 /// A connection from this server to another.
@@ -174,6 +181,8 @@ pub(crate) struct Process {
     pub(crate) clients: VecDeque<FromClient>,
     pub(crate) connections: BTreeMap<u64, ServerSide>,
     pub(crate) links: BTreeMap<ServerId, Link>,
+    /// The newest stream of each follower that has forwarded something to this server.
+    pub(crate) streams: BTreeMap<ServerId, Stream>,
     /// When its next turn is.
     pub(crate) turn_at: u64,
     /// Its turns end by then.
@@ -234,6 +243,7 @@ impl Process {
             seed,
             item_bytes_max: item_limits.item_bytes_max,
             memory_limit_bytes: item_limits.memory_limit_bytes,
+            forwards: options.forwards.has(id.0),
             limits: Limits {
                 append_bytes_max: options.append_bytes_max,
                 window_bytes_max: options.window_bytes_max,
@@ -241,6 +251,7 @@ impl Process {
                 catch_up_bytes_per_second: CATCH_UP_BYTES_PER_SECOND,
                 unsettled_bytes_max: options.unsettled_bytes_max,
                 owed_commands_max: options.owed_commands_max,
+                forwarded_bytes_max: options.unsettled_bytes_max,
                 snapshot_entries: options.snapshot_entries,
                 state_hash_interval: Duration::from_millis(options.state_hash_ms),
                 ..Limits::default()
@@ -261,6 +272,7 @@ impl Process {
             clients: VecDeque::new(),
             connections: BTreeMap::new(),
             links: peers.map(|peer| (*peer, Link::default())).collect(),
+            streams: BTreeMap::new(),
             turn_at: u64::MAX,
             busy_until: 0,
             pauses: Pauses {

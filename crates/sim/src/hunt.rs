@@ -36,6 +36,7 @@ fn test_of(mutant: Mutant) -> Option<Test> {
         let name = "every_script_gives_its_recorded_output";
         test("quorate-raft", "script", name)
     };
+    let forward = |name| test("quorate-evaluator", "forward", name);
     match mutant {
         // What costs an election, a message or time, and no safety.
         Mutant::TimerResetByRefusal
@@ -204,6 +205,19 @@ fn test_of(mutant: Mutant) -> Option<Test> {
             "order",
             "a_leader_proposes_nothing_before_it_has_applied_what_was_committed_before",
         ),
+        Mutant::ForwardGapIgnored => {
+            forward("what_comes_behind_a_missing_message_is_not_carried_out")
+        }
+        Mutant::ForwardOfOtherTerm => {
+            forward("a_leader_carries_out_nothing_that_was_meant_for_another_term")
+        }
+        Mutant::ForwardedAgain => forward("a_forwarded_command_is_never_forwarded_again"),
+        Mutant::ForwardedMisattributed => {
+            forward("a_forwarded_command_is_answered_within_900_ms_and_a_late_outcome_is_nobodys")
+        }
+        Mutant::ForwardsRemembered => {
+            forward("the_leader_forgets_the_connections_of_a_follower_that_is_gone")
+        }
         Mutant::NoBackpressure => test(
             "quorate-evaluator",
             "order",

@@ -10,6 +10,7 @@ mod chaos;
 mod check;
 mod client;
 mod coverage;
+mod forwards;
 mod host;
 mod life;
 mod options;
@@ -22,6 +23,6 @@ mod turn;
 mod world;
 
 pub use coverage::Coverage;
-pub use options::{Fault, Mix, Options};
+pub use options::{Fault, Forwards, Mix, Options};
 pub use run::{Failure, Run, run_all};
 pub use world::Finished;

@@ -1,7 +1,7 @@
 //! How servers begin and end, and how they reach each other.
 
 use bytes::{Buf, Bytes};
-use evaluator::Input;
+use evaluator::{ForwardCounters, Input};
 use raft::{Configuration, Entry, Recovered, Restart, Seating, ServerId};
 use rand::RngExt;
 use store::Store;
@@ -287,12 +287,14 @@ impl World {
         };
         host.incarnation += 1;
         let young = now - process.started_at < YOUNG_NS;
-        let counters = process.evaluator.status().raft;
-        self.count(counters);
+        let status = process.evaluator.status();
+        self.count(status.raft);
+        self.count_forwards(status.forwarding);
         self.coverage.crashes_young += u64::from(young);
         self.forget_waiting(id);
         for peer in self.ids() {
             self.disconnect(peer, id);
+            self.forwards_end(id, peer);
         }
         for client in 0..self.clients.len() {
             let connection = self.clients[client].connection.as_ref();
@@ -301,6 +303,15 @@ impl World {
             }
         }
         true
+    }
+
+    pub(crate) fn count_forwards(&mut self, counters: ForwardCounters) {
+        self.coverage.forwarded += counters.commands;
+        self.coverage.forwards_refused += counters.refused;
+        self.coverage.forwards_broken += counters.broken;
+        self.coverage.forwards_repeated += counters.repeated;
+        self.coverage.forwards_gaps += counters.gaps;
+        self.coverage.forwards_late += counters.late;
     }
 
     pub(crate) fn count(&mut self, counters: raft::Counters) {
@@ -412,6 +423,11 @@ impl World {
             link.tells_clock_at = now;
         }
         self.peer_input(from, Input::Connected(to));
+        self.peer_input(from, Input::ForwardLink(to, true));
+        // What an earlier connection still brings may come behind what this one does.
+        for way in [(from, to), (to, from)] {
+            self.links.entry(way).or_default().forwards_until = now;
+        }
     }
 
     /// The connection that `from` has made to `to` is gone; it tries again.
@@ -425,6 +441,8 @@ impl World {
         if link.version.take().is_some() {
             let after = self.up_to(50 * MS);
             self.schedule(after, Event::Connect(from, to));
+            self.peer_input(from, Input::ForwardLink(to, false));
+            self.forwards_end(from, to);
         }
     }
 }

@@ -191,6 +191,28 @@ pub struct Options {
     pub noreply: u32,
     pub value_bytes_max: usize,
     pub mix: Mix,
+    /// Which servers forward commands while they follow.
+    pub forwards: Forwards,
+}
+
+/// Which servers forward commands while they follow; the others redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwards {
+    None,
+    EverySecond,
+    All,
+}
+
+impl Forwards {
+    /// Whether this server does.
+    #[must_use]
+    pub fn has(self, id: u64) -> bool {
+        match self {
+            Forwards::None => false,
+            Forwards::EverySecond => id.is_multiple_of(2),
+            Forwards::All => true,
+        }
+    }
 }
 
 impl Options {
@@ -265,6 +287,11 @@ impl Options {
             noreply: [0, 0, 10, 50][random.random_range(0..4)],
             value_bytes_max: logarithmic(random, 8, 600) as usize,
             mix: Mix::draw(random),
+            forwards: match random.random_range(0..10) {
+                0..5 => Forwards::None,
+                5 => Forwards::EverySecond,
+                _ => Forwards::All,
+            },
             faults,
         }
     }
@@ -310,8 +337,9 @@ impl fmt::Display for Options {
         let names: Vec<String> = self.faults.iter().map(|fault| fault.name()).collect();
         write!(
             f,
-            "{} servers, {} clients, {} ms with [{}]",
+            "{} servers ({:?} forward), {} clients, {} ms with [{}]",
             self.servers,
+            self.forwards,
             self.clients,
             self.faulty_ms,
             names.join(" "),

@@ -182,9 +182,10 @@ impl World {
         }
         for id in self.ids() {
             let host = self.host(id);
-            let counters = host.process.as_ref().map(|it| it.evaluator.status().raft);
-            if let Some(counters) = counters {
-                self.count(counters);
+            let status = host.process.as_ref().map(|it| it.evaluator.status());
+            if let Some(status) = status {
+                self.count(status.raft);
+                self.count_forwards(status.forwarding);
             }
             let names = self.host(id).disk.list().unwrap_or_default();
             let segments = names.iter().filter(|name| name.starts_with("wal-")).count();

@@ -9,7 +9,7 @@ use rand::RngExt;
 use crate::check::OpId;
 use crate::client::{Connection, Request};
 use crate::host::{FromClient, ServerSide};
-use crate::options::Fault;
+use crate::options::{Fault, Forwards};
 use crate::world::{Event, MS, SECOND, World};
 
 /// A client that has heard nothing for so long gives its connection up.
@@ -205,6 +205,7 @@ impl World {
                     connection: ConnectionId(connection),
                     epoch: run.epoch,
                     commands: run.commands,
+                    is_local: false,
                 }));
                 moved = true;
             }
@@ -315,6 +316,8 @@ impl World {
         match answer {
             Answer::Error(_) => self.coverage.malformed += 1,
             Answer::Outcome(Outcome::NotDone(Refusal::Redirect { .. })) => {
+                let forwards = self.options.forwards;
+                assert!(forwards != Forwards::All, "nobody redirects in this mode");
                 self.coverage.redirects += 1;
             }
             Answer::Outcome(Outcome::NotDone(Refusal::OutOfDisk)) => self.coverage.out_of_disk += 1,

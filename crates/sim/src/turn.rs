@@ -150,6 +150,13 @@ impl World {
             let after = self.latency();
             self.schedule(after, Event::Transfer(id, to));
         }
+        for (to, message) in output.forwards {
+            self.sends_forward(id, to, &message);
+        }
+        assert!(
+            output.overlong.is_empty(),
+            "no reply of this world is large"
+        );
         for fetch in output.fetches {
             self.coverage.fetches += 1;
             let after = self.up_to(2 * MS);
@@ -350,6 +357,7 @@ impl World {
                 };
                 Input::PeerStateHash(from, state)
             }
+            Ok(Frame::Forward(piece)) => return self.forward_frame(from, to, &piece),
             other => panic!("our own frame is {other:?}"),
         };
         self.peer_input(to, input);
@@ -541,6 +549,8 @@ impl crate::host::Process {
                     self.owed.remove(&connection.0);
                     Input::Disconnected(connection)
                 }
+                FromClient::Forward(from, message) => Input::Forward(from, message),
+                FromClient::FollowerGone(follower, stream) => Input::FollowerGone(follower, stream),
             };
             self.evaluator.step(now, input);
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use evaluator::Status;
+use evaluator::{Status, Stream};
 use protocol::Limits;
 use raft::{Entry, Fetch, Index, Restart, ServerId};
 use rand::rngs::StdRng;
@@ -57,6 +57,9 @@ pub(crate) enum Event {
         bytes: Bytes,
         sent_at: u64,
     },
+    /// The first server notices that the connection of the second is gone, over which that had
+    /// forwarded.
+    FollowerGone(ServerId, ServerId, Stream),
     /// The first server tries to reach the second.
     Connect(ServerId, ServerId),
     /// Bytes of a client reach its server, and with them the beginnings and the ends of these
@@ -108,6 +111,7 @@ impl Event {
         match self {
             Event::Turn(id) | Event::Synced(id) | Event::Fetched(id, _) => Some(*id),
             Event::Snapshot(id) | Event::Scrub(id) | Event::Hashed(id, ..) => Some(*id),
+            Event::FollowerGone(id, ..) => Some(*id),
             Event::Connect(from, _) | Event::Transfer(from, _) => Some(*from),
             Event::ToServer { server, .. }
             | Event::Writable { server, .. }
@@ -340,6 +344,7 @@ impl World {
                 sent_at,
             } => self.frame(from, to, bytes, sent_at),
             Event::Connect(from, to) => self.connect(from, to),
+            Event::FollowerGone(id, follower, stream) => self.follower_gone(id, follower, stream),
             Event::ToServer {
                 server,
                 connection,
@@ -516,7 +521,7 @@ impl World {
     /// No more is under way than the limits say, and nobody waits for ever (rules 53 and 59).
     fn check_bounds(&mut self, id: ServerId, status: &Status) {
         let commands_max = self.options.owed_commands_max + Limits::default().run_commands_max;
-        if status.role == "Leader" && status.quorum {
+        if status.forwards || (status.role == "Leader" && status.quorum) {
             assert!(
                 status.commands_owed <= commands_max,
                 "server {id} owes {} answers, and {} are the most",

@@ -13,6 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft::{GroupId, Index, Message};
 
 use crate::codec;
+use crate::forward::{PIECE_BYTES_MAX, Piece};
 use crate::hello::{Answer, Hello, VERSIONS};
 use crate::transfer::Transfer;
 
@@ -44,6 +45,8 @@ const INSTALL_SNAPSHOT: u8 = 5;
 const TRANSFER_HELLO: u8 = 6;
 const TRANSFER: u8 = 7;
 const STATE_HASH: u8 = 8;
+const FORWARD_HELLO: u8 = 9;
+const FORWARD: u8 = 10;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +65,10 @@ pub enum Frame {
     /// A hello on a connection that is for the transfer of a snapshot.
     TransferHello(Hello),
     Transfer(Transfer),
+    /// A hello on a connection that is for what clients of the caller ask for.
+    ForwardHello(Hello),
+    /// A part of such a message, or of an answer to it.
+    Forward(Piece),
 }
 
 /// Why bytes are no frame. The connection that they came from is of no more use.
@@ -79,6 +86,8 @@ pub enum Error {
     Field,
     #[error("a frame with {found} bytes too many")]
     Trailing { found: usize },
+    #[error("a message of more than {bytes_max} bytes")]
+    Overlong { bytes_max: usize },
 }
 
 /// The frame with these bytes, its length field not among them. Payloads of entries are slices of
@@ -90,7 +99,7 @@ pub fn decode(mut bytes: Bytes) -> Result<Frame, Error> {
     let version = bytes.try_get_u8().map_err(|_| Error::Short)?;
     let kind = bytes.try_get_u8().map_err(|_| Error::Short)?;
     let group = GroupId(bytes.try_get_u32_le().map_err(|_| Error::Short)?);
-    let of_handshake = matches!(kind, HELLO | ANSWER | TRANSFER_HELLO);
+    let of_handshake = matches!(kind, HELLO | ANSWER | TRANSFER_HELLO | FORWARD_HELLO);
     if of_handshake != (version == HANDSHAKE_VERSION)
         || !(of_handshake || VERSIONS.contains(&version))
     {
@@ -101,6 +110,8 @@ pub fn decode(mut bytes: Bytes) -> Result<Frame, Error> {
         ANSWER => Answer::decode(&mut bytes).map(Frame::Answer),
         TRANSFER_HELLO => Hello::decode(&mut bytes).map(Frame::TransferHello),
         TRANSFER => Transfer::decode(bytes).map(Frame::Transfer),
+        FORWARD_HELLO => Hello::decode(&mut bytes).map(Frame::ForwardHello),
+        FORWARD => Piece::decode(bytes).map(Frame::Forward),
         APPEND_ENTRIES => Ok(Frame::Message(group, codec::decode_append_entries(bytes)?)),
         MESSAGE => Ok(Frame::Message(group, codec::decode_message(&bytes)?)),
         INSTALL_SNAPSHOT => {
@@ -228,6 +239,33 @@ impl Outgoing {
         transfer.encode(&mut self.tail);
         if let Transfer::Piece { bytes, .. } = transfer {
             self.payload(bytes);
+        }
+    }
+
+    /// Appends a `Hello` of a connection that is for what clients of this server ask for.
+    pub fn push_forward_hello(&mut self, hello: &Hello) {
+        self.header(HANDSHAKE_VERSION, FORWARD_HELLO, GroupId(0), hello.bytes());
+        hello.encode(&mut self.tail);
+    }
+
+    /// Appends such a message, or an answer to it, in as many pieces as it takes.
+    ///
+    /// # Panics
+    /// If nobody speaks that version.
+    pub fn push_forward(&mut self, version: u8, mut message: Bytes) {
+        assert!(
+            VERSIONS.contains(&version),
+            "version {version} was agreed upon"
+        );
+        loop {
+            let bytes = message.split_to(message.len().min(PIECE_BYTES_MAX));
+            let is_last = message.is_empty();
+            self.header(version, FORWARD, GroupId(0), 1 + bytes.len());
+            self.tail.put_u8(is_last.into());
+            self.payload(&bytes);
+            if is_last {
+                return;
+            }
         }
     }
 

@@ -4,15 +4,18 @@
 //! A connection begins with one `Hello` from the server that made it, and one `Answer` from the
 //! other. If that accepts, messages follow, in the direction of the `Hello` only. A connection for
 //! the transfer of a snapshot begins with a hello of another kind, which servers that know nothing
-//! of it refuse, and both sides speak on it in turns.
+//! of it refuse, and both sides speak on it in turns. One for what a follower's clients ask of a leader
+//! begins with a third kind, and both sides speak on it as they like.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod codec;
+mod forward;
 mod frame;
 mod hello;
 mod transfer;
 
+pub use forward::{Joiner, Piece};
 pub use frame::{
     Error, FRAME_BYTES_MAX, Frame, HANDSHAKE_FRAME_BYTES_MAX, LENGTH_BYTES, Outgoing, decode,
 };

@@ -190,6 +190,7 @@ fn samples() -> Vec<(&'static str, Frame)> {
         ),
     ]);
     samples.push(("transfer_hello", Frame::TransferHello(hello())));
+    samples.push(("forward_hello", Frame::ForwardHello(hello())));
     samples.extend(transfers());
     samples
 }
@@ -234,6 +235,8 @@ fn push(outgoing: &mut Outgoing, frame: &Frame) {
         } => outgoing.push_state_hash(VERSION, *function, *index, *hash),
         Frame::TransferHello(hello) => outgoing.push_transfer_hello(hello),
         Frame::Transfer(transfer) => outgoing.push_transfer(VERSION, transfer),
+        Frame::ForwardHello(hello) => outgoing.push_forward_hello(hello),
+        Frame::Forward(piece) => outgoing.push_forward(VERSION, piece.bytes.clone()),
     }
 }
 
@@ -272,7 +275,7 @@ fn each_kind_of_frame_survives_and_is_written_as_version_1_was() {
 fn is_of_handshake(frame: &Frame) -> bool {
     matches!(
         frame,
-        Frame::Hello(_) | Frame::TransferHello(_) | Frame::Answer(_)
+        Frame::Hello(_) | Frame::TransferHello(_) | Frame::ForwardHello(_) | Frame::Answer(_)
     )
 }
 
@@ -322,8 +325,8 @@ fn versions_and_kinds_that_nobody_agreed_upon_are_refused() {
     hello[0] = 1;
     assert_eq!(decode(hello.freeze()), Err(Error::Version { found: 1 }));
     let mut kind = frame("heartbeat");
-    kind[1] = 9;
-    assert_eq!(decode(kind.freeze()), Err(Error::Kind { found: 9 }));
+    kind[1] = 11;
+    assert_eq!(decode(kind.freeze()), Err(Error::Kind { found: 11 }));
     let mut magic = frame("hello");
     magic[6] = b'q';
     assert_eq!(decode(magic.freeze()), Err(Error::Magic));

@@ -20,6 +20,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
 
 use super::dumps::{DumpError, Dumping};
+use super::held::HeldHere;
 use super::stats::Activity;
 use super::{Clients, FromClient, stats};
 use crate::room::Room;
@@ -58,6 +59,9 @@ pub(super) struct Connection {
     too_large: u64,
     /// The client has sent all it ever will.
     ended: bool,
+    /// The evaluator gives nothing more: what is owed will never come.
+    is_cut_off: bool,
+    held: HeldHere,
     /// Runs while a command is there in part.
     patience: Option<Patience>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -101,6 +105,7 @@ impl Connection {
             run: None,
             runs: 0,
             room: clients.evaluator.poll_room(),
+            held: HeldHere::new(&clients.held),
             clients,
             outcomes,
             outcomes_sender: Some(sender),
@@ -108,6 +113,7 @@ impl Connection {
             activity,
             too_large: 0,
             ended: false,
+            is_cut_off: false,
             patience: None,
             // Of its own, so that connections do not wait for each other to look at it.
             stop: Box::pin(stop.child_token().cancelled_owned()),
@@ -148,6 +154,9 @@ impl Connection {
             if self.is_over(context) {
                 return Poll::Ready(End::Said);
             }
+            if self.is_cut_off || !self.held.set(self.session.held_bytes()) {
+                return Poll::Ready(End::Broken);
+            }
             let received = match self.read(context) {
                 Ok(moved) => moved,
                 Err(_) => return Poll::Ready(End::Broken),
@@ -165,7 +174,11 @@ impl Connection {
     /// Turns the outcomes that are there into replies.
     fn take_outcomes(&mut self, context: &mut Context<'_>) -> Moved {
         let mut moved = false;
-        while let Poll::Ready(Some(outcomes)) = self.outcomes.poll_recv(context) {
+        while let Poll::Ready(outcomes) = self.outcomes.poll_recv(context) {
+            let Some(outcomes) = outcomes else {
+                self.is_cut_off = true;
+                break;
+            };
             let clients = &self.clients;
             self.session
                 .outcomes(outcomes, |kind| stats::lines(clients, kind));
@@ -234,6 +247,7 @@ impl Connection {
             connection: self.id,
             epoch: run.epoch,
             commands: run.commands,
+            is_local: false,
         };
         let outcomes = self.outcomes_sender.take();
         self.clients

@@ -2,11 +2,13 @@
 
 mod connection;
 mod dumps;
+mod held;
 mod listener;
 mod stats;
 
 pub(crate) use connection::QUIET;
 pub(crate) use dumps::Dumps;
+pub(crate) use held::Held;
 pub(crate) use listener::serve;
 pub(crate) use stats::{Connections, Count, Counters};
 
@@ -15,8 +17,9 @@ use std::time::Duration;
 
 use cluster::Settings;
 use command::Outcome;
-use evaluator::{Batch, ConnectionId};
+use evaluator::{Batch, ConnectionId, ForwardMessage, Stream};
 use protocol::Limits;
+use raft::ServerId;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::room::RoomSender;
@@ -32,6 +35,10 @@ pub(crate) enum FromClient {
     },
     /// The connection is gone, and it had sent a batch.
     Disconnected(ConnectionId),
+    /// What a follower says on behalf of its clients.
+    Forward(ServerId, ForwardMessage),
+    /// The follower's connection is gone; no later stream than this had come over it.
+    FollowerGone(ServerId, Stream),
 }
 
 /// What all connections share.
@@ -49,4 +56,6 @@ pub(crate) struct Clients {
     pub(crate) dumps: Dumps,
     /// Those that are open, for `stats conns`.
     pub(crate) connections: Connections,
+    /// Bounds the replies that this server, as follower, has got from the leader.
+    pub(crate) held: Arc<Held>,
 }

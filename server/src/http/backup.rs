@@ -100,6 +100,15 @@ pub(super) async fn answer(site: &Site) -> Response {
 }
 
 fn refused(site: &Site, refusal: Refusal) -> Response {
+    let newest = site.view.now();
+    let status = newest.as_ref().map(|newest| &newest.status);
+    let leader = status.and_then(|status| status.leader);
+    let refusal = match refusal {
+        Refusal::NoLeader if leader != status.map(|status| status.id) && leader.is_some() => {
+            Refusal::NotLeader
+        }
+        refusal => refusal,
+    };
     let (code, reason) = match refusal {
         Refusal::Busy => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -108,7 +117,6 @@ fn refused(site: &Site, refusal: Refusal) -> Response {
         Refusal::NotLeader => (StatusCode::BAD_REQUEST, "not the leader"),
         Refusal::NoLeader => (StatusCode::SERVICE_UNAVAILABLE, "no leader"),
     };
-    let leader = site.view.now().and_then(|newest| newest.status.leader);
     let leader = leader.and_then(|leader| {
         let mut servers = site.backups.servers.iter();
         servers.find(|server| server.id == leader.0)
@@ -151,9 +159,6 @@ impl Backups {
         let read = timeout(ANSWER_MAX, source.read(connection)).await;
         match read.ok().flatten() {
             Some(Outcome::Done(_)) => {}
-            Some(Outcome::NotDone(command::Refusal::Redirect { .. })) => {
-                return Err(Refusal::NotLeader);
-            }
             _ => return Err(Refusal::NoLeader),
         }
         let (asker, frozen) = oneshot::channel();
@@ -173,6 +178,7 @@ impl Source {
             connection,
             epoch: 0,
             commands: vec![Command::Read(Read::Confirm)],
+            is_local: true,
         };
         let outcomes_sender = Some(sender);
         let sent = FromClient::Batch {

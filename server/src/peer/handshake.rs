@@ -44,6 +44,8 @@ pub(super) enum Purpose {
     Messages,
     /// The transfer of a snapshot.
     Snapshot,
+    /// What clients of the caller ask for.
+    Forward,
 }
 
 /// Somebody who called and is talked to.
@@ -67,6 +69,7 @@ pub(super) async fn call(
     match purpose {
         Purpose::Messages => outgoing.push_hello(&hello),
         Purpose::Snapshot => outgoing.push_transfer_hello(&hello),
+        Purpose::Forward => outgoing.push_forward_hello(&hello),
     }
     stream.write_all_buf(&mut outgoing).await?;
     let frame = FrameReader::new(stream).next().await?;
@@ -94,6 +97,7 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     let (hello, purpose) = match wire::decode(frame.freeze())? {
         Frame::Hello(hello) => (hello, Purpose::Messages),
         Frame::TransferHello(hello) => (hello, Purpose::Snapshot),
+        Frame::ForwardHello(hello) => (hello, Purpose::Forward),
         _ => return Err(HandshakeError::Order),
     };
     let identity = identity().ok_or(HandshakeError::Order)?;

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 use wire::Frame;
 
+use super::forward;
 use super::frames::FrameReader;
 use super::handshake::{HandshakeError, Purpose, answer};
 use super::listener::Calls;
@@ -61,6 +62,14 @@ pub(super) async fn take(
         return;
     }
     let from = caller.hello.from;
+    if caller.purpose == Purpose::Forward {
+        let (taker, ended) = (Arc::clone(peers), calls.begin_forwards(from));
+        peers.forwarding.spawn(async move {
+            forward::take(stream, caller, ended, &taker).await;
+            drop(place);
+        });
+        return;
+    }
     let ended = calls.begin(from);
     tokio::select! {
         result = listen(stream, from, peers) => match result {
@@ -114,11 +123,17 @@ async fn listen(stream: TcpStream, from: ServerId, peers: &Peers) -> io::Result<
             }
             // A group that this release does not know of.
             Ok(Frame::Message(..)) => continue,
-            Ok(Frame::Hello(_) | Frame::Answer(_) | Frame::TransferHello(_)) => {
+            Ok(Frame::Hello(_) | Frame::Answer(_)) => {
+                return Err(invalid("a handshake in the middle".to_owned()));
+            }
+            Ok(Frame::TransferHello(_) | Frame::ForwardHello(_)) => {
                 return Err(invalid("a handshake in the middle".to_owned()));
             }
             Ok(Frame::Transfer(_)) => {
                 return Err(invalid("a part of a snapshot among messages".to_owned()));
+            }
+            Ok(Frame::Forward(_)) => {
+                return Err(invalid("forwarded commands among messages".to_owned()));
             }
             Err(error) => return Err(invalid(error.to_string())),
         };

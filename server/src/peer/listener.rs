@@ -13,14 +13,15 @@ use crate::listen::Acceptor;
 use crate::places::Places;
 
 /// Calls at a time, those included that have not said yet who they are. There are never more than
-/// 18 peers, each with a call for messages, and a call for a snapshot, so some of these can always be
-/// closed.
+/// 18 peers, each with a call for messages, one for what it forwards, and one for a snapshot, so some
+/// of these can always be closed.
 const CALLS_MAX: usize = 64;
 
 /// The call of each peer that is listened to: a newer one ends it, since the peer has given it up.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     messages: Mutex<BTreeMap<ServerId, CancellationToken>>,
+    forwards: Mutex<BTreeMap<ServerId, CancellationToken>>,
     /// Those that bring snapshots, of which there is one at a time, whoever called.
     pub(super) receiving: Receiving,
 }
@@ -28,14 +29,25 @@ pub(super) struct Calls {
 impl Calls {
     /// Ends the peer's earlier call; the token ends this one.
     pub(super) fn begin(&self, peer: ServerId) -> CancellationToken {
-        let token = CancellationToken::new();
-        let calls = self.messages.lock();
-        let mut calls = calls.expect("nothing panics while it is held");
-        if let Some(earlier) = calls.insert(peer, token.clone()) {
-            earlier.cancel();
-        }
-        token
+        replace(&self.messages, peer)
     }
+
+    /// The same for calls on which the peer forwards commands.
+    pub(super) fn begin_forwards(&self, peer: ServerId) -> CancellationToken {
+        replace(&self.forwards, peer)
+    }
+}
+
+fn replace(
+    calls: &Mutex<BTreeMap<ServerId, CancellationToken>>,
+    peer: ServerId,
+) -> CancellationToken {
+    let token = CancellationToken::new();
+    let mut calls = calls.lock().expect("nothing panics while it is held");
+    if let Some(earlier) = calls.insert(peer, token.clone()) {
+        earlier.cancel();
+    }
+    token
 }
 
 /// Takes calls until the runtime ends.

@@ -15,8 +15,8 @@ use super::handshake::{self, HandshakeError, Purpose};
 use super::{FromPeer, HANDSHAKE, Peers, Queue};
 
 /// How long is waited before a call is made again, at first and at most.
-const PAUSE_MIN: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_millis(200);
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(20);
+pub(super) const PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// How long the kernel tries to make a connection, and to get something through one. A call that
 /// is cut off is made again rather than waited for: once the network heals, a new one is there at

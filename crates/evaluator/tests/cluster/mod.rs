@@ -18,7 +18,8 @@ use command::{
     Reply, Stats, StoreMode, Write,
 };
 use quorate_evaluator::{
-    Batch, Config, ConnectionId, Evaluator, FrozenState, Input, Limits, Member, Now, Output, Status,
+    Batch, Config, ConnectionId, Evaluator, ForwardMessage, FrozenState, Input, Limits, Member,
+    Now, Output, Status,
 };
 use raft::{
     Entry, EntryKind, Fetch, Fetched, HardState, Index, Instance, Message, Recovered, Restart,
@@ -48,6 +49,11 @@ pub struct Cluster {
     pub limits: Limits,
     pub item_bytes_max: usize,
     pub memory_limit_bytes: u64,
+    /// Followers forward what clients ask for.
+    pub forwards: bool,
+    /// What servers forward, or answer to it, is kept here (from, to), for a test to deliver.
+    pub keeps_forwards: bool,
+    pub kept: Vec<(ServerId, ServerId, ForwardMessage)>,
 }
 
 pub struct Server {
@@ -73,6 +79,8 @@ pub struct Server {
     /// States frozen for a snapshot, and those that were of no use any more.
     pub frozen: Vec<FrozenState>,
     pub retired: Vec<Store>,
+    /// Connections that are to be closed.
+    pub cut_off: Vec<u64>,
 }
 
 /// splitmix64.
@@ -109,6 +117,9 @@ impl Cluster {
             limits,
             item_bytes_max: ITEM_BYTES_MAX_DEFAULT,
             memory_limit_bytes: 0,
+            forwards: false,
+            keeps_forwards: false,
+            kept: Vec::new(),
         };
         for id in 1..=servers {
             cluster.servers.push(Server {
@@ -127,6 +138,7 @@ impl Cluster {
                 misled: false,
                 frozen: Vec::new(),
                 retired: Vec::new(),
+                cut_off: Vec::new(),
             });
         }
         for id in 1..=servers {
@@ -141,6 +153,29 @@ impl Cluster {
         cluster.await_leader();
         cluster.await_seats();
         cluster
+    }
+
+    /// The same, whose followers forward; with the leader and a follower.
+    pub fn forwarding(servers: u64, limits: Limits) -> (Cluster, ServerId, ServerId) {
+        let mut cluster = Cluster::with_limits(servers, limits);
+        for id in cluster.ids() {
+            cluster.crash(id);
+        }
+        cluster.forwards = true;
+        for id in cluster.ids() {
+            cluster.start(id);
+        }
+        let leader = cluster.await_leader();
+        cluster.await_seats();
+        let follower = cluster.others(leader)[0];
+        (cluster, leader, follower)
+    }
+
+    /// Delivers all that was kept, in order.
+    pub fn deliver_kept(&mut self) {
+        for (from, to, message) in std::mem::take(&mut self.kept) {
+            self.deliver(to, Input::Forward(from, message));
+        }
     }
 
     fn await_seats(&mut self) {
@@ -171,6 +206,7 @@ impl Cluster {
         let members = (1..=self.servers.len() as u64).map(member).collect();
         let (limits, item_bytes_max) = (self.limits, self.item_bytes_max);
         let memory_limit_bytes = self.memory_limit_bytes;
+        let forwards = self.forwards;
         let now = self.now(id);
         let server = self.server(id);
         assert!(server.evaluator.is_none(), "server {id} is up");
@@ -185,6 +221,7 @@ impl Cluster {
             seed: id.0 * 1000 + server.restart.0,
             item_bytes_max,
             memory_limit_bytes,
+            forwards,
             limits,
         };
         server.evaluator = Some(Evaluator::new(
@@ -196,8 +233,11 @@ impl Cluster {
         server.disk_stalled = false;
         for peer in 1..=self.servers.len() as u64 {
             if peer != id.0 {
-                let peer = self.server(ServerId(peer));
+                let peer_id = ServerId(peer);
+                let peer = self.server(peer_id);
                 peer.inbox.push_back(Input::Connected(id));
+                peer.inbox.push_back(Input::ForwardLink(id, true));
+                self.input(id, Input::ForwardLink(peer_id, true));
             }
         }
     }
@@ -210,6 +250,9 @@ impl Cluster {
         server.writes.clear();
         server.fetches.clear();
         server.outcomes.clear();
+        for peer in self.others(id) {
+            self.input(peer, Input::ForwardLink(id, false));
+        }
     }
 
     /// Both clocks of a server.
@@ -272,6 +315,10 @@ impl Cluster {
         server.fetches.extend(output.fetches);
         server.frozen.extend(output.frozen);
         server.retired.extend(output.retired);
+        let overlong = output.overlong.iter();
+        server
+            .cut_off
+            .extend(overlong.map(|connection| connection.0));
         if let Some(job) = output.hash_job {
             let hash = job.store.state_hash() ^ u64::from(server.misled);
             server.inbox.push_back(Input::StateHashed(job.index, hash));
@@ -282,6 +329,13 @@ impl Cluster {
         }
         for (to, message) in output.messages {
             self.send(id, to, message);
+        }
+        for (to, message) in output.forwards {
+            if self.keeps_forwards {
+                self.kept.push((id, to, message));
+            } else if !self.cut.contains(&(id, to)) {
+                self.deliver(to, Input::Forward(id, message));
+            }
         }
         if let Some(hash) = output.state_hash {
             for to in self.others(id) {
@@ -379,6 +433,7 @@ impl Cluster {
             connection: ConnectionId(connection),
             epoch,
             commands,
+            is_local: false,
         };
         self.server(to).inbox.push_back(Input::Batch(batch));
     }

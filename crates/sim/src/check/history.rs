@@ -49,6 +49,8 @@ struct Order {
     floor: Place,
     /// When the last visible refusal was written.
     refused_at: Option<u64>,
+    /// The last of its commands that the log has.
+    placed: Option<OpId>,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +118,16 @@ impl History {
             "operation {id} was refused for certain, and is in the log at {place}: {write:?}",
         );
         op.placed = Some((place, reply));
+        let connection = op.connection;
+        let order = self.orders.entry(connection).or_default();
+        // Whatever its client was told, or was not.
+        assert!(
+            order.placed.is_none_or(|last| last < id),
+            "operation {id} takes effect at {place}, and {:?}, which came behind it in its \
+             connection, before it: {write:?}",
+            order.placed,
+        );
+        order.placed = Some(id);
     }
 
     /// A client is told what became of an operation, by bytes that were written at event
