@@ -15,6 +15,9 @@ use crate::world::{Event, MS, World};
 /// fewer.
 const SOUNDER: u32 = 10;
 
+/// What is repeated comes again within this time.
+const REPEATED_NS: u64 = 500 * MS;
+
 /// How long a leader takes to notice that a follower's connection is gone.
 const NOTICED_NS: u64 = 50 * MS;
 
@@ -46,21 +49,23 @@ impl World {
             self.coverage.lost_frames += 1;
             return;
         }
-        let copies = 1 + usize::from(chance(self, self.options.duplicates));
-        for _ in 0..copies {
-            let after = 20_000 + self.latency();
-            let now = self.now;
-            let way = self.links.entry((from, to)).or_default();
-            way.forwards_until = way.forwards_until.max(now + after);
-            let frame = Event::Frame {
-                from,
-                to,
-                bytes: bytes.clone(),
-                sent_at: now,
-            };
-            let at = way.forwards_until;
-            self.schedule_at(at, frame);
+        let after = 20_000 + self.latency();
+        let now = self.now;
+        let way = self.links.entry((from, to)).or_default();
+        way.forwards_until = way.forwards_until.max(now + after);
+        let at = way.forwards_until;
+        let frame = Event::Frame {
+            from,
+            to,
+            bytes: bytes.clone(),
+            sent_at: now,
+        };
+        if chance(self, self.options.duplicates) {
+            // As from a connection of old.
+            let after = self.up_to(REPEATED_NS);
+            self.schedule_at(at + after, frame.clone());
         }
+        self.schedule_at(at, frame);
     }
 
     pub(crate) fn forward_frame(&mut self, from: ServerId, to: ServerId, piece: &Piece) {
