@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use command::{
-    Command, Direction, Exptime, Hit, Key, KeyValue, Outcome, Read, Refusal, Reply, Stats, Store,
-    StoreMode, Write,
+    About, Command, Direction, Exptime, Hit, Key, KeyValue, Marks, MetaArithmetic, MetaDelete,
+    MetaGet, MetaHit, MetaSet, Outcome, Read, Recache, Refusal, Reply, Stats, Store, StoreMode,
+    Write,
 };
 use quorate_evaluator::{
     ConnectionId, ForwardBody, ForwardMessage, ForwardedCommands, Stream, TO_FOLLOWER_BYTES_MAX,
@@ -64,6 +65,82 @@ fn hit() -> Hit {
     }
 }
 
+fn meta_commands() -> Vec<Command> {
+    let get = MetaGet {
+        key: key("key"),
+        peeks: true,
+        touch: Some(Exptime(30)),
+        vivify: None,
+        recache: Some(Recache {
+            below: Exptime(60),
+            after_touch: true,
+        }),
+        unique: Some(1 << 40),
+    };
+    let Command::Write(Write::Store(store)) = store(StoreMode::Append) else {
+        panic!("it is a store");
+    };
+    let set = MetaSet {
+        store,
+        compare: Some(7),
+        invalidate: true,
+        vivify: Some(Exptime(0)),
+        unique: None,
+    };
+    let delete = MetaDelete {
+        key: key("key"),
+        compare: None,
+        invalidate: false,
+        clear: true,
+        touch: None,
+        unique: Some(8),
+    };
+    let arithmetic = MetaArithmetic {
+        key: key("key"),
+        direction: Direction::Increment,
+        delta: 3,
+        compare: None,
+        vivify: Some(Exptime(60)),
+        initial: 9,
+        touch: None,
+        unique: None,
+    };
+    vec![
+        Command::Read(Read::MetaGet(get.clone())),
+        Command::Read(Read::Inspect { key: key("key") }),
+        Command::Write(Write::MetaGet(get)),
+        Command::Write(Write::MetaSet(set)),
+        Command::Write(Write::MetaDelete(delete)),
+        Command::Write(Write::MetaArithmetic(arithmetic)),
+    ]
+}
+
+fn meta_hit() -> MetaHit {
+    let mut data = KeyValue::new(&key("key"), b"value");
+    data.set_about(About {
+        unique: 1 << 40,
+        changed: 1 << 39,
+        flags: 7,
+        over_at: 2_000_000_000,
+        marks: Marks {
+            stale: true,
+            token_sent: false,
+        },
+    });
+    MetaHit {
+        data,
+        left_before: None,
+        left: Some(30),
+        idle_seconds: 2,
+        was_fetched: true,
+        stale: true,
+        won: true,
+        token_sent: false,
+        was_made: false,
+        number: Some(5),
+    }
+}
+
 fn samples() -> Vec<(&'static str, ForwardMessage)> {
     let arithmetic = Command::Write(Write::Arithmetic {
         key: key("key"),
@@ -110,6 +187,14 @@ fn samples() -> Vec<(&'static str, ForwardMessage)> {
                     keys: [key("a"), key("bc")].into_iter().collect(),
                 }),
                 Command::Stats(Stats::Reset),
+            ]),
+        ),
+        ("meta_commands", commands(meta_commands())),
+        (
+            "meta_replies",
+            outcomes(vec![
+                Outcome::Done(Reply::MetaHit(meta_hit())),
+                Outcome::Done(Reply::LowUnique),
             ]),
         ),
         ("gone", message(ForwardBody::Gone { connection })),
@@ -165,6 +250,19 @@ fn each_message_survives_and_is_written_as_version_1_was() {
 }
 
 #[test]
+fn what_the_state_says_of_an_item_goes_with_it() {
+    let message = outcomes(vec![Outcome::Done(Reply::MetaHit(meta_hit()))]);
+    let decoded = decode(&message.encode()).map(|message| message.body);
+    let Some(ForwardBody::Outcomes { outcomes, .. }) = decoded else {
+        panic!("it was encoded as outcomes");
+    };
+    let [Outcome::Done(Reply::MetaHit(hit))] = &outcomes[..] else {
+        panic!("{outcomes:?} is no hit");
+    };
+    assert_eq!(hit.data.about(), meta_hit().data.about());
+}
+
+#[test]
 fn no_message_can_be_cut_or_lengthened() {
     for (name, message) in samples() {
         let bytes = message.encode();
@@ -203,7 +301,7 @@ fn keys_and_values_that_are_none_are_refused() {
     let head = &good[..good.len() - 10];
     let with = |data: &[u8]| decode(&[head, data].concat());
     assert!(with(b"\x01\x01k").is_some());
-    for bad in [&b"\x00\x00"[..], b"\x00\x01k", b"\x02\x01k", b"\x01\x02k"] {
+    for bad in [&b"\x00\x00"[..], b"\x00\x01k", b"\x02\x01k", b"\xfb\x01k"] {
         assert_eq!(with(bad), None, "{bad:?}");
     }
 }
