@@ -171,6 +171,9 @@ impl Counters {
             Write::MetaGet(get) => self.meta_get(get, reply),
             Write::MetaSet(set) => {
                 self.cmd_meta += 1;
+                if *reply == Reply::OutOfMemory {
+                    return;
+                }
                 self.cmd_set += 1;
                 if set.compare.is_some() {
                     self.cas(reply);

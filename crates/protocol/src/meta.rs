@@ -7,7 +7,7 @@ use command::{
     Store, StoreMode, Write,
 };
 
-use crate::classic::{BAD_FORMAT, TOO_LARGE, block_length, item_bytes, skip_block};
+use crate::classic::{BAD_FORMAT, TOO_LARGE, block_length, item_bytes, skip_block, skip_too_large};
 use crate::request::{Block, Line, MetaCommand, MetaShape, Shape};
 use crate::words::{Words, exptime, is_key, unsigned};
 use crate::{Limits, base64};
@@ -180,6 +180,7 @@ fn set(mut words: Words<'_>, limits: &Limits) -> Result<Line, &'static str> {
         }
     });
     Ok(match set {
+        Err(TOO_LARGE) => skip_too_large(false, value_bytes),
         Err(answer) => skip_block(answer, value_bytes),
         Ok(set) => Line::Block(Block {
             write: Write::MetaSet(set),

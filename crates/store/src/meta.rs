@@ -148,7 +148,9 @@ impl Store {
             let Some(item) = self.extend(changed, unique, store) else {
                 return Reply::NotStored;
             };
-            return self.keep(hash, item, true);
+            let reply = self.keep(hash, item, true);
+            self.count_stored(&reply);
+            return reply;
         }
         let exptime = match set.vivify {
             Some(exptime) if extends => exptime,
@@ -171,7 +173,9 @@ impl Store {
             marks,
         };
         let item = self.item(about, &store.key, &store.value);
-        self.keep(hash, item, deadline.is_some())
+        let reply = self.keep(hash, item, deadline.is_some());
+        self.count_stored(&reply);
+        reply
     }
 
     /// Puts an item in that was made, unless it is over already: then only the old one goes.
@@ -182,8 +186,12 @@ impl Store {
         } else if !self.insert(hash, item) {
             return Reply::OutOfMemory;
         }
-        self.counts.total_items += 1;
         Reply::MetaHit(hit)
+    }
+
+    /// Counts an item as stored, if it was: one that was changed in its place does not count.
+    fn count_stored(&mut self, reply: &Reply) {
+        self.counts.total_items += u64::from(*reply != Reply::OutOfMemory);
     }
 
     pub(crate) fn meta_delete(&mut self, changed: u64, delete: &MetaDelete) -> Reply {
@@ -283,6 +291,9 @@ impl Store {
         }
         let left = self.left(deadline);
         let mut reply = self.keep(hash, item, deadline.is_some());
+        if found.is_none() {
+            self.count_stored(&reply);
+        }
         if let Reply::MetaHit(hit) = &mut reply {
             (hit.left_before, hit.left, hit.number) = (left_before, left, Some(number));
         }
