@@ -57,8 +57,20 @@ fn number(lines: &BTreeMap<String, String>, name: &str) -> u64 {
 
 fn single() -> (Cluster, Text) {
     let cluster = Plan::new(PROGRAMS, 1).start();
-    let text = cluster.connect_to_leader();
+    let text = connect(&cluster);
     (cluster, text)
+}
+
+/// A connection, once it is the only one: looking for the leader makes others.
+fn connect(cluster: &Cluster) -> Text {
+    let mut text = cluster.connect_to_leader();
+    wait_until("ends of connections", deadline(), || {
+        match number(&stats(&mut text, "stats"), "curr_connections") {
+            1 => Ok(()),
+            open => Err(format!("{open} are open")),
+        }
+    });
+    text
 }
 
 #[test]
@@ -168,7 +180,7 @@ fn a_connection_too_many_is_counted() {
     let cluster = Plan::new(PROGRAMS, 1)
         .setting("connections_max", "3")
         .start();
-    let mut text = cluster.connect_to_leader();
+    let mut text = connect(&cluster);
     let mut more: Vec<Text> = (0..2).map(|_| cluster.connect(1)).collect();
     for text in &mut more {
         text.exchange("mn\r\n", "MN\r\n");
