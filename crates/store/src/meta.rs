@@ -126,6 +126,9 @@ impl Store {
         hit.won = true;
         hit.was_made = true;
         self.counts.total_items += 1;
+        if !get.peeks {
+            item.data.access(self.second());
+        }
         if over_at.is_some() {
             self.insert(hash, item);
         }
