@@ -85,7 +85,7 @@ fn a_line_that_is_too_long_closes_its_connection_at_the_byte_over_the_limit() {
     let begin = [
         "x",
         "set k 0 0 ",
-        "mg k ",
+        "mg ",
         "gat 0 k ",
         "delete ",
         "\0",

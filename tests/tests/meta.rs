@@ -82,6 +82,13 @@ fn mg_remembers_whether_an_item_was_asked_for() {
             ("mg h u h\r\n", "HD h0\r\n"),
             ("get h\r\n", "VALUE h 0 1\r\na\r\nEND\r\n"),
             ("mg h h\r\n", "HD h1\r\n"),
+            ("set h 0 0 1\r\na\r\ntouch h 0\r\n", "STORED\r\nTOUCHED\r\n"),
+            ("mg h h\r\n", "HD h1\r\n"),
+            // Who makes it asks for it.
+            ("mg made N0 h\r\n", "HD h0 W\r\n"),
+            ("mg made h\r\n", "HD h1 Z\r\n"),
+            ("mg unasked N0 u h\r\n", "HD h0 W\r\n"),
+            ("mg unasked h\r\n", "HD h0 Z\r\n"),
         ],
     );
 }

@@ -175,14 +175,18 @@ impl Counters {
                     return;
                 }
                 self.cmd_set += 1;
-                if set.compare.is_some() {
+                // With any other mode memcached takes `C` for a condition, and no `cas`.
+                let is_cas = matches!(set.store.mode, StoreMode::Set | StoreMode::Replace);
+                if is_cas && set.compare.is_some() {
                     self.cas(reply);
                 }
             }
             Write::MetaDelete(_) => {
                 self.cmd_meta += 1;
+                let found = found && *reply != Reply::Exists;
                 count(found, &mut self.delete_hits, &mut self.delete_misses);
             }
+            Write::MetaArithmetic(_) if *reply == Reply::NonNumeric => self.cmd_meta += 1,
             Write::MetaArithmetic(arithmetic) => {
                 self.cmd_meta += 1;
                 match arithmetic.direction {

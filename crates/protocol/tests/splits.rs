@@ -150,62 +150,124 @@ fn word() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// A flag of a meta command with its token, or what resembles one.
+fn flag() -> impl Strategy<Value = Vec<u8>> {
+    let letters = b"bcfhklqstuvCDEFIJMNORTxPLz".to_vec();
+    let token = prop_oneof![
+        4 => Just(Vec::new()),
+        2 => (0..60u32).prop_map(|number| number.to_string().into_bytes()),
+        1 => prop::sample::select(b"SEAPRID+-".to_vec()).prop_map(|byte| vec![byte]),
+        1 => word(),
+        1 => Just(vec![b'o'; 33]),
+    ];
+    (prop::sample::select(letters), token).prop_map(|(letter, token)| {
+        let mut flag = vec![letter];
+        flag.extend(token);
+        flag
+    })
+}
+
+/// Keys in base64 stand among others: which they are depends on a flag.
+fn meta_key() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        3 => key(),
+        1 => prop::sample::select(vec!["YQ==", "Zm9v", "Zg=", "AAAA"])
+            .prop_map(|key| key.as_bytes().to_vec()),
+    ]
+}
+
+/// The words of a line with a data block, before and behind its length.
+fn block_words() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<Vec<u8>>)> {
+    let name = |names: &[&'static str]| prop::sample::select(names.to_vec());
+    let classic = ["set", "add", "append", "prepend", "replace", "cas"];
+    let classic = (name(&classic), key(), word(), word(), words(word(), 3)).prop_map(
+        |(name, key, flags, exptime, behind)| {
+            (vec![name.as_bytes().to_vec(), key, flags, exptime], behind)
+        },
+    );
+    let meta =
+        (meta_key(), words(flag(), 5)).prop_map(|(key, flags)| (vec![b"ms".to_vec(), key], flags));
+    let push = (key(), words(word(), 3))
+        .prop_map(|(topic, settings)| (vec![b"push".to_vec(), topic], settings));
+    prop_oneof![4 => classic, 3 => meta, 1 => push]
+}
+
+fn words(
+    word: impl Strategy<Value = Vec<u8>>,
+    count_max: usize,
+) -> impl Strategy<Value = Vec<Vec<u8>>> {
+    prop::collection::vec(word, 0..=count_max)
+}
+
 fn storage() -> impl Strategy<Value = Vec<u8>> {
-    let name = prop::sample::select(vec!["set", "add", "append", "cas", "ms", "replace"]);
     let value = prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n')], 0..60);
     // The announced length is usually right.
     let off = prop_oneof![8 => Just(0i64), 1 => -2..3i64];
-    let block = (value, off, prop::collection::vec(word(), 0..3));
-    (name, key(), word(), word(), block).prop_map(
-        |(name, key, flags, exptime, (value, off, extra))| {
-            let length = (value.len() as i64 + off).to_string().into_bytes();
-            let mut words = match name {
-                "ms" => vec![name.as_bytes().to_vec(), key, length],
-                _ => vec![name.as_bytes().to_vec(), key, flags, exptime, length],
-            };
-            words.extend(extra);
-            [words.join(&b' '), b"\r\n".to_vec(), value, b"\r\n".to_vec()].concat()
-        },
-    )
+    (block_words(), value, off).prop_map(|((mut words, behind), value, off)| {
+        words.push((value.len() as i64 + off).to_string().into_bytes());
+        words.extend(behind);
+        [words.join(&b' '), b"\r\n".to_vec(), value, b"\r\n".to_vec()].concat()
+    })
 }
 
 fn other_line() -> impl Strategy<Value = Vec<u8>> {
-    let name = prop::sample::select(vec![
-        "get",
-        "gets",
-        "gat",
-        "gats",
-        "delete",
-        "incr",
-        "decr",
-        "touch",
-        "flush_all",
-        "version",
-        "verbosity",
-        "stats",
-        "mn",
-        "mg",
-        "foo",
-        "",
-        " get",
-        "quit",
-        "GET / HTTP/1.1",
-    ]);
-    let end = prop::sample::select(vec!["\r\n", "\n"]);
-    (
-        name,
-        prop::collection::vec(prop_oneof![key(), word()], 0..4),
-        end,
-    )
-        .prop_map(|(name, words, end)| {
-            let mut line = name.as_bytes().to_vec();
-            for word in words {
-                line.push(b' ');
-                line.extend_from_slice(&word);
-            }
-            [line, end.as_bytes().to_vec()].concat()
-        })
+    let name = prop::sample::select(OTHERS.to_vec());
+    let meta = prop::sample::select(vec!["mg", "mg", "md", "ma", "me"]);
+    let end = || prop::sample::select(vec!["\r\n", "\n"]);
+    let classic = (name, words(prop_oneof![key(), word()], 3), end());
+    let meta = (meta, meta_key(), words(flag(), 5), end()).prop_map(|(name, key, flags, end)| {
+        let words = std::iter::once(key).chain(flags).collect();
+        (name, words, end)
+    });
+    prop_oneof![3 => classic, 1 => meta].prop_map(|(name, words, end): (_, Vec<Vec<u8>>, _)| {
+        let words = std::iter::once(name.as_bytes().to_vec()).chain(words);
+        let line = words.collect::<Vec<_>>().join(&b' ');
+        [line, end.as_bytes().to_vec()].concat()
+    })
 }
+
+/// The lines without a data block, and such as are no commands.
+const OTHERS: [&str; 39] = [
+    "get",
+    "gets",
+    "gat",
+    "gats",
+    "delete",
+    "incr",
+    "decr",
+    "touch",
+    "flush_all",
+    "version",
+    "verbosity",
+    "stats",
+    "mn",
+    "mg",
+    "me",
+    "cache_memlimit",
+    "slabs",
+    "lru",
+    "lru_crawler",
+    "watch",
+    "shutdown",
+    "topic",
+    "topics",
+    "pop",
+    "reserve",
+    "ack",
+    "nack",
+    "extend",
+    "peek",
+    "kick",
+    "purge",
+    "drop",
+    "foo",
+    "",
+    " get",
+    "  ",
+    "quit",
+    "GET / HTTP/1.1",
+    "get\0",
+];
 
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let request = prop_oneof![3 => storage(), 3 => other_line(), 1 => key()];
@@ -298,7 +360,27 @@ const PIECES: &[&str] = &[
     "mn",
     "ms",
     "mg",
+    "md",
+    "ma",
+    "me",
     "push",
+    "pop",
+    "b",
+    "q",
+    "k",
+    "v",
+    "O1",
+    "T0",
+    "N0",
+    "R9",
+    "I",
+    "x",
+    "C1",
+    "E1",
+    "MS",
+    "MA",
+    "MD",
+    "YQ==",
     "slabs",
     "lru",
     "lru_crawler",

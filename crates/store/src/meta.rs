@@ -125,6 +125,9 @@ impl Store {
         hit.token_sent = false;
         hit.won = true;
         hit.was_made = true;
+        if !get.peeks {
+            item.data.access(self.second());
+        }
         if over_at.is_some() && !self.insert(hash, item) {
             return Reply::OutOfMemory;
         }

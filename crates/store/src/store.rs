@@ -429,9 +429,11 @@ impl Store {
 
     fn touch(&mut self, key: &Key, exptime: Exptime) -> Reply {
         let hash = self.map.hash(key.as_bytes());
-        if self.find(hash, key.as_bytes()).is_none() {
+        let Some(item) = self.find(hash, key.as_bytes()) else {
             return Reply::NotFound;
-        }
+        };
+        // To `h` of `mg` a touch is a question, too.
+        item.data.access(self.second());
         self.set_deadline(hash, key, exptime);
         Reply::Touched
     }

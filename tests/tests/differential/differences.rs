@@ -305,7 +305,7 @@ pub(crate) fn agree(sent: &Sent, theirs: &[u8], ours: &[u8]) -> bool {
 /// All of them as a table of a page.
 pub(crate) fn to_markdown() -> String {
     let mut text = String::from("| what | memcached 1.6.18 | quorate | why |\n|---|---|---|---|\n");
-    for difference in CLASSIC {
+    for difference in all() {
         let Difference {
             name,
             theirs,

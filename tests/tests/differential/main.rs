@@ -55,7 +55,6 @@ fn classic_commands_are_answered_as_memcached_answers_them() {
 }
 
 #[test]
-#[ignore = "meta commands are answered ERROR"]
 fn meta_commands_are_answered_as_memcached_answers_them() {
     compare_scripts(meta::script, META);
 }

@@ -1,6 +1,7 @@
 //! Random meta commands, with classic ones between them.
 
 use crate::commands::{self, Dice, lengths};
+use crate::replies::ENCODED;
 use crate::script::{Part, Script, Step};
 
 /// The most steps of a script.
@@ -11,9 +12,6 @@ const TIMES: [&str; 5] = ["0", "-1", "100000", "2592000", "300000"];
 
 const KEYS: [&str; 4] = ["a", "a", "b", "noreply_"];
 
-/// The same keys, and some that only base64 can name.
-const ENCODED: [&str; 5] = ["YQ==", "YQ==", "Yg==", "ZiBn", "AA0K"];
-
 const BAD_KEYS: [&str; 4] = ["a b", "Zg= b", "?? b", "Z b"];
 
 /// What is no flag of any meta command, or not in this form.
@@ -23,17 +21,24 @@ const BAD_FLAGS: [&str; 15] = [
 
 const NUMBERS: [&str; 6] = ["0", "1", "9", "10", "18446744073709551615", "abc"];
 
-/// The meta script of this number: always the same.
+/// The meta script of this number: always the same. Half of them ask with `h`, and do not calculate:
+/// memcached remembers that an item was asked for if the new number fits into the place of the old.
 pub(crate) fn script(number: u64) -> Script {
     let mut dice = Dice::new(number);
+    let asks = dice.once_in(2);
     let count = dice.below(STEPS_MAX) + 1;
-    let step = |dice: &mut Dice| match dice.below(6) {
-        0 => commands::step(dice),
-        _ => step(dice),
-    };
-    let mut steps: Vec<Step> = (0..count).map(|_| step(&mut dice)).collect();
-    if dice.once_in(5) {
-        steps.push(Step::new("stats\r\n").waiting());
+    let mut steps = Vec::new();
+    while steps.len() < count {
+        let step = match dice.below(6) {
+            0 => commands::step(&mut dice),
+            _ => step(&mut dice),
+        };
+        let sent = step.sent();
+        let calculates = matches!(sent.word(0), b"ma" | b"incr" | b"decr");
+        let shows = sent.words().contains(&b"h".as_slice());
+        if !(asks && calculates) && (asks || !shows) {
+            steps.push(step);
+        }
     }
     Script {
         steps,
@@ -96,7 +101,7 @@ fn step(dice: &mut Dice) -> Step {
 /// A key, and whether the command must say that it is base64.
 fn key(dice: &mut Dice) -> (&'static str, bool) {
     match dice.once_in(5) {
-        true => (dice.pick(&ENCODED), true),
+        true => (dice.pick(&ENCODED).0, true),
         false => (dice.pick(&KEYS), false),
     }
 }
@@ -104,6 +109,8 @@ fn key(dice: &mut Dice) -> (&'static str, bool) {
 /// Some of these flags, each once at most, in any order.
 fn flags(dice: &mut Dice, line: &mut Line, encoded: bool, from: &[&str]) {
     let mut rest = from.to_vec();
+    // memcached would show the item that it makes with its key as it is, with spaces and all.
+    rest.retain(|flag| !(encoded && *flag == "N"));
     if encoded {
         rest.push("b");
     }
@@ -114,7 +121,7 @@ fn flags(dice: &mut Dice, line: &mut Line, encoded: bool, from: &[&str]) {
         }
         let flag = rest.swap_remove(dice.below(rest.len()));
         let token = match flag {
-            "O" => dice.pick(&["", "1", "opaque", "12345678901234567890123456789012"]),
+            "O" => dice.pick(&["", "1", "opaque", "1234567890123456789012345678901"]),
             "T" | "N" => dice.pick(&TIMES),
             "R" => dice.pick(&["10", "200000"]),
             "F" => dice.pick(&["0", "5", "+7", "4294967295"]),
@@ -170,7 +177,7 @@ fn set(dice: &mut Dice) -> Step {
 fn delete(dice: &mut Dice) -> Step {
     let (key, encoded) = key(dice);
     let mut line = Line::new("md", key);
-    flags(dice, &mut line, encoded, &["I", "I", "k", "O", "q", "T"]);
+    flags(dice, &mut line, encoded, &["I", "k", "O", "q", "T"]);
     if dice.once_in(4) {
         let age = dice.below(2);
         line.unique(key, age);
@@ -186,11 +193,15 @@ fn arithmetic(dice: &mut Dice) -> Step {
     if dice.once_in(3) {
         line.word(&format!("M{}", dice.pick(&["I", "D", "+", "-"])));
     }
-    let all = ["D", "J", "k", "N", "O", "q", "t", "c", "T", "v", "v"];
-    flags(dice, &mut line, encoded, &all);
     if dice.once_in(6) {
         line.unique(key, 0);
+        flags(dice, &mut line, encoded, &["k", "v", "D"]);
+        return line.end(dice, None);
     }
+    // Not both: one server could show a unique of which the other says nothing.
+    let last = dice.pick(&["c", "c", "q"]);
+    let all = ["D", "J", "k", "N", "O", "t", "T", "v", last];
+    flags(dice, &mut line, encoded, &all);
     line.end(dice, None)
 }
 
@@ -218,7 +229,18 @@ fn wrong(dice: &mut Dice) -> Step {
         5 => format!("O{}", "x".repeat(33)),
         6 => dice.pick(&["k k", "c c", "v v", "q q"]).to_owned(),
         7 => dice
-            .pick(&["Madd", "M", "F4294967296", "F-1", "E5", "x", "C1"])
+            .pick(&[
+                "Madd",
+                "M",
+                "F4294967296",
+                "F-1",
+                "E5",
+                "x",
+                "C1",
+                "C1",
+                "s",
+                "N0",
+            ])
             .to_owned(),
         _ => dice.pick(&BAD_FLAGS).to_owned(),
     };

@@ -24,6 +24,17 @@ const COUNTERS: [&str; 17] = [
     "touch_misses",
 ];
 
+/// More seconds than are ever left, and fewer than memcached shows of an item that is over.
+const LEFT_MAX: u64 = 4_000_000_000;
+
+/// Keys in base64 and what they stand for: `k` shows the one or the other.
+pub(crate) const ENCODED: [(&str, &str); 4] = [
+    ("YQ==", "a"),
+    ("Yg==", "b"),
+    ("ZiBn", "f g"),
+    ("AA0K", "\0\r\n"),
+];
+
 /// The uniques that one server has shown, in the order in which they were seen.
 #[derive(Debug, Default)]
 pub(crate) struct Uniques {
@@ -72,7 +83,8 @@ impl Uniques {
                 (masked, number(bytes) as usize + 2)
             }
             [b"VA", bytes, ..] => (self.mask_flags(key, &words, 2), number(bytes) as usize + 2),
-            [b"HD" | b"EN" | b"NF" | b"NS" | b"EX", ..] => (self.mask_flags(key, &words, 1), 0),
+            [b"HD", ..] => (self.mask_flags(key, &words, 1), 0),
+            [b"EN" | b"NF" | b"NS" | b"EX", ..] => (mask_no_unique(&words), 0),
             [b"ME", key, ..] => (mask_about(key, &words), 0),
             [b"STAT", name, _] if COUNTERS.iter().any(|it| it.as_bytes() == name) => {
                 (line.to_vec(), 0)
@@ -101,13 +113,17 @@ impl Uniques {
         let mut masked: Vec<Vec<u8>> = words[..from].iter().map(|it| it.to_vec()).collect();
         for word in &words[from..] {
             masked.push(match word {
+                [b'b'] => continue,
+                [b'k', key @ ..] => decoded(key),
                 [b'c', digits @ ..] if is_number(digits) => {
                     format!("c{}", self.place(key, number(digits))).into_bytes()
                 }
                 [b'l', digits @ ..] if is_number(digits) => b"l<seconds>".to_vec(),
                 [b't', digits @ ..] if is_number(digits) => {
-                    // Times are chosen in the middle between two thousands.
-                    format!("t<{} thousand>", (number(digits) + 500) / 1000).into_bytes()
+                    // Times are chosen in the middle between two thousands. What is less than
+                    // nothing is a large number to memcached.
+                    let left = Some(number(digits)).filter(|left| *left < LEFT_MAX);
+                    format!("t<{} thousand>", (left.unwrap_or(0) + 500) / 1000).into_bytes()
                 }
                 word => word.to_vec(),
             });
@@ -118,11 +134,35 @@ impl Uniques {
     }
 }
 
+/// There is no item, or it is not told of, so a unique would be nobody's.
+fn mask_no_unique(words: &[&[u8]]) -> Vec<u8> {
+    let mask = |word: &&[u8]| match word {
+        [b'b'] => None,
+        [b'k', key @ ..] => Some(decoded(key)),
+        [b'c', digits @ ..] if is_number(digits) => Some(b"c<nobody's>".to_vec()),
+        word => Some(word.to_vec()),
+    };
+    let masked: Vec<Vec<u8>> = words.iter().filter_map(mask).collect();
+    [masked.join(&b' '), b"\r\n".to_vec()].concat()
+}
+
 /// `me`: whether the item ends at all is what can be compared.
 fn mask_about(key: &[u8], words: &[&[u8]]) -> Vec<u8> {
     let never = words.contains(&b"exp=-1".as_slice());
     let end = if never { "never" } else { "some time" };
-    [b"ME ", key, format!(" ends {end}\r\n").as_bytes()].concat()
+    [
+        b"ME ",
+        &*decoded(key),
+        format!(" ends {end}\r\n").as_bytes(),
+    ]
+    .concat()
+}
+
+/// `k` with the key that this word stands for.
+fn decoded(key: &[u8]) -> Vec<u8> {
+    let known = ENCODED.iter().find(|pair| pair.0.as_bytes() == key);
+    let key = known.map_or(key, |pair| pair.1.as_bytes());
+    format!("k{}", key.escape_ascii()).into_bytes()
 }
 
 fn is_number(word: &[u8]) -> bool {
