@@ -75,6 +75,9 @@ impl Answers {
         if let (Write::GetAndTouch { keys, .. }, Reply::Hits(hits)) = (write, &reply) {
             self.count_gone(keys.iter().map(Key::as_bytes), keys.len(), hits);
         }
+        if let (Write::MetaGet(get), Reply::NotFound) = (write, &reply) {
+            self.count_gone([get.key.as_bytes()].into_iter(), 1, &[]);
+        }
         reply
     }
 
@@ -83,6 +86,9 @@ impl Answers {
         self.counters.read(read, &reply);
         if let (Read::Get { keys }, Reply::Hits(hits)) = (read, &reply) {
             self.count_gone(keys.iter(), keys.len(), hits);
+        }
+        if let (Read::MetaGet(get), Reply::NotFound) = (read, &reply) {
+            self.count_gone([get.key.as_bytes()].into_iter(), 1, &[]);
         }
         reply
     }
@@ -134,6 +140,7 @@ impl Answers {
         Counts {
             total_items: counts.total_items - before.total_items,
             expired_items: counts.expired_items - before.expired_items,
+            expired_unfetched: counts.expired_unfetched - before.expired_unfetched,
             reclaimed_items: counts.reclaimed_items - before.reclaimed_items,
             ..counts
         }

@@ -179,6 +179,9 @@ fn misses_are_told_apart_by_why_the_item_is_gone() {
     it.ask(id, 1, vec![get("over"), get("negative"), gat]);
     it.ask(id, 1, vec![get("there"), get("deleted"), get("never")]);
     let shown = stats_of(&mut it, id);
+    // Its time came; the one that was stored as over never was there.
+    assert_eq!(stat(&shown, "crawler_reclaimed"), "1");
+    assert_eq!(stat(&shown, "expired_unfetched"), "1");
     for (name, count) in [("get_expired", "3"), ("get_flushed", "0")] {
         assert_eq!(stat(&shown, name), count, "{name}");
     }

@@ -61,6 +61,8 @@ pub struct Counts {
     pub total_items: u64,
     /// Items whose deadline came since the start.
     pub expired_items: u64,
+    /// Of these, those that nobody had asked this server for.
+    pub expired_unfetched: u64,
     /// Items that were gone already, and not freed, when one with their key was stored.
     pub reclaimed_items: u64,
 }
@@ -548,6 +550,7 @@ impl Store {
             self.expiry.remove(over_at, hash);
             while let Some(item) = self.map.remove_over_at(hash, over_at) {
                 self.counts.expired_items += 1;
+                self.counts.expired_unfetched += u64::from(!item.data.is_fetched());
                 self.uncount(&item);
                 self.departed.note(hash, self.moment.why_gone(&item));
             }
