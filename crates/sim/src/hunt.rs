@@ -208,6 +208,10 @@ fn test_of(mutant: Mutant) -> Option<Test> {
         Mutant::ForwardGapIgnored => {
             forward("what_comes_behind_a_missing_message_is_not_carried_out")
         }
+        Mutant::ForwardRepeated => forward("a_message_that_comes_again_is_not_carried_out_again"),
+        Mutant::ForwardedIsRefused => {
+            forward("a_broken_connection_leaves_writes_unknown_and_reads_undone")
+        }
         Mutant::ForwardOfOtherTerm => {
             forward("a_leader_carries_out_nothing_that_was_meant_for_another_term")
         }
