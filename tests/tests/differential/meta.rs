@@ -19,7 +19,7 @@ const BAD_FLAGS: [&str; 15] = [
     "z", "Y", "1", "Txx", "T", "Nxx", "Rxx", "Cxx", "C-1", "Dxx", "D-1", "Jxx", "MX", "Mx", "-",
 ];
 
-const NUMBERS: [&str; 6] = ["0", "1", "9", "10", "18446744073709551615", "abc"];
+const NUMBERS: [&str; 6] = ["0", "1", "9", "10", "1000000000000000000", "abc"];
 
 /// The meta script of this number: always the same. Half of them ask with `h`, and do not calculate:
 /// memcached remembers that an item was asked for if the new number fits into the place of the old.
@@ -125,8 +125,8 @@ fn flags(dice: &mut Dice, line: &mut Line, encoded: bool, from: &[&str]) {
             "T" | "N" => dice.pick(&TIMES),
             "R" => dice.pick(&["10", "200000"]),
             "F" => dice.pick(&["0", "5", "+7", "4294967295"]),
-            "D" => dice.pick(&["0", "1", "9", "18446744073709551615"]),
-            "J" => dice.pick(&["0", "13", "18446744073709551615"]),
+            "D" => dice.pick(&["0", "1", "9", "1000000000000000"]),
+            "J" => dice.pick(&["0", "13", "1000000000000000000"]),
             "P" | "L" => dice.pick(&["", "x"]),
             _ => "",
         };
