@@ -181,14 +181,23 @@ impl Counters {
                     self.cas(reply);
                 }
             }
+            // What stays is no deletion.
+            Write::MetaDelete(delete)
+                if *reply == Reply::Deleted && (delete.invalidate || delete.clear) =>
+            {
+                self.cmd_meta += 1;
+            }
             Write::MetaDelete(_) => {
                 self.cmd_meta += 1;
                 let found = found && *reply != Reply::Exists;
                 count(found, &mut self.delete_hits, &mut self.delete_misses);
             }
-            Write::MetaArithmetic(_) if *reply == Reply::NonNumeric => self.cmd_meta += 1,
+            Write::MetaArithmetic(_) if matches!(reply, Reply::NonNumeric | Reply::Exists) => {
+                self.cmd_meta += 1;
+            }
             Write::MetaArithmetic(arithmetic) => {
                 self.cmd_meta += 1;
+                let found = matches!(reply, Reply::MetaHit(hit) if !hit.was_made);
                 match arithmetic.direction {
                     Increment => count(found, &mut self.incr_hits, &mut self.incr_misses),
                     Decrement => count(found, &mut self.decr_hits, &mut self.decr_misses),

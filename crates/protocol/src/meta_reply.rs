@@ -1,7 +1,7 @@
 //! Replies to meta commands: a code of two letters, and the flags that were asked for, in their
 //! order.
 
-use command::{ITEM_OVERHEAD_BYTES, MetaHit, Reply};
+use command::{ITEM_MEMORY_BYTES, MetaHit, Reply};
 
 use crate::Output;
 use crate::reply::{NON_NUMERIC, OUT_OF_MEMORY};
@@ -193,7 +193,7 @@ fn write_inspect(hit: &MetaHit, shape: &MetaShape, output: &mut Output) {
     };
     output.append(fetch.as_bytes());
     output.append(b" cls=1 size=");
-    output.append_number((hit.data.bytes() + ITEM_OVERHEAD_BYTES) as u64);
+    output.append_number((hit.data.bytes() + ITEM_MEMORY_BYTES) as u64);
     output.append(b"\r\n");
 }
 

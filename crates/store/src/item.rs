@@ -1,12 +1,6 @@
 //! One item as it is kept in memory, and the arithmetic on its value.
 
-use command::{About, Deadline, Direction, ITEM_OVERHEAD_BYTES, Key, KeyValue};
-
-/// What an item takes in memory beside its key and value, on average: 48 bytes in front of the key (a
-/// counter, `command::KeyValue`'s fields, a length), 8 of the allocation and 8 to its size's multiple
-/// of 16, and 19 for its place in a table that is between 7/16 and 7/8 full. Without the 28 that a
-/// deadline takes, so that a touch never needs room.
-const BESIDE_BYTES: usize = 83;
+use command::{About, Deadline, Direction, ITEM_MEMORY_BYTES, ITEM_OVERHEAD_BYTES, Key, KeyValue};
 
 /// An item: 8 bytes in the map and one allocation, of which other views of the map hold shares.
 #[derive(Clone, Debug)]
@@ -54,7 +48,7 @@ impl Item {
     /// The memory that the item takes, as `stats` and the memory limit count it: the same on all
     /// servers, and within a tenth of what a process grows by.
     pub(crate) fn bytes(&self) -> usize {
-        self.data.bytes() + BESIDE_BYTES
+        self.data.bytes() + ITEM_MEMORY_BYTES
     }
 }
 

@@ -298,6 +298,7 @@ impl Store {
             self.count_stored(&reply);
         }
         if let Reply::MetaHit(hit) = &mut reply {
+            hit.was_made = found.is_none();
             (hit.left_before, hit.left, hit.number) = (left_before, left, Some(number));
         }
         reply
