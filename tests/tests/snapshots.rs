@@ -40,7 +40,9 @@ fn servers_start_from_their_snapshots_when_the_log_before_is_gone() {
             let first = |name: &String| name.starts_with("wal-0000000000000001-");
             assert!(!files.iter().any(first), "server {id} has {files:?}");
             let snapshots = files.iter().filter(|name| name.ends_with(".snap"));
-            assert_eq!(snapshots.count(), 2, "server {id} has {files:?}");
+            // The oldest goes when the newest has its name: the kill may come in between.
+            let count = snapshots.count();
+            assert!((2..=3).contains(&count), "server {id} has {files:?}");
         }
         cluster.start_all();
         Written::verify(&written, &cluster);
