@@ -105,6 +105,14 @@ impl Text {
         self.expect(expected);
     }
 
+    /// Sends each line by itself and expects its reply before the next.
+    #[track_caller]
+    pub fn exchange_all(&mut self, exchanges: &[(&str, &str)]) {
+        for (sent, expected) in exchanges {
+            self.exchange(sent, expected);
+        }
+    }
+
     /// The next line, without its `\r\n`.
     ///
     /// # Errors

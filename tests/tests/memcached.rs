@@ -25,46 +25,35 @@ fn cluster() -> User {
     SHARED.get_or_start(|| Plan::new(PROGRAMS, 3).patient().start())
 }
 
-/// Sends each line by itself and expects its reply before the next.
-#[track_caller]
-fn exchange_all(text: &mut Text, exchanges: &[(&str, &str)]) {
-    for (sent, expected) in exchanges {
-        text.exchange(sent, expected);
-    }
-}
-
 #[test]
 fn storage_commands_answer_as_memcached_does() {
     let cluster = cluster();
     let mut text = cluster.connect_to_leader();
-    exchange_all(
-        &mut text,
-        &[
-            ("get s\r\n", "END\r\n"),
-            ("replace s 0 0 1\r\na\r\n", "NOT_STORED\r\n"),
-            ("append s 0 0 1\r\na\r\n", "NOT_STORED\r\n"),
-            ("prepend s 0 0 1\r\na\r\n", "NOT_STORED\r\n"),
-            ("add s 5 0 3\r\nabc\r\n", "STORED\r\n"),
-            ("add s 6 0 3\r\nxyz\r\n", "NOT_STORED\r\n"),
-            ("get s\r\n", "VALUE s 5 3\r\nabc\r\nEND\r\n"),
-            ("append s 9 0 2\r\nde\r\n", "STORED\r\n"),
-            ("prepend s 9 0 2\r\n__\r\n", "STORED\r\n"),
-            ("get s\r\n", "VALUE s 5 7\r\n__abcde\r\nEND\r\n"),
-            ("replace s 4294967295 0 0\r\n\r\n", "STORED\r\n"),
-            ("get s\r\n", "VALUE s 4294967295 0\r\n\r\nEND\r\n"),
-            ("set s 0 0 1\r\n1\r\n", "STORED\r\n"),
-            (
-                "get s t s\r\n",
-                "VALUE s 0 1\r\n1\r\nVALUE s 0 1\r\n1\r\nEND\r\n",
-            ),
-            ("set s 0 -1 1\r\n2\r\n", "STORED\r\n"),
-            ("get s\r\n", "END\r\n"),
-            ("add s 0 0 1\r\n3\r\n", "STORED\r\n"),
-            ("delete s\r\n", "DELETED\r\n"),
-            ("delete s\r\n", "NOT_FOUND\r\n"),
-            ("delete s 0\r\n", "NOT_FOUND\r\n"),
-        ],
-    );
+    text.exchange_all(&[
+        ("get s\r\n", "END\r\n"),
+        ("replace s 0 0 1\r\na\r\n", "NOT_STORED\r\n"),
+        ("append s 0 0 1\r\na\r\n", "NOT_STORED\r\n"),
+        ("prepend s 0 0 1\r\na\r\n", "NOT_STORED\r\n"),
+        ("add s 5 0 3\r\nabc\r\n", "STORED\r\n"),
+        ("add s 6 0 3\r\nxyz\r\n", "NOT_STORED\r\n"),
+        ("get s\r\n", "VALUE s 5 3\r\nabc\r\nEND\r\n"),
+        ("append s 9 0 2\r\nde\r\n", "STORED\r\n"),
+        ("prepend s 9 0 2\r\n__\r\n", "STORED\r\n"),
+        ("get s\r\n", "VALUE s 5 7\r\n__abcde\r\nEND\r\n"),
+        ("replace s 4294967295 0 0\r\n\r\n", "STORED\r\n"),
+        ("get s\r\n", "VALUE s 4294967295 0\r\n\r\nEND\r\n"),
+        ("set s 0 0 1\r\n1\r\n", "STORED\r\n"),
+        (
+            "get s t s\r\n",
+            "VALUE s 0 1\r\n1\r\nVALUE s 0 1\r\n1\r\nEND\r\n",
+        ),
+        ("set s 0 -1 1\r\n2\r\n", "STORED\r\n"),
+        ("get s\r\n", "END\r\n"),
+        ("add s 0 0 1\r\n3\r\n", "STORED\r\n"),
+        ("delete s\r\n", "DELETED\r\n"),
+        ("delete s\r\n", "NOT_FOUND\r\n"),
+        ("delete s 0\r\n", "NOT_FOUND\r\n"),
+    ]);
 }
 
 #[test]
@@ -91,56 +80,50 @@ fn cas_answers_as_memcached_does() {
 fn arithmetic_answers_as_memcached_does() {
     let cluster = cluster();
     let mut text = cluster.connect_to_leader();
-    exchange_all(
-        &mut text,
-        &[
-            ("incr n 1\r\n", "NOT_FOUND\r\n"),
-            ("decr n 1\r\n", "NOT_FOUND\r\n"),
-            ("incr n xx\r\n", BAD_DELTA),
-            ("set n 3 0 2\r\n10\r\n", "STORED\r\n"),
-            ("incr n 5\r\n", "15\r\n"),
-            ("decr n 6\r\n", "9\r\n"),
-            ("decr n 100\r\n", "0\r\n"),
-            (
-                "incr n 18446744073709551615\r\n",
-                "18446744073709551615\r\n",
-            ),
-            ("incr n 1\r\n", "0\r\n"),
-            ("incr n -1\r\n", BAD_DELTA),
-            ("incr n 18446744073709551616\r\n", BAD_DELTA),
-            ("set n 0 0 3\r\nabc\r\n", "STORED\r\n"),
-            ("incr n 1\r\n", NO_NUMBER),
-            ("decr n 1\r\n", NO_NUMBER),
-            ("get n\r\n", "VALUE n 0 3\r\nabc\r\nEND\r\n"),
-            ("set n 0 0 1\r\n9\r\n", "STORED\r\n"),
-            ("incr n 1\r\n", "10\r\n"),
-            ("get n\r\n", "VALUE n 0 2\r\n10\r\nEND\r\n"),
-        ],
-    );
+    text.exchange_all(&[
+        ("incr n 1\r\n", "NOT_FOUND\r\n"),
+        ("decr n 1\r\n", "NOT_FOUND\r\n"),
+        ("incr n xx\r\n", BAD_DELTA),
+        ("set n 3 0 2\r\n10\r\n", "STORED\r\n"),
+        ("incr n 5\r\n", "15\r\n"),
+        ("decr n 6\r\n", "9\r\n"),
+        ("decr n 100\r\n", "0\r\n"),
+        (
+            "incr n 18446744073709551615\r\n",
+            "18446744073709551615\r\n",
+        ),
+        ("incr n 1\r\n", "0\r\n"),
+        ("incr n -1\r\n", BAD_DELTA),
+        ("incr n 18446744073709551616\r\n", BAD_DELTA),
+        ("set n 0 0 3\r\nabc\r\n", "STORED\r\n"),
+        ("incr n 1\r\n", NO_NUMBER),
+        ("decr n 1\r\n", NO_NUMBER),
+        ("get n\r\n", "VALUE n 0 3\r\nabc\r\nEND\r\n"),
+        ("set n 0 0 1\r\n9\r\n", "STORED\r\n"),
+        ("incr n 1\r\n", "10\r\n"),
+        ("get n\r\n", "VALUE n 0 2\r\n10\r\nEND\r\n"),
+    ]);
 }
 
 #[test]
 fn touching_answers_as_memcached_does() {
     let cluster = cluster();
     let mut text = cluster.connect_to_leader();
-    exchange_all(
-        &mut text,
-        &[
-            ("touch t 0\r\n", "NOT_FOUND\r\n"),
-            ("gat 0 t\r\n", "END\r\n"),
-            ("set t 2 0 1\r\na\r\n", "STORED\r\n"),
-            ("touch t 100\r\n", "TOUCHED\r\n"),
-            ("gat 0 t u\r\n", "VALUE t 2 1\r\na\r\nEND\r\n"),
-            ("touch t xx\r\n", BAD_EXPTIME),
-            ("gat xx t\r\n", BAD_EXPTIME),
-            ("gat 10\r\n", BAD_FORMAT),
-            ("gat -1 t\r\n", "VALUE t 2 1\r\na\r\nEND\r\n"),
-            ("get t\r\n", "END\r\n"),
-            ("set t 0 0 1\r\na\r\n", "STORED\r\n"),
-            ("touch t -1\r\n", "TOUCHED\r\n"),
-            ("get t\r\n", "END\r\n"),
-        ],
-    );
+    text.exchange_all(&[
+        ("touch t 0\r\n", "NOT_FOUND\r\n"),
+        ("gat 0 t\r\n", "END\r\n"),
+        ("set t 2 0 1\r\na\r\n", "STORED\r\n"),
+        ("touch t 100\r\n", "TOUCHED\r\n"),
+        ("gat 0 t u\r\n", "VALUE t 2 1\r\na\r\nEND\r\n"),
+        ("touch t xx\r\n", BAD_EXPTIME),
+        ("gat xx t\r\n", BAD_EXPTIME),
+        ("gat 10\r\n", BAD_FORMAT),
+        ("gat -1 t\r\n", "VALUE t 2 1\r\na\r\nEND\r\n"),
+        ("get t\r\n", "END\r\n"),
+        ("set t 0 0 1\r\na\r\n", "STORED\r\n"),
+        ("touch t -1\r\n", "TOUCHED\r\n"),
+        ("get t\r\n", "END\r\n"),
+    ]);
     text.exchange("set t 0 0 1\r\na\r\n", "STORED\r\n");
     let unique = unique_of(&mut text, "t");
     let hit = format!("VALUE t 0 1 {unique}\r\na\r\nEND\r\n");
@@ -154,20 +137,17 @@ fn what_is_no_data_command_answers_as_memcached_does() {
     let version = text.ask("version\r\n");
     let digits = version.strip_prefix("VERSION 1.6.45-quorate-");
     assert!(digits.is_some_and(|rest| !rest.is_empty()), "{version}");
-    exchange_all(
-        &mut text,
-        &[
-            ("verbosity 1\r\n", "OK\r\n"),
-            ("verbosity\r\n", BAD_FORMAT),
-            ("mn\r\n", "MN\r\n"),
-            ("stats reset\r\n", "RESET\r\n"),
-            ("stats foo\r\n", "ERROR\r\n"),
-            ("foo\r\n", "ERROR\r\n"),
-            ("GET a\r\n", "ERROR\r\n"),
-            ("set\ta 0 0 1\r\n", "ERROR\r\n"),
-            ("\r\n", BAD_FORMAT),
-        ],
-    );
+    text.exchange_all(&[
+        ("verbosity 1\r\n", "OK\r\n"),
+        ("verbosity\r\n", BAD_FORMAT),
+        ("mn\r\n", "MN\r\n"),
+        ("stats reset\r\n", "RESET\r\n"),
+        ("stats foo\r\n", "ERROR\r\n"),
+        ("foo\r\n", "ERROR\r\n"),
+        ("GET a\r\n", "ERROR\r\n"),
+        ("set\ta 0 0 1\r\n", "ERROR\r\n"),
+        ("\r\n", BAD_FORMAT),
+    ]);
     text.send("stats\r\n");
     let mut names = Vec::new();
     loop {
@@ -202,27 +182,24 @@ fn what_is_no_data_command_answers_as_memcached_does() {
 fn flush_all_empties_the_store_and_what_comes_after_it_stays() {
     let cluster = Plan::new(PROGRAMS, 1).start();
     let mut text = cluster.connect_to_leader();
-    exchange_all(
-        &mut text,
-        &[
-            (
-                "set a 0 0 1\r\n1\r\nset b 0 0 1\r\n2\r\n",
-                "STORED\r\nSTORED\r\n",
-            ),
-            ("flush_all xx\r\n", BAD_EXPTIME),
-            ("flush_all\r\nget a b\r\n", "OK\r\nEND\r\n"),
-            (
-                "set a 0 0 1\r\n3\r\nget a\r\n",
-                "STORED\r\nVALUE a 0 1\r\n3\r\nEND\r\n",
-            ),
-            (
-                "flush_all 100\r\nget a\r\n",
-                "OK\r\nVALUE a 0 1\r\n3\r\nEND\r\n",
-            ),
-            ("flush_all noreply\r\nget a\r\n", "END\r\n"),
-            ("set a 0 0 1\r\n4\r\nflush_all 1\r\n", "STORED\r\nOK\r\n"),
-        ],
-    );
+    text.exchange_all(&[
+        (
+            "set a 0 0 1\r\n1\r\nset b 0 0 1\r\n2\r\n",
+            "STORED\r\nSTORED\r\n",
+        ),
+        ("flush_all xx\r\n", BAD_EXPTIME),
+        ("flush_all\r\nget a b\r\n", "OK\r\nEND\r\n"),
+        (
+            "set a 0 0 1\r\n3\r\nget a\r\n",
+            "STORED\r\nVALUE a 0 1\r\n3\r\nEND\r\n",
+        ),
+        (
+            "flush_all 100\r\nget a\r\n",
+            "OK\r\nVALUE a 0 1\r\n3\r\nEND\r\n",
+        ),
+        ("flush_all noreply\r\nget a\r\n", "END\r\n"),
+        ("set a 0 0 1\r\n4\r\nflush_all 1\r\n", "STORED\r\nOK\r\n"),
+    ]);
     wait_until("the delayed flush", deadline(), || {
         match text.ask("get a\r\n").as_str() {
             "END" => Ok(()),
@@ -385,44 +362,41 @@ fn a_malformed_storage_command_never_has_its_value_read_as_a_command() {
     let cluster = cluster();
     let mut text = cluster.connect_to_leader();
     text.exchange("set d 0 0 3\r\nold\r\n", "STORED\r\n");
-    exchange_all(
-        &mut text,
-        &[
-            (
-                "set d 0 0 3\r\nabcdef\r\n",
-                &format!("{BAD_CHUNK}ERROR\r\n"),
-            ),
-            (
-                "set d 0 0 5\r\nabc\r\nversion\r\n",
-                &format!("{BAD_CHUNK}ERROR\r\n"),
-            ),
-            (
-                "set d -1 0 4\r\nquit\r\nmn\r\n",
-                &format!("{BAD_FORMAT}MN\r\n"),
-            ),
-            (
-                "set d 0 xx 4\r\nquit\r\nmn\r\n",
-                &format!("{BAD_FORMAT}MN\r\n"),
-            ),
-            (
-                "cas d 0 0 4 x\r\nquit\r\nmn\r\n",
-                &format!("{BAD_FORMAT}MN\r\n"),
-            ),
-            ("set d 0 0 -1\r\nmn\r\n", &format!("{BAD_FORMAT}MN\r\n")),
-            (
-                "set d 0 0 4294967296\r\nmn\r\n",
-                &format!("{BAD_FORMAT}MN\r\n"),
-            ),
-            ("set d 0 0\r\nmn\r\n", &format!("{BAD_FORMAT}MN\r\n")),
-            ("set d\r\nmn\r\n", &format!("{BAD_FORMAT}MN\r\n")),
-            (
-                "delete d foo\r\n",
-                "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n",
-            ),
-            ("get\r\n", BAD_FORMAT),
-            ("get d\r\n", "VALUE d 0 3\r\nold\r\nEND\r\n"),
-        ],
-    );
+    text.exchange_all(&[
+        (
+            "set d 0 0 3\r\nabcdef\r\n",
+            &format!("{BAD_CHUNK}ERROR\r\n"),
+        ),
+        (
+            "set d 0 0 5\r\nabc\r\nversion\r\n",
+            &format!("{BAD_CHUNK}ERROR\r\n"),
+        ),
+        (
+            "set d -1 0 4\r\nquit\r\nmn\r\n",
+            &format!("{BAD_FORMAT}MN\r\n"),
+        ),
+        (
+            "set d 0 xx 4\r\nquit\r\nmn\r\n",
+            &format!("{BAD_FORMAT}MN\r\n"),
+        ),
+        (
+            "cas d 0 0 4 x\r\nquit\r\nmn\r\n",
+            &format!("{BAD_FORMAT}MN\r\n"),
+        ),
+        ("set d 0 0 -1\r\nmn\r\n", &format!("{BAD_FORMAT}MN\r\n")),
+        (
+            "set d 0 0 4294967296\r\nmn\r\n",
+            &format!("{BAD_FORMAT}MN\r\n"),
+        ),
+        ("set d 0 0\r\nmn\r\n", &format!("{BAD_FORMAT}MN\r\n")),
+        ("set d\r\nmn\r\n", &format!("{BAD_FORMAT}MN\r\n")),
+        (
+            "delete d foo\r\n",
+            "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n",
+        ),
+        ("get\r\n", BAD_FORMAT),
+        ("get d\r\n", "VALUE d 0 3\r\nold\r\nEND\r\n"),
+    ]);
 }
 
 #[test]
