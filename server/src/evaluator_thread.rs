@@ -8,7 +8,7 @@ use std::time::Duration;
 use command::Outcome;
 use crossbeam_channel::Receiver;
 use evaluator::{ConnectionId, Evaluator, FrozenState, Input, Now, Outcomes, Output};
-use raft::{Fetch, Fetched, Seating, ServerId, Timestamp, Write, WriteId};
+use raft::{Fetch, Fetched, Index, Seating, ServerId, Timestamp, Write, WriteId};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
@@ -40,8 +40,8 @@ const LONG_TURN: Duration = Duration::from_millis(1);
 pub(crate) enum Control {
     /// Hand leadership over; `Published::may_stop` says when that is done.
     Transfer,
-    /// Give the state as it is, once this server has a seat.
-    Freeze(oneshot::Sender<Option<FrozenState>>),
+    /// Give the state as it is, once it has taken in this entry; `None` if there is none to be had.
+    Freeze(Index, oneshot::Sender<Option<FrozenState>>),
     /// End.
     Stop,
 }
@@ -87,6 +87,9 @@ pub(crate) struct EvaluatorThread {
     identity: Arc<Identity>,
     /// Those that have sent a batch.
     connections: HashMap<ConnectionId, UnboundedSender<Vec<Outcome>>>,
+    /// Those that wait for a state, and the entry that it is to have taken in: one at most for each
+    /// connection and backup.
+    freezes: Vec<(Index, oneshot::Sender<Option<FrozenState>>)>,
     pauses: Pauses,
     last: Option<Arc<Published>>,
     /// There is something new that is not worth publishing at once.
@@ -124,6 +127,7 @@ impl EvaluatorThread {
             clock,
             identity: Arc::new(identity),
             connections: HashMap::new(),
+            freezes: Vec::new(),
             pauses: Pauses {
                 pause: election_timeout,
                 grace: heartbeat,
@@ -179,6 +183,7 @@ impl EvaluatorThread {
         self.take_inputs(now);
         let output = self.evaluator.take_output(now);
         self.hand_out(output);
+        self.give_states();
         self.publish(now.monotonic);
         let due = self.next_turn(now.monotonic).max(now.monotonic);
         self.pauses.expected = due;
@@ -199,10 +204,7 @@ impl EvaluatorThread {
         while let Ok(control) = self.channels.control.try_recv() {
             match control {
                 Control::Transfer => self.evaluator.step(now, Input::Transfer),
-                Control::Freeze(asker) => {
-                    // Whoever asked may be gone.
-                    let _ = asker.send(self.evaluator.freeze_now());
-                }
+                Control::Freeze(last_applied, asker) => self.freezes.push((last_applied, asker)),
                 Control::Stop => self.stops = true,
             }
         }
@@ -269,6 +271,18 @@ impl EvaluatorThread {
                     self.evaluator.step(now, gone);
                 }
             }
+        }
+    }
+
+    /// Gives the state to those that have asked for it, if it has come as far as they want.
+    fn give_states(&mut self) {
+        let applied = self.evaluator.last_applied();
+        let is_due = |(from, asker): &mut (Index, oneshot::Sender<_>)| {
+            // Whoever asked may be gone.
+            *from <= applied || asker.is_closed()
+        };
+        for (_, asker) in self.freezes.extract_if(.., is_due) {
+            let _ = asker.send(self.evaluator.freeze_now());
         }
     }
 

@@ -151,6 +151,37 @@ fn a_pipeline_is_answered_in_its_order_whoever_answers() {
 }
 
 #[test]
+fn a_list_of_keys_from_a_follower_has_all_that_was_acknowledged_before() {
+    let cluster = plan(3).patient().start();
+    let leader = cluster.agreed_leader();
+    let mut writer = cluster.connect(leader);
+    let others = cluster.others(leader).into_iter();
+    let mut followers: Vec<Text> = others.map(|id| connect(&cluster, id)).collect();
+    let mut keys = Vec::new();
+    for number in 0..30 {
+        let key = format!("key-{number:02}");
+        writer.exchange(format!("set {key} 0 0 1\r\nx\r\n"), "STORED\r\n");
+        keys.push(key);
+        for text in &mut followers {
+            text.send("lru_crawler mgdump all\r\n");
+            let lines = std::iter::from_fn(|| Some(text.line()).filter(|line| line != "EN"));
+            let mut lines: Vec<String> = lines.collect();
+            assert_eq!(lines.remove(0), "OK");
+            lines.sort_unstable();
+            let listed = lines.iter().map(|line| line.trim_start_matches("mg "));
+            assert!(listed.eq(&keys), "{lines:?} instead of {keys:?}");
+        }
+    }
+    let text = &mut followers[0];
+    let item = "ITEM own [1 b; 0 s]\r\nEND\r\n";
+    text.exchange("flush_all\r\n", "OK\r\n");
+    text.exchange(
+        "set own 0 0 1\r\nx\r\nstats cachedump 1 0\r\nget own\r\n",
+        format!("STORED\r\n{item}VALUE own 0 1\r\nx\r\nEND\r\n"),
+    );
+}
+
+#[test]
 fn large_values_go_both_ways() {
     let cluster = plan(3).patient().start();
     let leader = cluster.agreed_leader();

@@ -159,9 +159,8 @@ pub enum Read {
     MetaGet(MetaGet),
     /// `me`.
     Inspect { key: Key },
-    /// Is answered `Ok`, and says with it that this server leads, and has applied all that was
-    /// answered before: whoever asked may look at this server's state. For a dump of the keys, or a
-    /// backup. The word of another server is of no use to it.
+    /// Answered by the leader with an index: a state that has come so far holds all that was
+    /// acknowledged before. For a dump of the keys, or a backup.
     Confirm,
 }
 

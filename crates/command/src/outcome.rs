@@ -47,7 +47,7 @@ pub enum Reply {
     NonNumeric,
     /// The item would take all of them over the memory limit: nothing was changed.
     OutOfMemory,
-    /// `flush_all`, `cache_memlimit`, `stats reset`; a confirmation.
+    /// `flush_all`, `cache_memlimit`, `stats reset`.
     Ok,
     /// `get gets gat gats`: the hits, in the order of the keys asked for.
     Hits(Vec<Hit>),
@@ -57,6 +57,11 @@ pub enum Reply {
     LowUnique,
     /// `stats`: name and value of each line.
     Stats(Vec<(Cow<'static, str>, String)>),
+    /// A confirmation: a state with all that is applied up to this index holds every command that
+    /// was acknowledged before it was asked for.
+    Confirmed {
+        last_applied: u64,
+    },
 }
 
 /// One item of a retrieval.

@@ -17,6 +17,8 @@ pub(crate) struct Answers {
     pub(crate) now: Timestamp,
     /// The last entry that `store` has taken in.
     pub(crate) last_applied: Index,
+    /// The last entry of which it has taken in anything; `last_applied`, or the next.
+    pub(crate) last_begun: Index,
     /// The log has no reserve.
     pub(crate) out_of_disk: bool,
     /// A copy of `StateHashes::differs_at`.
@@ -41,6 +43,7 @@ impl Answers {
             store,
             now: Timestamp(0),
             last_applied: view.last_applied,
+            last_begun: view.last_applied,
             view,
             out_of_disk: false,
             differs_at: None,
@@ -82,7 +85,13 @@ impl Answers {
     }
 
     pub(crate) fn read(&mut self, read: &Read) -> Reply {
-        let reply = self.store.read(read);
+        let reply = match read {
+            // What was acknowledged may be in the first part of the entry that is under way.
+            Read::Confirm => Reply::Confirmed {
+                last_applied: self.last_begun.0,
+            },
+            read => self.store.read(read),
+        };
         self.counters.read(read, &reply);
         if let (Read::Get { keys }, Reply::Hits(hits)) = (read, &reply) {
             self.count_gone(keys.iter(), keys.len(), hits);
@@ -193,6 +202,7 @@ impl Answers {
     pub(crate) fn install(&mut self, store: &mut Store, index: Index) {
         std::mem::swap(&mut self.store, store);
         self.last_applied = index;
+        self.last_begun = index;
         // A loaded store has stored nothing itself.
         self.counts_before = self.store.counts();
     }

@@ -530,9 +530,8 @@ impl Evaluator {
     /// The state as it is, if a snapshot of it is due. A server without a seat takes none: it may
     /// have come to another cluster than its own (rule 41).
     fn freeze(&mut self) -> Option<FrozenState> {
-        let differs = self.answers.differs_at.is_some();
         let (applied, now) = (self.answers.last_applied, self.now.monotonic);
-        if differs || !self.snapshots.is_due(&self.limits, applied, now) {
+        if !self.snapshots.is_due(&self.limits, applied, now) {
             return None;
         }
         let frozen = self.freeze_now()?;
@@ -540,9 +539,19 @@ impl Evaluator {
         Some(frozen)
     }
 
-    /// The state as it is, for whoever wants a copy; `None` while this server has no seat. It has
-    /// every command that was answered before, if this server has answered a read since.
+    /// The last entry that the state has taken in.
+    #[must_use]
+    pub fn last_applied(&self) -> Index {
+        self.answers.last_applied
+    }
+
+    /// The state as it is, for whoever wants a copy; `None` while this server has no seat, or if its
+    /// state is known to be another than the others'. It has every command that was acknowledged
+    /// before a `Read::Confirm` was asked for that has been answered with `last_applied` or less.
     pub fn freeze_now(&mut self) -> Option<FrozenState> {
+        if self.answers.differs_at.is_some() {
+            return None;
+        }
         let Seating::Seated { cluster, .. } = self.seating() else {
             return None;
         };
@@ -556,6 +565,7 @@ impl Evaluator {
     fn apply(&mut self, entry: Entry) {
         self.snapshots.applied(entry.payload.len());
         let owners = self.waiting.take_owners(&entry, &mut self.answers);
+        self.answers.last_begun = entry.index;
         match entry.kind {
             EntryKind::NoOp | EntryKind::Configuration => {}
             EntryKind::Command => self.apply_commands(entry.index.0, entry.payload, &owners),

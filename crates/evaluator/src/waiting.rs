@@ -237,8 +237,6 @@ impl Waiting {
             };
             let taken = match &command {
                 Command::Write(_) => takes.writes || takes.forwards,
-                // The word of another server is of no use here.
-                Command::Read(Read::Confirm) => takes.reads,
                 Command::Read(_) => takes.reads || takes.forwards,
                 Command::Stats(_) => true,
             };

@@ -152,7 +152,9 @@ fn a_leader_confirms_that_it_leads_and_no_other_server_does() {
     let leader = it.leader().unwrap();
     let confirm = || Command::Read(Read::Confirm);
     let outcomes = it.ask(leader, 1, vec![set("k", "v"), confirm()]);
-    assert_eq!(outcomes, [stored(), Outcome::Done(Reply::Ok)]);
+    let last_applied = it.status(leader).last_applied.0;
+    let confirmed = Outcome::Done(Reply::Confirmed { last_applied });
+    assert_eq!(outcomes, [stored(), confirmed]);
     let follower = it.others(leader)[0];
     assert_eq!(it.ask(follower, 1, vec![confirm()]), [redirect(leader)]);
     it.isolate(leader);

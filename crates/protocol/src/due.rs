@@ -34,6 +34,8 @@ pub(crate) enum Due {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dumped {
     pub(crate) dump: Dump,
+    /// Of a state that has come this far in the log, or further.
+    pub(crate) last_applied: u64,
     /// Its first line, if it has one before those of the items, is appended.
     pub(crate) is_begun: bool,
     pub(crate) items: u64,
@@ -76,12 +78,15 @@ impl Due {
                 rest: hits.into_iter(),
                 with_unique: shows_unique(&shape),
             },
-            Outcome::Done(Reply::Ok) if let Shape::Dump(dump) = shape => Due::Dump(Dumped {
-                dump,
-                is_begun: false,
-                items: 0,
-                bytes: 0,
-            }),
+            Outcome::Done(Reply::Confirmed { last_applied }) if let Shape::Dump(dump) = shape => {
+                Due::Dump(Dumped {
+                    dump,
+                    last_applied,
+                    is_begun: false,
+                    items: 0,
+                    bytes: 0,
+                })
+            }
             outcome => Due::Reply {
                 outcome,
                 shape,

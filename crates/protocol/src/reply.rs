@@ -79,7 +79,8 @@ fn line(reply: &Reply, shape: &Shape) -> &'static str {
         | Reply::Hits(_)
         | Reply::Stats(_)
         | Reply::MetaHit(_)
-        | Reply::LowUnique => {
+        | Reply::LowUnique
+        | Reply::Confirmed { .. } => {
             unreachable!("{reply:?} is not one line")
         }
     }

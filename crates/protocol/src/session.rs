@@ -211,12 +211,13 @@ impl Session {
     }
 
     /// The list of keys that is to be appended next, item by item, if there is one and the output
-    /// has little left to write. Until it is ended nothing more is parsed.
+    /// has little left to write. It is to be one of a state that has come to this index of the log.
+    /// Until it is ended nothing more is parsed.
     #[must_use]
-    pub fn dump(&self) -> Option<Dump> {
+    pub fn dump(&self) -> Option<(Dump, u64)> {
         match self.due.front() {
             Some(Due::Dump(dumped)) if self.output.remaining() < self.limits.dump_ahead_bytes => {
-                Some(dumped.dump)
+                Some((dumped.dump, dumped.last_applied))
             }
             _ => None,
         }

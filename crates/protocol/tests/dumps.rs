@@ -5,7 +5,7 @@ use command::{Command, Outcome, Read, Refusal, Reply, Stats};
 use quorate_protocol::{CACHEDUMP_BYTES_MAX, Dump, DumpItem, Limits, Session};
 
 fn confirmed() -> Outcome {
-    Outcome::Done(Reply::Ok)
+    Outcome::Done(Reply::Confirmed { last_applied: 7 })
 }
 
 /// Receives these bytes, and gives the commands that are to be carried out.
@@ -60,7 +60,7 @@ fn a_list_begins_when_the_server_has_confirmed_that_it_leads() {
     assert_eq!(commands, [Command::Read(Read::Confirm)]);
     assert_eq!(it.dump(), None);
     outcome(&mut it, confirmed());
-    assert_eq!(it.dump(), Some(Dump::Metadump));
+    assert_eq!(it.dump(), Some((Dump::Metadump, 7)));
     list(&mut it, &["a", "b"]);
     assert_eq!(
         written(&mut it),
@@ -154,7 +154,7 @@ fn a_client_that_does_not_read_is_given_no_more_than_a_quarter_of_a_mebibyte() {
     let ahead = it.output().remaining();
     assert!((256 << 10..(256 << 10) + 300).contains(&ahead), "{ahead}");
     it.written(1000, 0);
-    assert_eq!(it.dump(), Some(Dump::Mgdump));
+    assert_eq!(it.dump(), Some((Dump::Mgdump, 7)));
     it.end_dump();
     let lines = written(&mut it).matches("mg k").count();
     assert!(items - lines <= 4, "{lines} lines are left of {items}");
@@ -168,7 +168,7 @@ fn a_cachedump_may_stand_anywhere_and_has_a_number_of_lines_or_two_mebibytes() {
     outcome(&mut it, Outcome::Done(Reply::Hits(Vec::new())));
     outcome(&mut it, confirmed());
     let dump = Dump::Cachedump { items_max: 2 };
-    assert_eq!(it.dump(), Some(dump));
+    assert_eq!(it.dump(), Some((dump, 7)));
     it.begin_dump();
     // What no line can hold takes no place.
     let taken: Vec<bool> = [&b"a"[..], b"b c", b"d", b"e"]

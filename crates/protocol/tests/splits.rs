@@ -94,7 +94,8 @@ fn done(command: &Command) -> Outcome {
         }
         Command::Read(Read::Inspect { key }) => meta_hit(key),
         Command::Read(Read::Get { keys }) => Reply::Hits(hits(keys.iter())),
-        Command::Read(Read::Confirm) | Command::Stats(command::Stats::Reset) => Reply::Ok,
+        Command::Read(Read::Confirm) => Reply::Confirmed { last_applied: 9 },
+        Command::Stats(command::Stats::Reset) => Reply::Ok,
         Command::Stats(_) => Reply::Stats(Vec::new()),
     })
 }

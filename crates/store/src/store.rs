@@ -149,6 +149,10 @@ impl Store {
     }
 
     /// Answers from the state as it is, which is that of one place in the log.
+    ///
+    /// # Panics
+    ///
+    /// For `Read::Confirm`, which does not ask for the state.
     #[must_use]
     pub fn read(&self, read: &Read) -> Reply {
         match read {
@@ -162,7 +166,7 @@ impl Store {
             }
             Read::MetaGet(get) => self.meta_read(get),
             Read::Inspect { key } => self.inspect(key),
-            Read::Confirm => Reply::Ok,
+            Read::Confirm => unreachable!("a confirmation asks for an index and no state"),
         }
     }
 

@@ -13,6 +13,7 @@ use bytes::Buf;
 use command::Outcome;
 use evaluator::{Batch, ConnectionId};
 use protocol::{Run, Session};
+use raft::Index;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -193,8 +194,9 @@ impl Connection {
             self.dumping = None;
             return Ok(false);
         }
-        if let (None, Some(dump)) = (&self.dumping, self.session.dump()) {
-            self.dumping = self.clients.dumps.begin(dump, &self.session);
+        if let (None, Some((dump, last_applied))) = (&self.dumping, self.session.dump()) {
+            let dumps = &self.clients.dumps;
+            self.dumping = dumps.begin(dump, Index(last_applied), &self.session);
             if self.dumping.is_none() {
                 self.session.refuse_dump();
                 return Ok(true);

@@ -1,6 +1,6 @@
 //! Lists of all keys (`lru_crawler metadump` and the like). The evaluator gives its state as it is,
-//! frozen, when it has confirmed that it leads; the connection's own task walks over that, a few
-//! items at a time, as its client takes the lines. Commands go on meanwhile, and the store copies
+//! frozen, when that has come as far as the leader's had when it confirmed that it leads; the
+//! connection's own task walks over it, a few items at a time, as its client takes the lines. Commands go on meanwhile, and the store copies
 //! what they change. That memory is why there is one such list at a time, and why whoever takes it
 //! too slowly is cut off.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use evaluator::FrozenState;
 use protocol::{DumpItem, Session};
+use raft::Index;
 use store::{Dump, Listed};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -66,7 +67,7 @@ struct Pace {
 /// Why a client is not given its list.
 #[derive(Debug)]
 pub(super) enum DumpError {
-    /// There is no state to be had: the server is about to end.
+    /// There is no state to be had: the server is about to end, or its state is wrong.
     NoState,
     TooSlow,
 }
@@ -79,16 +80,21 @@ impl Dumps {
         }
     }
 
-    /// Begins the list that the session owes. `None` if another is being made, and this one has to
-    /// be the only one.
-    pub(super) fn begin(&self, dump: protocol::Dump, session: &Session) -> Option<Dumping> {
+    /// Begins the list that the session owes, of a state that has come to this index or further.
+    /// `None` if another is being made, and this one has to be the only one.
+    pub(super) fn begin(
+        &self,
+        dump: protocol::Dump,
+        last_applied: Index,
+        session: &Session,
+    ) -> Option<Dumping> {
         let permit = match dump.is_exclusive() {
             true => Some(Arc::clone(&self.one).try_acquire_owned().ok()?),
             false => None,
         };
         let (asker, state) = oneshot::channel();
         // The evaluator ends only with the process.
-        let _ = self.control.send(Control::Freeze(asker));
+        let _ = self.control.send(Control::Freeze(last_applied, asker));
         Some(Dumping {
             keys: Keys::Awaited(state),
             pace: Pace {

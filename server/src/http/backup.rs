@@ -17,8 +17,9 @@ use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cluster::Server;
-use command::{Command, Outcome, Read};
+use command::{Command, Outcome, Read, Reply};
 use evaluator::{Batch, ConnectionId, FrozenState};
+use raft::Index;
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
@@ -157,12 +158,12 @@ impl Backups {
         // Clients count up from 1.
         let connection = ConnectionId(u64::MAX - self.asked.fetch_add(1, Ordering::Relaxed));
         let read = timeout(ANSWER_MAX, source.read(connection)).await;
-        match read.ok().flatten() {
-            Some(Outcome::Done(_)) => {}
-            _ => return Err(Refusal::NoLeader),
-        }
+        let Some(Outcome::Done(Reply::Confirmed { last_applied })) = read.ok().flatten() else {
+            return Err(Refusal::NoLeader);
+        };
         let (asker, frozen) = oneshot::channel();
-        let _ = source.control.send(Control::Freeze(asker));
+        let last_applied = Index(last_applied);
+        let _ = source.control.send(Control::Freeze(last_applied, asker));
         let frozen = timeout(ANSWER_MAX, frozen).await;
         let frozen = frozen.ok().and_then(Result::ok).flatten();
         Ok((frozen.ok_or(Refusal::NoLeader)?, permit))

@@ -67,9 +67,17 @@ pub(crate) struct Forwarded {
     /// Among those of its connection.
     number: u64,
     pub(crate) is_write: bool,
-    /// It is answered with hits.
-    retrieves: bool,
+    wants: Wants,
     pub(crate) bytes: usize,
+}
+
+/// What a command is answered with when it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wants {
+    Hits,
+    Confirmation,
+    /// Anything else.
+    Reply,
 }
 
 impl Forwarded {
@@ -77,10 +85,13 @@ impl Forwarded {
         Forwarded {
             number,
             is_write: matches!(command, Command::Write(_)),
-            retrieves: matches!(
-                command,
-                Command::Read(Read::Get { .. }) | Command::Write(Write::GetAndTouch { .. })
-            ),
+            wants: match command {
+                Command::Read(Read::Get { .. }) | Command::Write(Write::GetAndTouch { .. }) => {
+                    Wants::Hits
+                }
+                Command::Read(Read::Confirm) => Wants::Confirmation,
+                _ => Wants::Reply,
+            },
             bytes: crate::forward::command_bytes(command),
         }
     }
@@ -89,8 +100,9 @@ impl Forwarded {
     fn fits(&self, outcome: &Outcome) -> bool {
         match outcome {
             Outcome::Done(Reply::Stats(_)) => false,
-            Outcome::Done(Reply::Hits(_)) => self.retrieves,
-            Outcome::Done(_) => !self.retrieves,
+            Outcome::Done(Reply::Hits(_)) => self.wants == Wants::Hits,
+            Outcome::Done(Reply::Confirmed { .. }) => self.wants == Wants::Confirmation,
+            Outcome::Done(_) => self.wants == Wants::Reply,
             Outcome::Unknown => self.is_write,
             Outcome::NotDone(_) => true,
         }
