@@ -229,6 +229,42 @@ fn a_dump_names_every_record_and_key_and_no_value() {
 }
 
 #[test]
+fn a_dump_lists_the_items_of_snapshots_without_their_values() {
+    let plan = Plan::new(PROGRAMS, 1).patient();
+    let mut cluster = plan.setting("snapshot_entries", "20").start();
+    let mut text = cluster.connect_to_leader();
+    text.exchange("set greet\"ing 5 0 6\r\nsecret\r\n", "STORED\r\n");
+    text.exchange("ms stale 6 T2100000000 F2\r\nsecret\r\n", "HD\r\n");
+    text.exchange("md stale I\r\n", "HD\r\n");
+    text.exchange("cache_memlimit 100\r\n", "OK\r\n");
+    for _ in 0..40 {
+        text.exchange("set other 0 0 1\r\nx\r\n", "STORED\r\n");
+    }
+    wait_until("a snapshot", deadline(), || {
+        let directory = contents(&cluster.data_directory(1));
+        match directory.keys().any(|name| name.ends_with(".snap")) {
+            true => Ok(()),
+            false => Err(format!("{:?}", directory.keys())),
+        }
+    });
+    cluster.terminate(1);
+    let dump = look("--dump", &cluster.data_directory(1));
+    assert_eq!(dump.code(), Some(0), "{dump:#?}");
+    let all = dump.stdout.join("\n");
+    assert!(!all.contains("secret"), "{all}");
+    for part in [
+        ".snap state items=3 log_time_ms=",
+        " memory_limit_bytes=104857600",
+        ".snap item key=\"greet\\\"ing\" flags=5 over_at=0 value_bytes=6 unique=",
+        ".snap item key=\"stale\" flags=2 over_at=2100000000 value_bytes=6 unique=",
+        " stale\n",
+        ".snap item key=\"other\" flags=0 over_at=0 value_bytes=1 unique=",
+    ] {
+        assert!(all.contains(part), "no {part:?} in {all}");
+    }
+}
+
+#[test]
 fn a_dump_stops_at_damage_and_says_where() {
     let mut cluster = Plan::new(PROGRAMS, 1).patient().start();
     let mut text = cluster.connect_to_leader();

@@ -1,5 +1,5 @@
-//! The state as bytes, and the store that they make. Which file they go into, and what guards them
-//! there, is for others. Long-lived, so laid out by hand; all numbers are little-endian.
+//! The state as bytes. `load.rs` reads them; which file they go into, and what guards them there, is
+//! for others. Long-lived, so laid out by hand; all numbers are little-endian.
 //!
 //! ```text
 //! version 2 (u8)
@@ -39,49 +39,39 @@
 //! With this the bytes are a function of the state alone, and whoever can read them writes the
 //! same.
 
-use std::cmp::Ordering;
-
-use bytes::{Buf, Bytes, BytesMut};
-use command::{About, Key, LogTime, Marks};
-use mutants::Mutant;
-use thiserror::Error;
-
 use crate::dump::Dump;
-use crate::expiry::Expiry;
 use crate::garbage::Garbage;
 use crate::item::Item;
-use crate::map::{MapBuilder, Shards};
-use crate::moment::{Flush, MemoryLimit, Moment, unique};
-use crate::store::Store;
-use crate::tally::Tally;
+use crate::map::Shards;
+use crate::moment::{Flush, Moment};
 
-const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 2;
 
 /// The one before, without a memory limit and without what the meta commands note. Read, and not
 /// written.
-const VERSION_1: u8 = 1;
+pub(crate) const VERSION_1: u8 = 1;
 
 /// Both numbers of the memory limit.
-const LIMIT_BYTES: usize = 8 + 8;
+pub(crate) const LIMIT_BYTES: usize = 8 + 8;
 
 /// version, log time, index, item bytes max, memory limit, flush, flush second, flush below, items.
-const HEADER_BYTES: usize = 1 + 8 + 8 + 4 + LIMIT_BYTES + 1 + 8 + 8 + 8;
+pub(crate) const HEADER_BYTES: usize = 1 + 8 + 8 + 4 + LIMIT_BYTES + 1 + 8 + 8 + 8;
 
 /// unique, changed, flags, over at, marks, value length, key length.
-const ITEM_HEADER_BYTES: usize = 8 + 8 + 4 + 4 + 1 + 4 + 1;
+pub(crate) const ITEM_HEADER_BYTES: usize = 8 + 8 + 4 + 4 + 1 + 4 + 1;
 
 /// unique, flags, over at, value length, key length.
-const ITEM_HEADER_1_BYTES: usize = 8 + 4 + 4 + 4 + 1;
+pub(crate) const ITEM_HEADER_1_BYTES: usize = 8 + 4 + 4 + 4 + 1;
 
-mod mark {
-    pub(super) const STALE: u8 = 1;
-    pub(super) const TOKEN_SENT: u8 = 2;
+pub(crate) mod mark {
+    pub(crate) const STALE: u8 = 1;
+    pub(crate) const TOKEN_SENT: u8 = 2;
 }
 
-mod flush {
-    pub(super) const NONE: u8 = 0;
-    pub(super) const PENDING: u8 = 1;
-    pub(super) const MARKED: u8 = 2;
+pub(crate) mod flush {
+    pub(crate) const NONE: u8 = 0;
+    pub(crate) const PENDING: u8 = 1;
+    pub(crate) const MARKED: u8 = 2;
 }
 
 /// The state at one place in the log. It shares the items with the store that it is of, which
@@ -214,7 +204,7 @@ impl Fields<'_> {
 }
 
 /// Where an item stands among the others; see above.
-fn order(key: &[u8]) -> u64 {
+pub(crate) fn order(key: &[u8]) -> u64 {
     let mut hash = key.len() as u64;
     let (words, rest) = key.as_chunks::<8>();
     let mut mix = |word: [u8; 8]| {
@@ -275,343 +265,5 @@ impl<'a, S> Pieces<'a, S> {
             return Ok(());
         }
         (self.sink)(&self.piece)
-    }
-}
-
-/// Why bytes are no state. Items are counted from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum LoadError {
-    #[error("snapshot version {found} is unknown")]
-    Version { found: u8 },
-    #[error("snapshot is of index {index}, which is too large")]
-    Index { index: u64 },
-    #[error("snapshot has flush {flush} at second {second} below {below}, which cannot be pending")]
-    Flush { flush: u8, second: u64, below: u64 },
-    #[error("item {item} of the snapshot has a key of {length} bytes")]
-    KeyLength { item: u64, length: usize },
-    #[error(
-        "item {item} of the snapshot has the unique {unique} and was changed at {changed}, one of \
-         which can't be"
-    )]
-    Unique {
-        item: u64,
-        unique: u64,
-        changed: u64,
-    },
-    #[error("item {item} of the snapshot has the marks {marks}")]
-    Marks { item: u64, marks: u8 },
-    #[error("item {item} of the snapshot is over since second {over_at}")]
-    Over { item: u64, over_at: u32 },
-    #[error("item {item} of the snapshot belongs before the one before it")]
-    Unsorted { item: u64 },
-    #[error("item {item} of the snapshot has the key of the one before it")]
-    Duplicate { item: u64 },
-    #[error("snapshot ends before its items begin")]
-    NoItems,
-    #[error("snapshot ends before item {item} of {items} does")]
-    Truncated { item: u64, items: u64 },
-    #[error("{bytes} bytes follow the snapshot's last item")]
-    Trailing { bytes: usize },
-}
-
-/// Puts a store together from the bytes of a state, as they come. Takes memory for what has come,
-/// whatever the bytes say.
-#[derive(Debug)]
-pub struct Loader {
-    /// What has come and was not taken yet.
-    bytes: BytesMut,
-    /// So many bytes are needed to go on.
-    needed: usize,
-    /// `None` until the header has come.
-    items: Option<Items>,
-    seed: u64,
-    failed: Option<LoadError>,
-}
-
-impl Loader {
-    /// Makes a store with this seed, as in `Store::new`.
-    #[must_use]
-    pub fn new(seed: u64) -> Loader {
-        Loader {
-            bytes: BytesMut::new(),
-            needed: 1,
-            items: None,
-            seed,
-            failed: None,
-        }
-    }
-
-    /// Takes the next bytes, however they are cut.
-    ///
-    /// # Errors
-    /// If no bytes that begin with those pushed are a state; then every later call answers the
-    /// same.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), LoadError> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
-        self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() < self.needed {
-            return Ok(());
-        }
-        let mut rest = self.bytes.split().freeze();
-        self.needed = self.take(&mut rest).inspect_err(|error| {
-            self.failed = Some(*error);
-        })?;
-        self.bytes.extend_from_slice(&rest);
-        Ok(())
-    }
-
-    /// The store, when all bytes were pushed.
-    ///
-    /// # Errors
-    /// If they were not all, or `push` has failed.
-    pub fn finish(self) -> Result<Store, LoadError> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
-        self.items.ok_or(LoadError::NoItems)?.finish()
-    }
-
-    /// Takes whole parts off the front, and says how many bytes the next one needs.
-    fn take(&mut self, bytes: &mut Bytes) -> Result<usize, LoadError> {
-        let items = match &mut self.items {
-            Some(items) => items,
-            None => {
-                let version = bytes.first().copied();
-                match take_header(bytes)? {
-                    Some((moment, count)) => {
-                        let items =
-                            Items::new(self.seed, moment, count, version == Some(VERSION_1));
-                        self.items.insert(items)
-                    }
-                    None => return header_bytes(bytes),
-                }
-            }
-        };
-        items.take(bytes)
-    }
-}
-
-/// The length of the header that begins with these bytes.
-fn header_bytes(bytes: &[u8]) -> Result<usize, LoadError> {
-    match bytes.first() {
-        None | Some(&VERSION) => Ok(HEADER_BYTES),
-        Some(&VERSION_1) => Ok(HEADER_BYTES - LIMIT_BYTES),
-        Some(&found) => Err(LoadError::Version { found }),
-    }
-}
-
-/// The moment, and how many items follow; `None` if there are too few bytes.
-fn take_header(bytes: &mut Bytes) -> Result<Option<(Moment, u64)>, LoadError> {
-    if bytes.len() < header_bytes(bytes)? {
-        return Ok(None);
-    }
-    let version = bytes.get_u8();
-    let log_time = LogTime(bytes.get_u64_le());
-    let index = bytes.get_u64_le();
-    if index >= 1 << 48 {
-        return Err(LoadError::Index { index });
-    }
-    let item_bytes_max = bytes.get_u32_le();
-    let memory_limit = match version {
-        VERSION_1 => MemoryLimit::default(),
-        _ => MemoryLimit {
-            setting: bytes.get_u64_le(),
-            bytes: bytes.get_u64_le(),
-        },
-    };
-    let (flush, second, below) = (bytes.get_u8(), bytes.get_u64_le(), bytes.get_u64_le());
-    let next = log_time.seconds() + 1;
-    let flush = match (flush, second, below) {
-        (flush::NONE, 0, 0) => None,
-        (flush::PENDING, second, 0) if second > next => Some(Flush {
-            second,
-            below: None,
-        }),
-        (flush::MARKED, second, below) if second == next && below <= unique(index, u16::MAX) => {
-            Some(Flush {
-                second,
-                below: Some(below),
-            })
-        }
-        (flush, second, below) => {
-            return Err(LoadError::Flush {
-                flush,
-                second,
-                below,
-            });
-        }
-    };
-    let moment = Moment {
-        index,
-        item_bytes_max,
-        memory_limit,
-        log_time,
-        flush,
-        flushed_below: 0,
-    };
-    Ok(Some((moment, bytes.get_u64_le())))
-}
-
-/// The items that have come.
-#[derive(Debug)]
-struct Items {
-    moment: Moment,
-    map: MapBuilder,
-    deadlines: Vec<(u32, u64)>,
-    tally: Tally,
-    /// So many there must be in the end.
-    count: u64,
-    is_version_1: bool,
-    /// Where the last one stands, and its key.
-    last: Option<(u64, Key)>,
-    scratch: Vec<u8>,
-}
-
-impl Items {
-    fn new(seed: u64, moment: Moment, count: u64, is_version_1: bool) -> Items {
-        let mut tally = Tally::default();
-        if let Some(below) = moment.flush.as_ref().and_then(|flush| flush.below) {
-            tally.mark(below);
-        }
-        Items {
-            moment,
-            map: MapBuilder::new(seed),
-            deadlines: Vec::new(),
-            tally,
-            count,
-            is_version_1,
-            last: None,
-            scratch: Vec::new(),
-        }
-    }
-
-    /// Takes whole items off the front, and says how many bytes the next one needs.
-    fn take(&mut self, bytes: &mut Bytes) -> Result<usize, LoadError> {
-        let header_bytes = match self.is_version_1 {
-            true => ITEM_HEADER_1_BYTES,
-            false => ITEM_HEADER_BYTES,
-        };
-        while self.tally.alive().items < self.count {
-            let Some(header) = bytes.get(..header_bytes) else {
-                return Ok(header_bytes);
-            };
-            let (about, value_bytes, key_bytes) = self.item_header(header)?;
-            self.check(about)?;
-            let item_bytes = (header_bytes + key_bytes).saturating_add(value_bytes);
-            if bytes.len() < item_bytes {
-                return Ok(item_bytes);
-            }
-            bytes.advance(header_bytes);
-            let key = bytes.split_to(key_bytes);
-            let value = bytes.split_to(value_bytes);
-            self.put(about, key, &value)?;
-        }
-        match bytes.len() {
-            0 => Ok(1),
-            bytes => Err(LoadError::Trailing { bytes }),
-        }
-    }
-
-    /// What an item's header says, and how long its value and key are.
-    fn item_header(&self, mut header: &[u8]) -> Result<(About, usize, usize), LoadError> {
-        let item = self.tally.alive().items;
-        let unique = header.get_u64_le();
-        let changed = match self.is_version_1 {
-            true => unique,
-            false => header.get_u64_le(),
-        };
-        let (flags, over_at) = (header.get_u32_le(), header.get_u32_le());
-        let marks = match self.is_version_1 {
-            true => 0,
-            false => header.get_u8(),
-        };
-        if marks & !(mark::STALE | mark::TOKEN_SENT) != 0 {
-            return Err(LoadError::Marks { item, marks });
-        }
-        let mut about = About {
-            unique,
-            changed,
-            flags,
-            over_at,
-            marks: Marks {
-                stale: marks & mark::STALE != 0,
-                token_sent: marks & mark::TOKEN_SENT != 0,
-            },
-        };
-        if mutants::is_on(Mutant::LoadForgetsExpiry) {
-            about.over_at = 0;
-        }
-        if mutants::is_on(Mutant::LoadForgetsUnique) {
-            (about.unique, about.changed) = (0, 0);
-        }
-        if mutants::is_on(Mutant::LoadForgetsMarks) {
-            about.marks = Marks::default();
-        }
-        let value_bytes = header.get_u32_le() as usize;
-        Ok((about, value_bytes, usize::from(header.get_u8())))
-    }
-
-    fn check(&self, about: About) -> Result<(), LoadError> {
-        let item = self.tally.alive().items;
-        let About {
-            unique,
-            changed,
-            over_at,
-            ..
-        } = about;
-        // Else a later change could have a lower one.
-        if changed > crate::moment::unique(self.moment.index, u16::MAX) || unique < changed {
-            return Err(LoadError::Unique {
-                item,
-                unique,
-                changed,
-            });
-        }
-        if over_at != 0 && u64::from(over_at) <= self.moment.log_time.seconds() {
-            return Err(LoadError::Over { item, over_at });
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, about: About, bytes: Bytes, value: &[u8]) -> Result<(), LoadError> {
-        let item = self.tally.alive().items;
-        let length = bytes.len();
-        let key = Key::new(bytes).ok_or(LoadError::KeyLength { item, length })?;
-        let place = (order(key.as_bytes()), key);
-        if let Some(last) = &self.last {
-            match last.cmp(&place) {
-                Ordering::Less => {}
-                Ordering::Equal => return Err(LoadError::Duplicate { item }),
-                Ordering::Greater => return Err(LoadError::Unsorted { item }),
-            }
-        }
-        let (_, key) = self.last.insert(place);
-        let second = u32::try_from(self.moment.log_time.seconds()).unwrap_or(u32::MAX);
-        let item = Item::new(&mut self.scratch, about, second, key, value, &[]);
-        self.tally.add(&item);
-        let hash = self.map.push(item);
-        if about.over_at != 0 {
-            self.deadlines.push((about.over_at, hash));
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Store, LoadError> {
-        let item = self.tally.alive().items;
-        if item < self.count {
-            return Err(LoadError::Truncated {
-                item,
-                items: self.count,
-            });
-        }
-        let expiry = Expiry::from_iter(self.deadlines);
-        Ok(Store::loaded(
-            self.moment,
-            self.map.finish(),
-            expiry,
-            self.tally,
-        ))
     }
 }

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 use command::Key;
 use raft::{Configuration, EntryKind, HardState, Position, Seating};
+use store::{LoadError, View};
 use wal::record::{Header, Kind, decode_hard_state};
 use wal::{Error, FileReport, Finding, Holds, Tally, Verdict};
 
@@ -118,6 +119,53 @@ impl<W: Write> Output<W> {
             Kind::Recovering => writeln!(self.to, "{start} recovering"),
             Kind::Recovered => writeln!(self.to, "{start} recovered"),
         }
+    }
+
+    /// One line for a snapshot's state, or for an item of it.
+    pub(super) fn view(&mut self, file: &str, view: View<'_>) -> io::Result<()> {
+        match view {
+            View::State {
+                log_time,
+                item_bytes_max,
+                memory_limit_bytes,
+                flush_second,
+                items,
+            } => {
+                let flush = flush_second.map_or(String::new(), |it| format!(" flush_second={it}"));
+                writeln!(
+                    self.to,
+                    "{file} state items={items} log_time_ms={} item_bytes_max={item_bytes_max} \
+                     memory_limit_bytes={memory_limit_bytes}{flush}",
+                    log_time.0
+                )
+            }
+            View::Item {
+                key,
+                value_bytes,
+                about,
+            } => writeln!(
+                self.to,
+                "{file} item key=\"{}\" flags={} over_at={} value_bytes={value_bytes} unique={}{}{}",
+                key.escape_ascii(),
+                about.flags,
+                about.over_at,
+                about.unique,
+                if about.marks.stale { " stale" } else { "" },
+                if about.marks.token_sent {
+                    " token_sent"
+                } else {
+                    ""
+                },
+            ),
+        }
+    }
+
+    /// One line for a snapshot that is as it was written, and can't be loaded.
+    pub(super) fn unreadable(&mut self, file: &str, problem: LoadError) -> io::Result<()> {
+        writeln!(
+            self.to,
+            "{file}: no state that this release can read: {problem}"
+        )
     }
 
     fn commands(&mut self, start: &str, payload: &[u8]) -> io::Result<()> {
