@@ -79,6 +79,9 @@ coverage! {
     installs,
     /// Of these, those that took the place of the state.
     installed,
+    /// Servers that were restored from a backup before they began, and crashes meanwhile.
+    restores,
+    restores_cut,
     kills,
     power_cuts,
     /// Crashes while a write waited for its sync.

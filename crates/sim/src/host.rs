@@ -20,7 +20,7 @@ use crate::options::{Fault, Options};
 use crate::snapshots::SnapshotWork;
 
 /// What the wall clocks show when the world begins, in milliseconds since 1970.
-const WALL_START_MS: u64 = 1_700_000_000_000;
+pub(crate) const WALL_START_MS: u64 = 1_700_000_000_000;
 
 /// What the monotonic clocks show then.
 const MONOTONIC_START: Duration = Duration::from_secs(1);
@@ -313,7 +313,7 @@ impl Process {
                 None => self.members.iter().map(|id| (*id, None)).collect(),
             },
             members_hash: 1,
-            backup: 0,
+            backup: self.opened.backup.map_or(0, |backup| backup.0),
         }
     }
 

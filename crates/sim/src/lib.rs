@@ -14,6 +14,7 @@ mod forwards;
 mod host;
 mod life;
 mod options;
+mod past;
 mod run;
 mod scrub;
 mod settle;

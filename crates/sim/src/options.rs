@@ -193,6 +193,8 @@ pub struct Options {
     pub mix: Mix,
     /// Which servers forward commands while they follow.
     pub forwards: Forwards,
+    /// All servers are restored from a backup before they begin.
+    pub restored: bool,
 }
 
 /// Which servers forward commands while they follow; the others redirect.
@@ -293,6 +295,7 @@ impl Options {
                 _ => Forwards::All,
             },
             faults,
+            restored: random.random_range(0..8) == 0,
         }
     }
 
@@ -337,8 +340,9 @@ impl fmt::Display for Options {
         let names: Vec<String> = self.faults.iter().map(|fault| fault.name()).collect();
         write!(
             f,
-            "{} servers ({:?} forward), {} clients, {} ms with [{}]",
+            "{} servers{} ({:?} forward), {} clients, {} ms with [{}]",
             self.servers,
+            if self.restored { " from a backup" } else { "" },
             self.forwards,
             self.clients,
             self.faulty_ms,

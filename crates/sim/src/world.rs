@@ -241,6 +241,9 @@ impl World {
             mutant: None,
             options,
         };
+        if world.options.restored {
+            world.begin_with_backup();
+        }
         for id in ids {
             let after = world.random.random_range(0..200 * MS);
             world.schedule(after, Event::Start(id));

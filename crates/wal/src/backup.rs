@@ -27,9 +27,9 @@ use crate::snapshots::{TEMPORARY, is_unfinished, remove, verify};
 
 /// A backup, read from front to back.
 #[derive(Debug)]
-pub struct Backup {
-    disk: DirectoryDisk,
-    file: FileReader<<DirectoryDisk as Disk>::File>,
+pub struct Backup<D: Disk = DirectoryDisk> {
+    disk: D,
+    file: FileReader<D::File>,
 }
 
 impl Backup {
@@ -47,6 +47,16 @@ impl Backup {
             source: io::Error::new(io::ErrorKind::InvalidInput, "not a name in UTF-8"),
         })?;
         let disk = DirectoryDisk::open_to_read(parent.unwrap_or(Path::new(".")))?;
+        Backup::open_on(disk, name)
+    }
+}
+
+impl<D: Disk> Backup<D> {
+    /// As `open`, of a file of this name on this disk.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_on(disk: D, name: &str) -> Result<Backup<D>, Error> {
         let file = FileReader::open(&disk, name)?;
         Ok(Backup { disk, file })
     }
@@ -94,10 +104,10 @@ impl Backup {
 /// # Errors
 /// `Error::NotEmpty`, and nothing is changed; `Error::Locked`; `Error::Corrupt` and
 /// `Error::NewerFormat` about the backup; `Error::Io`.
-pub fn restore<D: Disk>(
+pub fn restore<D: Disk, S: Disk>(
     disk: &D,
     options: &Options,
-    mut backup: Backup,
+    mut backup: Backup<S>,
 ) -> Result<BackupId, Error> {
     lock(disk)?;
     clear(disk)?;

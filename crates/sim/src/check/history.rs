@@ -62,6 +62,11 @@ pub(crate) struct History {
 }
 
 impl History {
+    /// Everything up to here was acknowledged before the world began.
+    pub(crate) fn begin_at(&mut self, place: Place) {
+        self.acknowledged = place;
+    }
+
     /// The number of the next operation, which its bytes are to carry.
     pub(crate) fn next(&self) -> OpId {
         self.asked.len() as u64

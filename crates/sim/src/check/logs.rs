@@ -66,6 +66,19 @@ impl Logs {
         }
     }
 
+    /// What all servers have before they begin, and no disk has as a log.
+    pub(crate) fn begin_with(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            let linked = linked(self.committed.last(), &entry);
+            self.chains
+                .insert((entry.index, entry.term), linked.link.chain);
+            self.committed.push(linked);
+        }
+        let last = self.committed.last();
+        self.commit_terms
+            .extend(last.map(|last| (last.link.term, last.entry.index)));
+    }
+
     fn server(&mut self, id: ServerId) -> &mut ServerLog {
         self.servers.get_mut(&id).expect("a server of this cluster")
     }

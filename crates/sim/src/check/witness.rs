@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use command::{Command, Hit, Key, Keys, Read, Reply, Write, decode};
 use raft::{Entry, EntryKind, Index, Term};
-use store::Store;
+use store::{Frozen, Store};
 
 use super::{History, Place};
 use crate::coverage::Coverage;
@@ -45,6 +45,11 @@ impl Witness {
             versions: BTreeMap::new(),
             leaderships: BTreeMap::new(),
         }
+    }
+
+    /// The state after the last command applied.
+    pub(crate) fn freeze(&mut self) -> Frozen {
+        self.store.freeze()
     }
 
     pub(crate) fn place(&self) -> Place {
