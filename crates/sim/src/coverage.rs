@@ -116,9 +116,6 @@ coverage! {
     misreads,
     /// Files that were found rotten by a server that ran, and logs that lost a rotten segment.
     scrub_hits,
-    /// Segments and snapshots that a leader found rotten when a follower needed them.
-    rot_read_back,
-    rot_sent,
     rotten_logs_replaced,
     /// Wrong bytes that a server found, and did not go on with.
     corruptions,

@@ -235,7 +235,7 @@ impl World {
                 );
                 self.note(format_args!("{from} sends {to} no snapshot: {error}"), &[]);
                 if let Some(rotten) = self.rotten_snapshot(from) {
-                    self.coverage.rot_sent += 1;
+                    self.coverage.corruptions += 1;
                     self.replace(from, rotten.part);
                 }
                 self.transfer_ends(from, to);

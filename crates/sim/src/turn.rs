@@ -506,7 +506,6 @@ impl World {
         if fetch.reader == raft::Reader::Apply {
             return self.kill(id);
         }
-        self.coverage.rot_read_back += 1;
         let rotten = Rotten::of(error).expect("it names a segment");
         self.replace(id, rotten.part);
         let none = Fetched {
