@@ -92,8 +92,20 @@ struct State {
     is_off: bool,
     /// Nothing grows.
     is_full: bool,
-    /// How many reads go well before one does not, and where and how that one goes wrong.
-    misread: Option<(u64, usize, u8)>,
+    misread: Option<Misread>,
+    /// The byte of which memory has another copy than the disk, and the bits that differ.
+    miscopied: Option<(u64, usize, u8)>,
+}
+
+/// A read that goes wrong.
+#[derive(Clone, Copy)]
+struct Misread {
+    /// How many go well before.
+    reads: u64,
+    offset: usize,
+    mask: u8,
+    /// What was read is what every later read finds, until the file is forgotten.
+    is_kept: bool,
 }
 
 impl fmt::Debug for MemoryDisk {
@@ -160,7 +172,24 @@ impl MemoryDisk {
     /// `mask` turned over; the byte on the disk stays as it is. Its place is `offset` modulo the
     /// length of the buffer. With a mask of 0 all reads go well, whatever was said before.
     pub fn misread(&self, reads: u64, offset: usize, mask: u8) {
-        self.state().misread = Some((reads, offset, mask));
+        self.set_misread(reads, offset, mask, false);
+    }
+
+    /// The same where the kernel keeps what it has read: that byte is read so until its file is
+    /// forgotten (`Disk::forget`) or the byte written, whoever reads it.
+    pub fn misread_and_keep(&self, reads: u64, offset: usize, mask: u8) {
+        self.set_misread(reads, offset, mask, true);
+    }
+
+    fn set_misread(&self, reads: u64, offset: usize, mask: u8, is_kept: bool) {
+        let mut state = self.state();
+        state.misread = Some(Misread {
+            reads,
+            offset,
+            mask,
+            is_kept,
+        });
+        state.miscopied = None;
     }
 
     /// What a power cut at this moment would leave, as a disk of its own that has no fault. This
@@ -369,19 +398,7 @@ impl Disk for MemoryDisk {
         let content = inode.current.get(start..start + buffer.len());
         let content = content.ok_or(ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(content);
-        state.misread = match state.misread {
-            Some((0, offset, mask)) if !buffer.is_empty() => {
-                let offset = offset % buffer.len();
-                buffer
-                    .iter_mut()
-                    .skip(offset)
-                    .take(1)
-                    .for_each(|byte| *byte ^= mask);
-                None
-            }
-            Some((reads, offset, mask)) => Some((reads.saturating_sub(1), offset, mask)),
-            None => None,
-        };
+        state.go_wrong(file.inode, buffer, start);
         Ok(())
     }
 
@@ -398,6 +415,10 @@ impl Disk for MemoryDisk {
                 }
             };
             state.inode(file)?.write(done, start);
+            let is_written = |(inode, at, _): &mut (u64, usize, u8)| {
+                *inode == file.inode && (start..start + done.len()).contains(at)
+            };
+            state.miscopied.take_if(is_written);
             Ok(())
         })
     }
@@ -414,9 +435,37 @@ impl Disk for MemoryDisk {
             Ok(())
         })
     }
+
+    fn forget(&self, name: &str) {
+        let mut state = self.state();
+        let forgotten = state.names.get(name).copied();
+        state
+            .miscopied
+            .take_if(|(inode, ..)| Some(*inode) == forgotten);
+    }
 }
 
 impl State {
+    /// Spoils what was read of a file from `start` on, if that is due.
+    fn go_wrong(&mut self, inode: u64, buffer: &mut [u8], start: usize) {
+        let is_due = |it: &mut Misread| it.reads == 0 && !buffer.is_empty();
+        if let Some(misread) = self.misread.take_if(is_due) {
+            let offset = misread.offset % buffer.len();
+            turn_over(buffer, offset, misread.mask);
+            let kept = (inode, start + offset, misread.mask);
+            self.miscopied = misread.is_kept.then_some(kept);
+            return;
+        }
+        if let Some(misread) = &mut self.misread {
+            misread.reads = misread.reads.saturating_sub(1);
+        }
+        if let Some((_, at, mask)) = self.miscopied.filter(|(it, ..)| *it == inode)
+            && let Some(offset) = at.checked_sub(start)
+        {
+            turn_over(buffer, offset, mask);
+        }
+    }
+
     fn add_inode(&mut self) -> u64 {
         let inode = self.inodes.keys().next_back().map_or(1, |last| last + 1);
         self.inodes.insert(inode, Inode::default());
@@ -459,6 +508,7 @@ impl State {
         }
         self.is_locked = false;
         self.is_off = false;
+        self.miscopied = None;
         self.fault = None;
         self.operations = 0;
     }
@@ -546,6 +596,13 @@ fn set_sector(content: &mut [u8], sector: usize, new: &Sector) {
     let length = rest.len().min(SECTOR_BYTES);
     if let (Some(to), Some(from)) = (rest.get_mut(..length), new.get(..length)) {
         to.copy_from_slice(from);
+    }
+}
+
+/// Turns over the bits of `mask` in the byte at `offset`, if there is one.
+fn turn_over(bytes: &mut [u8], offset: usize, mask: u8) {
+    if let Some(byte) = bytes.get_mut(offset) {
+        *byte ^= mask;
     }
 }
 

@@ -271,8 +271,11 @@ pub(crate) fn read_if_there<D: Disk>(
     }
     let file = disk.open(name).map_err(Error::io(disk, name, "open"))?;
     let state = match read(disk, name, &file)? {
-        // What is read wrongly once is read again.
-        Err(Unreadable::Corrupt(_)) => read(disk, name, &file)?,
+        // What is read wrongly once is read again, from the disk.
+        Err(Unreadable::Corrupt(_)) => {
+            disk.forget(name);
+            read(disk, name, &file)?
+        }
         state => state,
     };
     Ok(Some((file, state)))

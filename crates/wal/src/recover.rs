@@ -32,6 +32,7 @@ use crate::reader::Places;
 use crate::record::Chain;
 use crate::scan::scan;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, parse_name};
+use crate::snapshot_file::parse_snapshot_name;
 use crate::snapshots::{Found, find};
 use crate::window::Window;
 
@@ -78,7 +79,8 @@ pub(crate) struct Look<F> {
 }
 
 /// Looks at all segments and snapshots among these names, and changes nothing. What is read wrongly
-/// once is read again before it counts as lost. Where the entries are is noted if that is wanted.
+/// once is read again, from the disk and not from memory, before it counts as lost. Where the entries
+/// are is noted if that is wanted.
 pub(crate) fn look<D: Disk>(
     disk: &D,
     claimed: &meta::Loaded<D::File>,
@@ -86,10 +88,14 @@ pub(crate) fn look<D: Disk>(
     notes_places: bool,
 ) -> Result<Look<D::File>, Error> {
     let first = look_once(disk, claimed, names, notes_places)?;
-    match first.loss {
-        Some(_) => look_once(disk, claimed, names, notes_places),
-        None => Ok(first),
+    if first.loss.is_none() && first.found.damaged.is_empty() {
+        return Ok(first);
     }
+    let is_read = |name: &str| parse_name(name).is_some() || parse_snapshot_name(name).is_some();
+    for name in names.iter().filter(|name| is_read(name)) {
+        disk.forget(name);
+    }
+    look_once(disk, claimed, names, notes_places)
 }
 
 fn look_once<D: Disk>(
