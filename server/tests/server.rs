@@ -186,6 +186,32 @@ fn a_cluster_keeps_its_members_whatever_cluster_toml_says_later() {
 }
 
 #[test]
+fn the_members_of_a_cluster_are_known_when_only_the_snapshot_names_them() {
+    let cluster = Cluster::new(1);
+    let small = ["--snapshot-entries", "50", "--log-segment-bytes", "8192"];
+    let arguments = [&small[..], &["--log-kept-bytes", "0"]].concat();
+    let server = cluster.start(1, &arguments);
+    server.leader();
+    let value = "v".repeat(100);
+    let sets = format!("set a 0 0 100\r\n{value}\r\n").repeat(10);
+    within_deadline("the log's beginning is dropped", || {
+        assert_eq!(server.ask(sets.as_bytes()), "STORED\r\n".repeat(10));
+        // The configuration is among the first entries.
+        server.status()["log_begins_behind"].as_u64() > Some(20)
+    });
+    server.kill();
+    let mut text = fs::read_to_string(cluster.config()).expect("it was written");
+    text += "[[server]]\nid = 2\nhost = \"127.0.0.1\"\nclient_port = 1\nrpc_port = 2\n\
+             http_port = 3\n";
+    fs::write(cluster.config(), &text).expect("it can be written");
+    let (code, said) = cluster.refusal(1, &["--log-level", "error"]);
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let reason = "its log names the servers 1, cluster.toml names 1, 2";
+    assert!(said.contains(reason), "{said}");
+}
+
+#[test]
 fn what_cannot_work_ends_with_one_clear_line() {
     let cluster = Cluster::new(1);
     let refused = |id: usize, arguments: &[&str], reason: &str| {
