@@ -5,7 +5,7 @@
 //! that it had since its last sync; an unsynced length, and each unsynced change of the
 //! directory, is kept or lost as a whole and by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Error, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rustix::io::Errno;
 
 use crate::disk::Disk;
 use crate::record::SECTOR_BYTES;
@@ -93,6 +94,8 @@ struct State {
     /// Nothing grows.
     is_full: bool,
     misread: Option<Misread>,
+    /// Of which files which sectors can't be read.
+    unreadable: BTreeSet<(u64, usize)>,
     /// The byte of which memory has another copy than the disk, and the bits that differ.
     miscopied: Option<(u64, usize, u8)>,
 }
@@ -264,6 +267,15 @@ impl MemoryDisk {
         }
     }
 
+    /// Lets the sector that this byte of a file is in be one for which the device reports an error
+    /// whenever any of it is read, until all of it is written. Nothing if there is no such file.
+    pub fn wear_out(&self, name: &str, offset: usize) {
+        let mut state = self.state();
+        if let Some(inode) = state.names.get(name).copied() {
+            state.unreadable.insert((inode, offset / SECTOR_BYTES));
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
     }
@@ -398,6 +410,11 @@ impl Disk for MemoryDisk {
         let content = inode.current.get(start..start + buffer.len());
         let content = content.ok_or(ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(content);
+        let sectors = start / SECTOR_BYTES..(start + buffer.len()).div_ceil(SECTOR_BYTES);
+        let sectors = (file.inode, sectors.start)..(file.inode, sectors.end);
+        if state.unreadable.range(sectors).next().is_some() {
+            return Err(Errno::IO.into());
+        }
         state.go_wrong(file.inode, buffer, start);
         Ok(())
     }
@@ -419,6 +436,9 @@ impl Disk for MemoryDisk {
                 *inode == file.inode && (start..start + done.len()).contains(at)
             };
             state.miscopied.take_if(is_written);
+            let whole = start.div_ceil(SECTOR_BYTES)..(start + done.len()) / SECTOR_BYTES;
+            let is_left = |(inode, at): &(u64, usize)| *inode != file.inode || !whole.contains(at);
+            state.unreadable.retain(is_left);
             Ok(())
         })
     }

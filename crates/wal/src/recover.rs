@@ -12,7 +12,8 @@
 //!   behind it, since a batch is only written when the one before is synced. The whole batch is
 //!   erased.
 //! - *Lost*: everything else, and segments that are missing, and a log that begins behind what the
-//!   snapshots reach. What was acknowledged may be gone, a vote too. Kept are the whole batches in
+//!   snapshots reach; a place that the disk gives an error for, too. What was acknowledged may be
+//!   gone, and a vote. Kept are the whole batches in
 //!   front of the first such place, if the log begins where it can be used; else the newest
 //!   snapshot; else nothing. All else is given up, after meta has the mark that says so.
 //!
@@ -215,7 +216,10 @@ pub(crate) fn header_of<D: Disk>(disk: &D, name: &str) -> Result<Option<SegmentH
         return Ok(None);
     }
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
-    window.read_header(&mut bytes)?;
+    match window.read_header(&mut bytes) {
+        Err(Error::Corrupt { .. }) => return Ok(None),
+        read => read?,
+    }
     Ok(SegmentHeader::decode(&bytes).ok())
 }
 

@@ -176,6 +176,32 @@ fn every_shortened_or_missing_file_is_seen_as_a_start_sees_it() {
 }
 
 #[test]
+fn every_sector_that_cannot_be_read_is_seen_as_a_start_sees_it_and_the_rest_is_seen_too() {
+    for has_snapshots in [false, true] {
+        let (disk, restart) = sound(has_snapshots);
+        let all = look_at(&disk).0.files.len();
+        let (mut damaged, mut sectors) = (0, 0);
+        for name in disk.list().expect("a directory in memory can be read") {
+            let is_read = !["lock", "wal.next"].contains(&name.as_str());
+            let content = disk.content(&name).expect("it was listed");
+            for offset in (0..content.len()).step_by(512).filter(|_| is_read) {
+                let disk = disk.copy();
+                disk.wear_out(&name, offset);
+                compare(&disk, restart + 1, &format!("byte {offset} of {name}"));
+                let (sight, _) = look_at(&disk);
+                sectors += 1;
+                let named = sight.damaged();
+                damaged += u32::from(named == [name.as_str()]);
+                assert!(named.is_empty() || named == [name.as_str()], "{named:?}");
+                assert_eq!(sight.files.len(), all, "byte {offset} of {name}");
+            }
+        }
+        // The zeros behind the end record of a segment are read by nobody.
+        assert!(damaged > sectors / 2, "{damaged} of {sectors}");
+    }
+}
+
+#[test]
 fn after_every_power_cut_nothing_is_damaged_and_a_torn_end_is_named() {
     let mut torn = 0;
     for seed in 0..60 {
