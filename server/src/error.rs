@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use raft::{Index, ServerId};
 use store::LoadError;
+use wal::BackupId;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -72,12 +73,20 @@ pub(crate) enum Error {
     /// What a backup holds is no state that this release can read.
     #[error("{}: no backup that this release can read: {problem}", file.display())]
     Backup { file: PathBuf, problem: LoadError },
-    /// A seated peer did not begin with the backup that this server was restored from.
+    /// A seated peer began with another backup than this server.
     #[error(
-        "server {peer} refuses this server, which was restored from another backup: stop it, empty \
-         its data directory and start it without --restore"
+        "server {peer} refuses this server: it was restored from another backup, {backup}. To join \
+         that cluster, empty its data directory and start it without --restore"
     )]
-    OtherBackup { peer: ServerId },
+    OtherBackup { peer: ServerId, backup: BackupId },
+    /// A seated peer began without a backup: maybe it was this server alone that was restored.
+    #[error(
+        "server {peer} refuses this server: it was restored from a backup, and server {peer} was \
+         not. If the cluster is to have what the backup holds, and nothing else, stop all servers, \
+         empty the others' data directories, and restore each from the same backup; if not, empty \
+         this server's alone and start it without --restore"
+    )]
+    NoBackup { peer: ServerId },
     /// Nobody can tell any more what was acknowledged.
     #[error(
         "{lost}; so many servers are recovering that no majority is left to recover from: give a \
