@@ -52,10 +52,12 @@ pub enum SaveError {
     /// The leader was not found in time.
     #[error("no leader has answered in time: {last}")]
     Unreachable { last: String },
-    #[error("the leader's answer broke off after {bytes} bytes: {error}")]
+    #[error(
+        "the leader's answer broke off after {bytes} bytes, nothing is saved, try again: {error}"
+    )]
     BrokenOff { bytes: u64, error: io::Error },
-    /// What has come is not whole.
-    #[error("what the leader has sent is no whole snapshot: {0}")]
+    /// What has come is not whole: the leader has ended, or leads no more.
+    #[error("what the leader has sent is no whole snapshot, nothing is saved, try again: {0}")]
     NotWhole(wal::Error),
 }
 

@@ -1,5 +1,6 @@
 //! Why a server does not start, or ends: one clear line each.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
 
@@ -42,6 +43,26 @@ pub(crate) enum Error {
     },
     #[error("{0}")]
     Log(#[from] wal::Error),
+    /// What this server has lost, no majority of others has.
+    #[error(
+        "{error}; in a cluster of one or two nobody else can vouch for what was there, so nothing is \
+         changed: put the files that --check names back as they were, from a copy of this disk, or \
+         begin anew: every server with an empty data directory and --restore of the same backup"
+    )]
+    DamagedAlone { error: wal::Error },
+    /// The others have all that was here, and can't tell whose it was.
+    #[error(
+        "{error}; without meta.0 or meta.1 it is not known whose data directory this is, and nothing \
+         in it is changed: put one of the two back from a copy of this disk. The others go on while \
+         they are a majority"
+    )]
+    DamagedMeta { error: wal::Error },
+    /// The backup, and not this server's disk.
+    #[error(
+        "{error}; this backup is damaged or not whole, and nothing was restored: use another copy of \
+         it, or another backup"
+    )]
+    DamagedBackup { error: wal::Error },
     /// A snapshot is as it was written, and what was written is no state.
     #[error("the snapshot up to index {index} can't be loaded: {problem}")]
     State { index: Index, problem: LoadError },
@@ -104,6 +125,32 @@ fn ids(servers: &[ServerId]) -> String {
 }
 
 impl Error {
+    /// Why a start refuses what it finds in the data directory, of a cluster in which others can give
+    /// back what is lost or not.
+    pub(crate) fn of_start(error: wal::Error, heals: bool) -> Error {
+        match &error {
+            wal::Error::Corrupt { file, .. } | wal::Error::Missing { file } if heals => {
+                let name = file.file_name().and_then(OsStr::to_str);
+                match name.is_some_and(|name| name.starts_with("meta.")) {
+                    true => Error::DamagedMeta { error },
+                    false => Error::Log(error),
+                }
+            }
+            wal::Error::Corrupt { .. }
+            | wal::Error::Missing { .. }
+            | wal::Error::Recovering { .. } => Error::DamagedAlone { error },
+            _ => Error::Log(error),
+        }
+    }
+
+    /// Why a file can't be restored from.
+    pub(crate) fn of_backup(error: wal::Error) -> Error {
+        match error {
+            wal::Error::Corrupt { .. } => Error::DamagedBackup { error },
+            _ => Error::Log(error),
+        }
+    }
+
     /// What `operation`, a verb with its object, ran into.
     pub(crate) fn system(operation: &'static str) -> impl Fn(io::Error) -> Error {
         move |source| Error::System { operation, source }

@@ -363,6 +363,56 @@ fn a_server_with_few_files_serves_as_many_clients_as_it_can() {
 }
 
 #[test]
+fn what_is_damaged_is_refused_with_what_to_do_about_it() {
+    let refused = |cluster: &Cluster, arguments: &[&str], reasons: [&str; 2]| {
+        let (code, said) = cluster.refusal(1, &[&["--log-level", "error"], arguments].concat());
+        assert_eq!(code, 1, "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        for reason in reasons {
+            assert!(said.contains(reason), "{reason:?} is not in {said}");
+        }
+    };
+    let spoil = |cluster: &Cluster, is_spoilt: &dyn Fn(&str) -> bool| {
+        for file in fs::read_dir(cluster.data_dir(1)).expect("it is there") {
+            let path = file.expect("it was listed").path();
+            if is_spoilt(&path.display().to_string()) {
+                let mut bytes = fs::read(&path).expect("it is ours");
+                bytes[100] ^= 1;
+                fs::write(&path, bytes).expect("it is ours");
+            }
+        }
+    };
+    let alone = Cluster::new(1);
+    let server = alone.start(1, &[]);
+    server.leader();
+    assert_eq!(server.ask(b"set a 0 0 1\r\nx\r\n"), "STORED\r\n");
+    server.kill();
+    spoil(&alone, &|name| name.ends_with(".log"));
+    let reasons = [
+        ".log: corrupt at byte 0",
+        "put the files that --check names back",
+    ];
+    refused(&alone, &[], reasons);
+
+    let three = Cluster::new(3);
+    let server = three.start(1, &[]);
+    within_deadline("the log is open", || server.status()["starting"] == false);
+    server.kill();
+    spoil(&three, &|name| name.contains("/meta."));
+    refused(
+        &three,
+        &[],
+        ["/meta.", "put one of the two back from a copy"],
+    );
+
+    let other = Cluster::new(1);
+    let backup = other.folder.path().join("backup");
+    fs::write(&backup, [1; 5000]).expect("it is ours");
+    let restore = ["--restore", backup.to_str().expect("it is text")];
+    refused(&other, &restore, ["/backup: corrupt", "use another copy"]);
+}
+
+#[test]
 fn a_limit_on_files_that_leaves_no_room_for_clients_is_refused() {
     let cluster = Cluster::new(1);
     for files_max in [200, FILES_RESERVED + CLIENTS_MIN - 1] {

@@ -228,6 +228,7 @@ fn a_damaged_or_shortened_backup_is_not_restored() {
         fs::write(&file, bad).expect("it is ours");
         let ended = Process::start("the server", restoring(&new, 1, &file)).wait(deadline());
         assert!(why(&ended).contains("corrupt at byte"), "{ended:#?}");
+        assert!(why(&ended).contains("use another copy"), "{ended:#?}");
         assert!(!new.data_directory(1).exists(), "nothing was made");
     }
 }

@@ -1,4 +1,5 @@
-//! What can go wrong with a log, each with a line that an operator can act on.
+//! What can go wrong with a log, each with a line that says where and what. What to do about damage
+//! depends on whose file it is and who else has what was in it: that is for the caller to say.
 
 use std::fmt;
 use std::io;
@@ -22,17 +23,14 @@ pub enum Error {
         source: io::Error,
     },
     /// Something that was synced is not there as it was written.
-    #[error(
-        "{}: corrupt at byte {offset}: {problem}; this server can't vouch for its data any more",
-        file.display()
-    )]
+    #[error("{}: corrupt at byte {offset}: {problem}", file.display())]
     Corrupt {
         file: PathBuf,
         offset: u64,
         problem: Problem,
     },
     /// A file that must be there is not.
-    #[error("{}: missing; this server can't vouch for its data any more", file.display())]
+    #[error("{}: missing", file.display())]
     Missing { file: PathBuf },
     /// An earlier start has found something missing, and this server has no peers to get it from.
     #[error(
