@@ -1,8 +1,8 @@
 //! Backups of a running cluster: the whole state, as the leader's HTTP port gives it out, in a file
 //! that is there whole or not at all.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,13 +43,21 @@ pub struct Saved {
 pub enum SaveError {
     #[error("{}: {error}", file.display())]
     File { file: PathBuf, error: io::Error },
+    /// A folder, a device or the like is no place for a backup.
+    #[error("{}: is there and is no regular file: name one, or one that is not there yet", file.display())]
+    NoRegularFile { file: PathBuf },
+    /// What a restore could not name either.
+    #[error("{}: is no name of a file in UTF-8", file.display())]
+    Name { file: PathBuf },
     /// The leader was not found in time.
     #[error("no leader has answered in time: {last}")]
     Unreachable { last: String },
-    #[error("the leader's answer broke off after {bytes} bytes: {error}")]
+    #[error(
+        "the leader's answer broke off after {bytes} bytes, nothing is saved, try again: {error}"
+    )]
     BrokenOff { bytes: u64, error: io::Error },
-    /// What has come is not whole.
-    #[error("what the leader has sent is no whole snapshot: {0}")]
+    /// What has come is not whole: the leader has ended, or leads no more.
+    #[error("what the leader has sent is no whole snapshot, nothing is saved, try again: {0}")]
     NotWhole(wal::Error),
 }
 
@@ -81,13 +89,57 @@ impl Drop for Draft {
     }
 }
 
+/// The file that is to be made, or replaced.
+struct Target {
+    /// Where it is itself, if its name is that of a link.
+    path: PathBuf,
+    draft: PathBuf,
+    /// Of the file that is replaced.
+    permissions: Option<Permissions>,
+}
+
+impl Target {
+    fn of(file: &Path) -> Result<Target, SaveError> {
+        let failed = |error| SaveError::File {
+            file: file.to_path_buf(),
+            error,
+        };
+        let mut path = file.to_path_buf();
+        let permissions = match fs::symlink_metadata(file) {
+            Ok(found) => {
+                let followed = fs::metadata(file).map_err(failed)?;
+                if !followed.is_file() {
+                    return Err(SaveError::NoRegularFile { file: path });
+                }
+                // A rename would replace the link, and not what it leads to.
+                if found.is_symlink() {
+                    path = fs::canonicalize(file).map_err(failed)?;
+                }
+                Some(followed.permissions())
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            return Err(SaveError::Name { file: path });
+        };
+        let draft = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
+        Ok(Target {
+            path,
+            draft,
+            permissions,
+        })
+    }
+}
+
 /// Saves the state of the cluster that these servers belong to, by their HTTP addresses, as of some
-/// moment after this was called: every command that was answered before is in it. A file of that
-/// name is replaced by the new one, and stays if there is none. `progress` is told how many bytes
-/// have come.
+/// moment after this was called: every command that was answered before is in it. A regular file of
+/// that name, or that a link of that name leads to, is replaced by the new one, which has its mode,
+/// and stays if there is none. `progress` is told how many bytes have come.
 ///
 /// # Errors
-/// Why there is no backup; then there is no file either.
+/// Why there is no backup; then there is no file either. What is wrong with the name is found before
+/// anybody is asked for anything.
 pub async fn save(
     servers: &[Address],
     file: &Path,
@@ -98,15 +150,9 @@ pub async fn save(
         file: file.to_path_buf(),
         error,
     };
-    let draft_name = file.file_name().map(|name| {
-        let mut draft = std::ffi::OsString::from(".");
-        draft.push(name);
-        draft.push(format!(".{}.part", std::process::id()));
-        draft
-    });
-    let draft_name = draft_name.ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+    let target = Target::of(file)?;
     let mut draft = Draft {
-        path: file.with_file_name(draft_name),
+        path: target.draft,
         is_kept: false,
     };
     let mut options = File::options();
@@ -125,9 +171,14 @@ pub async fn save(
     let (cluster, position) = (backup.cluster(), backup.snapshot().position);
     let bytes = backup.file_bytes();
     let id = backup.verify().map_err(SaveError::NotWhole)?;
-    fs::rename(&draft.path, file).map_err(failed)?;
+    if let Some(permissions) = target.permissions {
+        written.set_permissions(permissions).map_err(failed)?;
+        written.sync_all().map_err(failed)?;
+    }
+    fs::rename(&draft.path, &target.path).map_err(failed)?;
     draft.is_kept = true;
-    let parent = file.parent().filter(|parent| *parent != Path::new(""));
+    let parent = target.path.parent();
+    let parent = parent.filter(|parent| *parent != Path::new(""));
     let parent = File::open(parent.unwrap_or(Path::new("."))).map_err(failed)?;
     parent.sync_all().map_err(failed)?;
     Ok(Saved {
@@ -224,7 +275,7 @@ async fn receive(
     loop {
         part.clear();
         let read = timeout(SILENCE_MAX, stream.read_buf(&mut part)).await;
-        let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let read = read.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
         match read.map_err(|error| ReceiveError::Stream { bytes, error })? {
             0 => return Ok(()),
             read => bytes += read as u64,
@@ -235,5 +286,5 @@ async fn receive(
 }
 
 fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+    io::Error::new(ErrorKind::InvalidData, what.to_owned())
 }

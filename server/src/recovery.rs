@@ -58,13 +58,13 @@ fn restore(data_dir: &Path, options: &Options, file: &Path) -> Result<(), Error>
         file: file.to_path_buf(),
         problem,
     };
-    let mut backup = Backup::open(file)?;
+    let mut backup = Backup::open(file).map_err(Error::of_backup)?;
     let mut loader = Loader::new(options.seed);
-    while let Some(piece) = backup.read()? {
+    while let Some(piece) = backup.read().map_err(Error::of_backup)? {
         loader.push(&piece).map_err(failed)?;
     }
     loader.finish().map_err(failed)?;
-    let backup = Backup::open(file)?;
+    let backup = Backup::open(file).map_err(Error::of_backup)?;
     let (cluster, index) = (backup.cluster(), backup.snapshot().position.index);
     let disk = DirectoryDisk::open(data_dir)?;
     let id = wal::restore(&disk, options, backup)?;
@@ -74,7 +74,8 @@ fn restore(data_dir: &Path, options: &Options, file: &Path) -> Result<(), Error>
 
 fn recover(disk: DirectoryDisk, options: Options, seed: u64) -> Result<Recovery, Error> {
     let begun = Instant::now();
-    let (wal, opened) = Wal::open(disk, options)?;
+    let opened = Wal::open(disk, options);
+    let (wal, opened) = opened.map_err(|error| Error::of_start(error, options.heals))?;
     for damaged in &opened.damaged {
         warn!(
             "{}: corrupt at byte {}: {}; this server starts without it",

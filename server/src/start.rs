@@ -211,9 +211,13 @@ fn forward_queues(
         .collect()
 }
 
-/// The members of a cluster are fixed by its log; cluster.toml names those of a new one (rule 41).
+/// The members of a cluster are fixed by its log, and by what the snapshot has of it; cluster.toml
+/// names those of a new one (rule 41).
 fn check_members(service: &Service, recovered: &Recovered) -> Result<(), Error> {
-    let newest = recovered.configurations.last();
+    let snapshot = recovered.snapshot.as_ref();
+    let dropped = snapshot.and_then(|snapshot| snapshot.configuration.as_ref());
+    let known = recovered.configurations.iter().chain(dropped);
+    let newest = known.max_by_key(|entry| entry.index);
     let Some(newest) = newest.and_then(|entry| Configuration::decode(entry.payload.clone())) else {
         return Ok(());
     };

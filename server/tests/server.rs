@@ -186,6 +186,32 @@ fn a_cluster_keeps_its_members_whatever_cluster_toml_says_later() {
 }
 
 #[test]
+fn the_members_of_a_cluster_are_known_when_only_the_snapshot_names_them() {
+    let cluster = Cluster::new(1);
+    let small = ["--snapshot-entries", "50", "--log-segment-bytes", "8192"];
+    let arguments = [&small[..], &["--log-kept-bytes", "0"]].concat();
+    let server = cluster.start(1, &arguments);
+    server.leader();
+    let value = "v".repeat(100);
+    let sets = format!("set a 0 0 100\r\n{value}\r\n").repeat(10);
+    within_deadline("the log's beginning is dropped", || {
+        assert_eq!(server.ask(sets.as_bytes()), "STORED\r\n".repeat(10));
+        // The configuration is among the first entries.
+        server.status()["log_begins_behind"].as_u64() > Some(20)
+    });
+    server.kill();
+    let mut text = fs::read_to_string(cluster.config()).expect("it was written");
+    text += "[[server]]\nid = 2\nhost = \"127.0.0.1\"\nclient_port = 1\nrpc_port = 2\n\
+             http_port = 3\n";
+    fs::write(cluster.config(), &text).expect("it can be written");
+    let (code, said) = cluster.refusal(1, &["--log-level", "error"]);
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let reason = "its log names the servers 1, cluster.toml names 1, 2";
+    assert!(said.contains(reason), "{said}");
+}
+
+#[test]
 fn what_cannot_work_ends_with_one_clear_line() {
     let cluster = Cluster::new(1);
     let refused = |id: usize, arguments: &[&str], reason: &str| {
@@ -334,6 +360,56 @@ fn a_server_with_few_files_serves_as_many_clients_as_it_can() {
         late.write_all(b"mn\r\n").is_ok()
             && line(&mut BufReader::new(late)).is_ok_and(|reply| reply == "MN")
     });
+}
+
+#[test]
+fn what_is_damaged_is_refused_with_what_to_do_about_it() {
+    let refused = |cluster: &Cluster, arguments: &[&str], reasons: [&str; 2]| {
+        let (code, said) = cluster.refusal(1, &[&["--log-level", "error"], arguments].concat());
+        assert_eq!(code, 1, "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        for reason in reasons {
+            assert!(said.contains(reason), "{reason:?} is not in {said}");
+        }
+    };
+    let spoil = |cluster: &Cluster, is_spoilt: &dyn Fn(&str) -> bool| {
+        for file in fs::read_dir(cluster.data_dir(1)).expect("it is there") {
+            let path = file.expect("it was listed").path();
+            if is_spoilt(&path.display().to_string()) {
+                let mut bytes = fs::read(&path).expect("it is ours");
+                bytes[100] ^= 1;
+                fs::write(&path, bytes).expect("it is ours");
+            }
+        }
+    };
+    let alone = Cluster::new(1);
+    let server = alone.start(1, &[]);
+    server.leader();
+    assert_eq!(server.ask(b"set a 0 0 1\r\nx\r\n"), "STORED\r\n");
+    server.kill();
+    spoil(&alone, &|name| name.ends_with(".log"));
+    let reasons = [
+        ".log: corrupt at byte 0",
+        "put the files that --check names back",
+    ];
+    refused(&alone, &[], reasons);
+
+    let three = Cluster::new(3);
+    let server = three.start(1, &[]);
+    within_deadline("the log is open", || server.status()["starting"] == false);
+    server.kill();
+    spoil(&three, &|name| name.contains("/meta."));
+    refused(
+        &three,
+        &[],
+        ["/meta.", "put one of the two back from a copy"],
+    );
+
+    let other = Cluster::new(1);
+    let backup = other.folder.path().join("backup");
+    fs::write(&backup, [1; 5000]).expect("it is ours");
+    let restore = ["--restore", backup.to_str().expect("it is text")];
+    refused(&other, &restore, ["/backup: corrupt", "use another copy"]);
 }
 
 #[test]

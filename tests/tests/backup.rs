@@ -187,6 +187,27 @@ fn servers_that_were_restored_from_different_backups_refuse_each_other() {
 }
 
 #[test]
+fn a_server_that_was_restored_alone_is_told_that_the_others_were_not() {
+    let (old, _) = filled();
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let file = directory.path().join("backup");
+    assert_eq!(save(&old, &file).code(), Some(0));
+    drop(old);
+    let mut new = Plan::new(PROGRAMS, 3).patient().prepare();
+    let command = restoring(&new, 1, &file);
+    new.start_as(1, command);
+    new.start(2);
+    new.start(3);
+    let ended = new.wait_for_end(1, deadline());
+    let said = why(&ended);
+    assert!(
+        said.contains("was not. If the cluster is to have"),
+        "{said}"
+    );
+    assert!(said.contains("restore each from the same backup"), "{said}");
+}
+
+#[test]
 fn a_damaged_or_shortened_backup_is_not_restored() {
     let (old, _) = filled();
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
@@ -207,6 +228,7 @@ fn a_damaged_or_shortened_backup_is_not_restored() {
         fs::write(&file, bad).expect("it is ours");
         let ended = Process::start("the server", restoring(&new, 1, &file)).wait(deadline());
         assert!(why(&ended).contains("corrupt at byte"), "{ended:#?}");
+        assert!(why(&ended).contains("use another copy"), "{ended:#?}");
         assert!(!new.data_directory(1).exists(), "nothing was made");
     }
 }

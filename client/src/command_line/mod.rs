@@ -133,7 +133,9 @@ enum Subcommands {
 #[derive(Clone, Debug, Subcommand)]
 enum Snapshot {
     /// Saves the state of the running cluster, through the leader's HTTP port: every command that
-    /// was answered before is in it. A file of that name is replaced when the new one is whole
+    /// was answered before is in it. With --servers the HTTP port of each is taken to be its client
+    /// port + 2. A regular file of that name is replaced when the new one is whole, and its mode
+    /// kept; a link to one is followed; anything else is refused
     Save { file: PathBuf },
 }
 

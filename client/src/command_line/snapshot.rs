@@ -36,7 +36,9 @@ pub(super) async fn run(file: &Path, servers: &[Server], global: &Global) -> Exi
         Err(error) => {
             print::not_done(&error, global.output);
             match error {
-                SaveError::File { .. } => Exit::Usage,
+                SaveError::File { .. }
+                | SaveError::NoRegularFile { .. }
+                | SaveError::Name { .. } => Exit::Usage,
                 SaveError::Unreachable { .. }
                 | SaveError::BrokenOff { .. }
                 | SaveError::NotWhole(_) => Exit::Unreachable,

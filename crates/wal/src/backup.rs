@@ -21,9 +21,10 @@ use crate::error::Error;
 use crate::meta::{self, BackupId};
 use crate::open::{LOCK_NAME, Options, lock};
 use crate::snapshot_file::{
-    FileReader, FileWriter, NO_CLUSTER, SnapshotHeader, parse_snapshot_name, snapshot_name, stem,
+    FileReader, FileWriter, NO_CLUSTER, SnapshotHeader, parse_snapshot_name, parse_stem,
+    snapshot_name, stem,
 };
-use crate::snapshots::{TEMPORARY, is_unfinished, remove, verify};
+use crate::snapshots::{TEMPORARY, remove, verify};
 
 /// A backup, read from front to back.
 #[derive(Debug)]
@@ -145,7 +146,6 @@ fn clear<D: Disk>(disk: &D) -> Result<(), Error> {
     let names = disk
         .list()
         .map_err(Error::io(disk, "", "list the data directory"))?;
-    let is_left = |name: &str| is_unfinished(name) || parse_snapshot_name(name).is_some();
     let is_no_data = |name: &str| {
         matches!(
             name,
@@ -155,14 +155,26 @@ fn clear<D: Disk>(disk: &D) -> Result<(), Error> {
     let has_meta = names
         .iter()
         .any(|name| meta::NAMES.contains(&name.as_str()));
-    let data = names
-        .iter()
-        .filter(|name| has_meta && is_left(name) || !is_left(name) && !is_no_data(name));
+    let is_left = |name: &str| !has_meta && is_left_by_restore(disk, name);
+    let (left, others): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| is_left(name));
+    let data = others.into_iter().filter(|name| !is_no_data(name));
     if let Some(found) = data.min() {
         return Err(Error::NotEmpty {
             directory: disk.path().to_path_buf(),
-            found: found.clone(),
+            found,
         });
     }
-    remove(disk, &names, is_left)
+    remove(disk, &left, |_| true)
+}
+
+/// True for what a restore writes before the meta file: a snapshot that is not finished, and one of
+/// no cluster. A snapshot of a cluster may be all that is left of a server, and one whose header
+/// can't be read may be that, too.
+fn is_left_by_restore<D: Disk>(disk: &D, name: &str) -> bool {
+    if name.strip_suffix(TEMPORARY).and_then(parse_stem).is_some() {
+        return true;
+    }
+    parse_snapshot_name(name).is_some()
+        && FileReader::open(disk, name).is_ok_and(|file| file.header().cluster == NO_CLUSTER)
 }

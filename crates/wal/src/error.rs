@@ -1,10 +1,12 @@
-//! What can go wrong with a log, each with a line that an operator can act on.
+//! What can go wrong with a log, each with a line that says where and what. What to do about damage
+//! depends on whose file it is and who else has what was in it: that is for the caller to say.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use raft::ServerId;
+use rustix::io::Errno;
 
 use crate::disk::Disk;
 
@@ -21,17 +23,14 @@ pub enum Error {
         source: io::Error,
     },
     /// Something that was synced is not there as it was written.
-    #[error(
-        "{}: corrupt at byte {offset}: {problem}; this server can't vouch for its data any more",
-        file.display()
-    )]
+    #[error("{}: corrupt at byte {offset}: {problem}", file.display())]
     Corrupt {
         file: PathBuf,
         offset: u64,
         problem: Problem,
     },
     /// A file that must be there is not.
-    #[error("{}: missing; this server can't vouch for its data any more", file.display())]
+    #[error("{}: missing", file.display())]
     Missing { file: PathBuf },
     /// An earlier start has found something missing, and this server has no peers to get it from.
     #[error(
@@ -96,6 +95,8 @@ pub enum Problem {
     Lost,
     /// Something other than zeros stands between two records.
     Padding,
+    /// The disk reports an error in place of what was written.
+    Unreadable,
     /// A checksum is right, and the number or code it covers still makes no sense here.
     Unexpected {
         what: &'static str,
@@ -115,6 +116,7 @@ impl fmt::Display for Problem {
             }
             Problem::Lost => f.write_str("zeros where a record was written"),
             Problem::Padding => f.write_str("something other than zeros between two records"),
+            Problem::Unreadable => f.write_str("the disk gives an error in place of what it holds"),
             Problem::Unexpected {
                 what,
                 expected,
@@ -154,6 +156,18 @@ impl Error {
         }
     }
 
+    /// Says of a place that the disk can't give back what it means at a start: that it is damaged.
+    pub(crate) fn or_damage(self, offset: u64) -> Error {
+        match self {
+            Error::Io { file, source, .. } if is_unreadable(&source) => Error::Corrupt {
+                file,
+                offset,
+                problem: Problem::Unreadable,
+            },
+            other => other,
+        }
+    }
+
     /// Says of a full disk what it means for a file that nothing depends on yet (rule 7).
     pub(crate) fn without_space(self) -> Error {
         match self {
@@ -163,4 +177,10 @@ impl Error {
             other => other,
         }
     }
+}
+
+/// Whether the disk says that it can't give back what it holds. Every other error is about
+/// something else, which may be over the next time: permissions, too many open files, memory.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }

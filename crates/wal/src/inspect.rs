@@ -68,6 +68,8 @@ pub enum Holds {
     Snapshot {
         snapshot: Snapshot,
         content_bytes: u64,
+        /// The log goes on behind it: a start could do with it in place of a newer one.
+        is_reached: bool,
     },
     /// Nothing that a server would read: it is removed, written over or left alone.
     Unused(&'static str),
@@ -155,7 +157,7 @@ impl<D: Disk> Inspection<'_, D> {
         let start = self.start()?;
         self.meta()?;
         self.segments(&start)?;
-        self.snapshots(start.cluster)?;
+        self.snapshots(&start)?;
         self.others()?;
         // It may be in no file that is there.
         let refusal = start.recovered.as_ref().err();
@@ -314,11 +316,13 @@ impl<D: Disk> Inspection<'_, D> {
     }
 
     /// Reads all snapshots, the newest first.
-    fn snapshots(&mut self, cluster: Option<ClusterId>) -> Result<(), Error> {
+    fn snapshots(&mut self, start: &Start) -> Result<(), Error> {
+        let before = start.recovered.as_ref().map(|it| it.before.index);
+        let before = before.unwrap_or_default();
         for position in positions(self.names) {
             let name = snapshot_name(position);
             let see = &mut *self.see;
-            let verified = verify(self.disk, position, cluster, |content| {
+            let verified = verify(self.disk, position, start.cluster, |content| {
                 let file = &name;
                 see(Seen::Piece { file, content })
             });
@@ -327,6 +331,7 @@ impl<D: Disk> Inspection<'_, D> {
                     let holds = Holds::Snapshot {
                         snapshot,
                         content_bytes,
+                        is_reached: position.index >= before,
                     };
                     self.report(&name, holds, Finding::Sound)?;
                 }

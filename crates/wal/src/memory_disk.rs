@@ -5,7 +5,7 @@
 //! that it had since its last sync; an unsynced length, and each unsynced change of the
 //! directory, is kept or lost as a whole and by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Error, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rustix::io::Errno;
 
 use crate::disk::Disk;
 use crate::record::SECTOR_BYTES;
@@ -92,8 +93,22 @@ struct State {
     is_off: bool,
     /// Nothing grows.
     is_full: bool,
-    /// How many reads go well before one does not, and where and how that one goes wrong.
-    misread: Option<(u64, usize, u8)>,
+    misread: Option<Misread>,
+    /// Of which files which sectors can't be read.
+    unreadable: BTreeSet<(u64, usize)>,
+    /// The byte of which memory has another copy than the disk, and the bits that differ.
+    miscopied: Option<(u64, usize, u8)>,
+}
+
+/// A read that goes wrong.
+#[derive(Clone, Copy)]
+struct Misread {
+    /// How many go well before.
+    reads: u64,
+    offset: usize,
+    mask: u8,
+    /// What was read is what every later read finds, until the file is forgotten.
+    is_kept: bool,
 }
 
 impl fmt::Debug for MemoryDisk {
@@ -160,7 +175,24 @@ impl MemoryDisk {
     /// `mask` turned over; the byte on the disk stays as it is. Its place is `offset` modulo the
     /// length of the buffer. With a mask of 0 all reads go well, whatever was said before.
     pub fn misread(&self, reads: u64, offset: usize, mask: u8) {
-        self.state().misread = Some((reads, offset, mask));
+        self.set_misread(reads, offset, mask, false);
+    }
+
+    /// The same where the kernel keeps what it has read: that byte is read so until its file is
+    /// forgotten (`Disk::forget`) or the byte written, whoever reads it.
+    pub fn misread_and_keep(&self, reads: u64, offset: usize, mask: u8) {
+        self.set_misread(reads, offset, mask, true);
+    }
+
+    fn set_misread(&self, reads: u64, offset: usize, mask: u8, is_kept: bool) {
+        let mut state = self.state();
+        state.misread = Some(Misread {
+            reads,
+            offset,
+            mask,
+            is_kept,
+        });
+        state.miscopied = None;
     }
 
     /// What a power cut at this moment would leave, as a disk of its own that has no fault. This
@@ -232,6 +264,15 @@ impl MemoryDisk {
             if let Some(byte) = Arc::make_mut(content).get_mut(offset) {
                 *byte ^= mask;
             }
+        }
+    }
+
+    /// Lets the sector that this byte of a file is in be one for which the device reports an error
+    /// whenever any of it is read, until all of it is written. Nothing if there is no such file.
+    pub fn wear_out(&self, name: &str, offset: usize) {
+        let mut state = self.state();
+        if let Some(inode) = state.names.get(name).copied() {
+            state.unreadable.insert((inode, offset / SECTOR_BYTES));
         }
     }
 
@@ -369,19 +410,12 @@ impl Disk for MemoryDisk {
         let content = inode.current.get(start..start + buffer.len());
         let content = content.ok_or(ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(content);
-        state.misread = match state.misread {
-            Some((0, offset, mask)) if !buffer.is_empty() => {
-                let offset = offset % buffer.len();
-                buffer
-                    .iter_mut()
-                    .skip(offset)
-                    .take(1)
-                    .for_each(|byte| *byte ^= mask);
-                None
-            }
-            Some((reads, offset, mask)) => Some((reads.saturating_sub(1), offset, mask)),
-            None => None,
-        };
+        let sectors = start / SECTOR_BYTES..(start + buffer.len()).div_ceil(SECTOR_BYTES);
+        let sectors = (file.inode, sectors.start)..(file.inode, sectors.end);
+        if state.unreadable.range(sectors).next().is_some() {
+            return Err(Errno::IO.into());
+        }
+        state.go_wrong(file.inode, buffer, start);
         Ok(())
     }
 
@@ -398,6 +432,13 @@ impl Disk for MemoryDisk {
                 }
             };
             state.inode(file)?.write(done, start);
+            let is_written = |(inode, at, _): &mut (u64, usize, u8)| {
+                *inode == file.inode && (start..start + done.len()).contains(at)
+            };
+            state.miscopied.take_if(is_written);
+            let whole = start.div_ceil(SECTOR_BYTES)..(start + done.len()) / SECTOR_BYTES;
+            let is_left = |(inode, at): &(u64, usize)| *inode != file.inode || !whole.contains(at);
+            state.unreadable.retain(is_left);
             Ok(())
         })
     }
@@ -414,9 +455,37 @@ impl Disk for MemoryDisk {
             Ok(())
         })
     }
+
+    fn forget(&self, name: &str) {
+        let mut state = self.state();
+        let forgotten = state.names.get(name).copied();
+        state
+            .miscopied
+            .take_if(|(inode, ..)| Some(*inode) == forgotten);
+    }
 }
 
 impl State {
+    /// Spoils what was read of a file from `start` on, if that is due.
+    fn go_wrong(&mut self, inode: u64, buffer: &mut [u8], start: usize) {
+        let is_due = |it: &mut Misread| it.reads == 0 && !buffer.is_empty();
+        if let Some(misread) = self.misread.take_if(is_due) {
+            let offset = misread.offset % buffer.len();
+            turn_over(buffer, offset, misread.mask);
+            let kept = (inode, start + offset, misread.mask);
+            self.miscopied = misread.is_kept.then_some(kept);
+            return;
+        }
+        if let Some(misread) = &mut self.misread {
+            misread.reads = misread.reads.saturating_sub(1);
+        }
+        if let Some((_, at, mask)) = self.miscopied.filter(|(it, ..)| *it == inode)
+            && let Some(offset) = at.checked_sub(start)
+        {
+            turn_over(buffer, offset, mask);
+        }
+    }
+
     fn add_inode(&mut self) -> u64 {
         let inode = self.inodes.keys().next_back().map_or(1, |last| last + 1);
         self.inodes.insert(inode, Inode::default());
@@ -459,6 +528,7 @@ impl State {
         }
         self.is_locked = false;
         self.is_off = false;
+        self.miscopied = None;
         self.fault = None;
         self.operations = 0;
     }
@@ -546,6 +616,13 @@ fn set_sector(content: &mut [u8], sector: usize, new: &Sector) {
     let length = rest.len().min(SECTOR_BYTES);
     if let (Some(to), Some(from)) = (rest.get_mut(..length), new.get(..length)) {
         to.copy_from_slice(from);
+    }
+}
+
+/// Turns over the bits of `mask` in the byte at `offset`, if there is one.
+fn turn_over(bytes: &mut [u8], offset: usize, mask: u8) {
+    if let Some(byte) = bytes.get_mut(offset) {
+        *byte ^= mask;
     }
 }
 

@@ -31,7 +31,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use crate::disk::Disk;
-use crate::error::{Error, Problem};
+use crate::error::{Error, Problem, is_unreadable};
 use crate::segment::{FORMAT_VERSION, Identity, Unreadable, parse_name, seal, unseal};
 use crate::snapshot_file::parse_snapshot_name;
 
@@ -271,8 +271,11 @@ pub(crate) fn read_if_there<D: Disk>(
     }
     let file = disk.open(name).map_err(Error::io(disk, name, "open"))?;
     let state = match read(disk, name, &file)? {
-        // What is read wrongly once is read again.
-        Err(Unreadable::Corrupt(_)) => read(disk, name, &file)?,
+        // What is read wrongly once is read again, from the disk.
+        Err(Unreadable::Corrupt(_)) => {
+            disk.forget(name);
+            read(disk, name, &file)?
+        }
         state => state,
     };
     Ok(Some((file, state)))
@@ -289,8 +292,11 @@ fn read<D: Disk>(disk: &D, name: &str, file: &D::File) -> Result<Read, Error> {
         })));
     }
     let mut bytes = vec![0; META_BYTES];
-    disk.read_at(file, &mut bytes, 0).map_err(&failed)?;
-    Ok(State::decode(&bytes))
+    match disk.read_at(file, &mut bytes, 0) {
+        Ok(()) => Ok(State::decode(&bytes)),
+        Err(error) if is_unreadable(&error) => Ok(Err(Unreadable::Corrupt(Problem::Unreadable))),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 impl<F> Files<F> {

@@ -12,7 +12,8 @@
 //!   behind it, since a batch is only written when the one before is synced. The whole batch is
 //!   erased.
 //! - *Lost*: everything else, and segments that are missing, and a log that begins behind what the
-//!   snapshots reach. What was acknowledged may be gone, a vote too. Kept are the whole batches in
+//!   snapshots reach; a place that the disk gives an error for, too. What was acknowledged may be
+//!   gone, and a vote. Kept are the whole batches in
 //!   front of the first such place, if the log begins where it can be used; else the newest
 //!   snapshot; else nothing. All else is given up, after meta has the mark that says so.
 //!
@@ -32,6 +33,7 @@ use crate::reader::Places;
 use crate::record::Chain;
 use crate::scan::scan;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, parse_name};
+use crate::snapshot_file::parse_snapshot_name;
 use crate::snapshots::{Found, find};
 use crate::window::Window;
 
@@ -78,7 +80,8 @@ pub(crate) struct Look<F> {
 }
 
 /// Looks at all segments and snapshots among these names, and changes nothing. What is read wrongly
-/// once is read again before it counts as lost. Where the entries are is noted if that is wanted.
+/// once is read again, from the disk and not from memory, before it counts as lost. Where the entries
+/// are is noted if that is wanted.
 pub(crate) fn look<D: Disk>(
     disk: &D,
     claimed: &meta::Loaded<D::File>,
@@ -86,10 +89,14 @@ pub(crate) fn look<D: Disk>(
     notes_places: bool,
 ) -> Result<Look<D::File>, Error> {
     let first = look_once(disk, claimed, names, notes_places)?;
-    match first.loss {
-        Some(_) => look_once(disk, claimed, names, notes_places),
-        None => Ok(first),
+    if first.loss.is_none() && first.found.damaged.is_empty() {
+        return Ok(first);
     }
+    let is_read = |name: &str| parse_name(name).is_some() || parse_snapshot_name(name).is_some();
+    for name in names.iter().filter(|name| is_read(name)) {
+        disk.forget(name);
+    }
+    look_once(disk, claimed, names, notes_places)
 }
 
 fn look_once<D: Disk>(
@@ -209,7 +216,10 @@ pub(crate) fn header_of<D: Disk>(disk: &D, name: &str) -> Result<Option<SegmentH
         return Ok(None);
     }
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
-    window.read_header(&mut bytes)?;
+    match window.read_header(&mut bytes) {
+        Err(Error::Corrupt { .. }) => return Ok(None),
+        read => read?,
+    }
     Ok(SegmentHeader::decode(&bytes).ok())
 }
 

@@ -202,7 +202,7 @@ impl<'a, D: Disk, S: FnMut(Seen<'_>) -> Result<(), Error>> Scan<'a, D, S> {
             && self.until.is_none_or(|until| end < until)
             && !self.stops_at(header.sequence, end)
         {
-            match self.record(&header, &mut window, end)? {
+            match self.record(&header, &mut window, end).or_else(unreadable)? {
                 Ok((record_end, last)) => {
                     end = record_end;
                     if last {
@@ -542,10 +542,17 @@ impl<'a, D: Disk, S: FnMut(Seen<'_>) -> Result<(), Error>> Scan<'a, D, S> {
             && whole < self.mark.offset
             && !mutants::is_on(Mutant::MarkIgnored);
         let may_be_torn = is_last && !is_marked && bad.incomplete;
-        let written_end = if may_be_torn {
-            window.written_end(bad.offset, header.salt, self.batch + 1)?
-        } else {
-            None
+        let written_end = match may_be_torn {
+            true => window.written_end(bad.offset, header.salt, self.batch + 1),
+            false => Ok(None),
+        };
+        let written_end = match written_end {
+            // A later batch may be there.
+            Err(unreadable @ Error::Corrupt { .. }) => {
+                self.damage = Some(unreadable);
+                return Ok(None);
+            }
+            written_end => written_end?,
         };
         let Some(written_end) = written_end else {
             self.damage = Some(Error::Corrupt {
@@ -577,6 +584,20 @@ fn damage(header: &Header, start: u64, salt: u32, payload: &[u8]) -> Option<(Pro
         return Some((problem, zero_parts(start, payload) > header.zero_parts));
     }
     (!is_zero(padding)).then_some((Problem::Padding, false))
+}
+
+/// A place that the disk can't give back is a bad one; any other error ends it all.
+fn unreadable<T>(error: Error) -> Result<Result<T, Bad>, Error> {
+    match error {
+        Error::Corrupt {
+            offset, problem, ..
+        } => Ok(Err(Bad {
+            offset,
+            problem,
+            incomplete: false,
+        })),
+        other => Err(other),
+    }
 }
 
 /// What a valid record does.

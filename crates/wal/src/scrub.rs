@@ -74,15 +74,7 @@ impl Rotten {
 
 impl fmt::Display for Rotten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.error {
-            // Without what this means for a start.
-            Error::Corrupt {
-                file,
-                offset,
-                problem,
-            } => write!(f, "{}: corrupt at byte {offset}: {problem}", file.display()),
-            other => other.fmt(f),
-        }
+        self.error.fmt(f)
     }
 }
 

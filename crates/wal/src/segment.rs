@@ -243,7 +243,7 @@ impl<F> Next<F> {
             disk.allocate(&self.file, bytes).map_err(Error::io(
                 disk,
                 NEXT_NAME,
-                "reserve space for",
+                "reserve space",
             ))?;
             self.bytes = bytes;
         }
@@ -378,7 +378,7 @@ pub(crate) fn write_zeros<D: Disk>(
     let from = from.next_multiple_of(BLOCK_BYTES).min(file_bytes);
     let to = (from + 1).next_multiple_of(ZERO_STEP_BYTES).min(file_bytes);
     disk.write_at(file, &vec![0; (to - from) as usize], from)
-        .map_err(Error::io(disk, name, "write zeros into"))?;
+        .map_err(Error::io(disk, name, "write zeros"))?;
     disk.sync(file).map_err(Error::io(disk, name, "sync"))?;
     Ok(to)
 }

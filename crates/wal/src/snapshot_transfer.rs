@@ -264,7 +264,7 @@ impl<D: Disk> SnapshotReceiver<D> {
 fn begin<D: Disk>(disk: &D, name: &str, bytes: u64) -> Result<D::File, Error> {
     let file = disk.create(name).map_err(Error::io(disk, name, "create"))?;
     disk.allocate(&file, bytes)
-        .map_err(Error::io(disk, name, "reserve space for"))?;
+        .map_err(Error::io(disk, name, "reserve space"))?;
     Ok(file)
 }
 

@@ -396,7 +396,7 @@ pub(crate) fn positions(names: &[String]) -> Vec<Position> {
 }
 
 /// Reads the whole of a snapshot, which must be this cluster's, and shows each piece of its content
-/// to `see`. Gives it with the length of its content.
+/// to `see`. Gives it with the length of its content. Where the disk can't give it back it is damaged.
 pub(crate) fn verify<D: Disk>(
     disk: &D,
     position: Position,
@@ -404,9 +404,13 @@ pub(crate) fn verify<D: Disk>(
     mut see: impl FnMut(Bytes) -> Result<(), Error>,
 ) -> Result<(Snapshot, u64), Error> {
     let name = snapshot_name(position);
-    let mut file = FileReader::open(disk, &name)?;
-    while let Some(piece) = file.next(disk)? {
-        see(piece)?;
+    let mut file = FileReader::open(disk, &name).map_err(|error| error.or_damage(0))?;
+    loop {
+        let offset = file.offset();
+        match file.next(disk).map_err(|error| error.or_damage(offset))? {
+            Some(piece) => see(piece)?,
+            None => break,
+        }
     }
     let header = file.header();
     let must_be = |what, expected, found| {

@@ -2,8 +2,8 @@
 
 use mutants::Mutant;
 
-use crate::disk::Disk;
-use crate::error::Error;
+use crate::disk::{BLOCK_BYTES, Disk};
+use crate::error::{Error, is_unreadable};
 use crate::record::{Header, Invalid, SECTOR_BYTES, header_places, is_zero};
 
 /// What one read of the disk asks for, unless a record is larger.
@@ -38,6 +38,9 @@ impl<'a, D: Disk> Window<'a, D> {
     }
 
     /// This many bytes at this offset. The file is that long.
+    ///
+    /// # Errors
+    /// `Error::Io`; `Error::Corrupt` if the disk can't give them back.
     pub(crate) fn bytes(&mut self, offset: u64, length: usize) -> Result<&[u8], Error> {
         let is_held = offset >= self.part_offset
             && offset + length as u64 <= self.part_offset + self.part.len() as u64;
@@ -46,9 +49,7 @@ impl<'a, D: Disk> Window<'a, D> {
             let left = usize::try_from(left).unwrap_or(usize::MAX);
             self.part.resize(length.max(READ_BYTES.min(left)), 0);
             self.part_offset = offset;
-            self.disk
-                .read_at(&self.file, &mut self.part, offset)
-                .map_err(Error::io(self.disk, self.name, "read"))?;
+            self.fill(length)?;
         }
         let start = (offset - self.part_offset) as usize;
         Ok(self
@@ -57,11 +58,40 @@ impl<'a, D: Disk> Window<'a, D> {
             .expect("it was read just above, or is held"))
     }
 
+    /// Reads the part. Where the disk can't give it back, what is in front of that place is read, of
+    /// which there must be `length` bytes.
+    fn fill(&mut self, length: usize) -> Result<(), Error> {
+        let failed = Error::io(self.disk, self.name, "read");
+        let (disk, offset) = (self.disk, self.part_offset);
+        match disk.read_at(&self.file, &mut self.part, offset) {
+            Err(error) if is_unreadable(&error) => {}
+            read => return read.map_err(failed),
+        }
+        let mut readable = 0;
+        while readable < self.part.len() {
+            let at = offset + readable as u64;
+            let end = (at / BLOCK_BYTES + 1) * BLOCK_BYTES - offset;
+            let end = self.part.len().min(end as usize);
+            let block = self.part.get_mut(readable..end);
+            let block = block.expect("it ends in the part");
+            match disk.read_at(&self.file, block, at) {
+                Ok(()) => readable = end,
+                Err(error) if is_unreadable(&error) && readable >= length => break,
+                Err(error) => {
+                    self.part.clear();
+                    return Err(failed(error).or_damage(at));
+                }
+            }
+        }
+        self.part.truncate(readable);
+        Ok(())
+    }
+
     /// Fills the buffer from the start of the file, which is that long, and reads no more.
     pub(crate) fn read_header(&self, buffer: &mut [u8]) -> Result<(), Error> {
-        self.disk
-            .read_at(&self.file, buffer, 0)
-            .map_err(Error::io(self.disk, self.name, "read"))
+        let read = self.disk.read_at(&self.file, buffer, 0);
+        let failed = Error::io(self.disk, self.name, "read");
+        read.map_err(|error| failed(error).or_damage(0))
     }
 
     /// Where what was written ends, looking from `offset` on: behind the last sector that is not

@@ -123,6 +123,51 @@ fn a_directory_that_holds_anything_is_not_restored_into() {
 }
 
 #[test]
+fn snapshots_that_no_restore_has_left_are_not_removed() {
+    let file = backup_of(&snapshot_at(position(5, 1234)));
+    let of_a_cluster = MemoryDisk::new();
+    let (wal, _) = Wal::open(of_a_cluster.clone(), options(1)).expect("it is empty");
+    let snapshot = snapshot_at(position(4, 777));
+    support::snapshots::write_snapshot(&wal.snapshots(), &snapshot).expect("the disk is sound");
+    drop(wal);
+    let restored = |rotten: usize| {
+        let disk = MemoryDisk::new();
+        restore(&disk, &options(1), open(&file.path)).expect("it is empty");
+        let names = disk.list().expect("a directory in memory can be read");
+        names.iter().for_each(|name| disk.rot(name, rotten, 1));
+        disk
+    };
+    let received = MemoryDisk::new();
+    let stem = "snap-00000000000004d2-0000000000000005";
+    let part = format!("{stem}-0000000000001000-0123456789abcdef.part");
+    received.put(&part, b"half of it");
+    // In the first block, behind the header, nobody looks: it is of no cluster, and goes.
+    for (disk, is_refused) in [
+        (of_a_cluster, true),
+        (restored(20), true),
+        (received, true),
+        (restored(4200), false),
+    ] {
+        let disk = disk.after_kill();
+        for name in disk.list().expect("a directory in memory can be read") {
+            if !name.starts_with("snap-") {
+                disk.remove(&name).expect("it was listed");
+            }
+        }
+        let operations = disk.operations();
+        let names = disk.list().expect("a directory in memory can be read");
+        match restore(&disk, &options(1), open(&file.path)) {
+            Err(Error::NotEmpty { found, .. }) if is_refused => {
+                assert_eq!(names, [found]);
+                assert_eq!(disk.operations(), operations, "nothing was changed");
+            }
+            Ok(_) if !is_refused => {}
+            other => panic!("{names:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_power_cut_at_any_moment_leaves_all_or_nothing_and_a_second_try_succeeds() {
     let first = backup_of(&snapshot_at(position(5, 1234)));
     let second = backup_of(&snapshot_at(position(4, 777)));

@@ -7,6 +7,7 @@ use quorate_wal::{
 };
 use raft::{Recovered, WriteId};
 use support::script::{script, script_with_snapshots};
+use support::snapshots::{position, snapshot_at, write_snapshot};
 use support::{SERVER, healing_options, mix, open, operate, options};
 
 /// What was seen.
@@ -176,6 +177,32 @@ fn every_shortened_or_missing_file_is_seen_as_a_start_sees_it() {
 }
 
 #[test]
+fn every_sector_that_cannot_be_read_is_seen_as_a_start_sees_it_and_the_rest_is_seen_too() {
+    for has_snapshots in [false, true] {
+        let (disk, restart) = sound(has_snapshots);
+        let all = look_at(&disk).0.files.len();
+        let (mut damaged, mut sectors) = (0, 0);
+        for name in disk.list().expect("a directory in memory can be read") {
+            let is_read = !["lock", "wal.next"].contains(&name.as_str());
+            let content = disk.content(&name).expect("it was listed");
+            for offset in (0..content.len()).step_by(512).filter(|_| is_read) {
+                let disk = disk.copy();
+                disk.wear_out(&name, offset);
+                compare(&disk, restart + 1, &format!("byte {offset} of {name}"));
+                let (sight, _) = look_at(&disk);
+                sectors += 1;
+                let named = sight.damaged();
+                damaged += u32::from(named == [name.as_str()]);
+                assert!(named.is_empty() || named == [name.as_str()], "{named:?}");
+                assert_eq!(sight.files.len(), all, "byte {offset} of {name}");
+            }
+        }
+        // The zeros behind the end record of a segment are read by nobody.
+        assert!(damaged > sectors / 2, "{damaged} of {sectors}");
+    }
+}
+
+#[test]
 fn after_every_power_cut_nothing_is_damaged_and_a_torn_end_is_named() {
     let mut torn = 0;
     for seed in 0..60 {
@@ -215,6 +242,59 @@ fn what_is_behind_a_damaged_segment_is_looked_at_too() {
     assert!(lost.contains(&names[0]), "{lost}");
     let start = verdict.start.expect("there may be others to recover from");
     assert!(start.recovering);
+}
+
+#[test]
+fn a_snapshot_that_the_log_does_not_reach_back_to_is_told_from_one_that_can_be_used() {
+    let disk = MemoryDisk::new();
+    let (mut wal, ..) = open(disk.clone(), 1);
+    for id in 1..=40 {
+        let write = support::write(id, 1, id - 1, &[&[id as u8; 600]]);
+        wal.append(&write).expect("the log takes it");
+        wal.sync().expect("the disk is sound");
+    }
+    for index in [10, 30] {
+        let snapshot = snapshot_at(position(1, index));
+        write_snapshot(&wal.snapshots(), &snapshot).expect("the disk is sound");
+    }
+    drop(wal);
+    let disk = disk.after_kill();
+    let reached = |disk: &MemoryDisk| -> Vec<bool> {
+        let files = look_at(disk).0.files.into_iter();
+        let snapshots = files.filter_map(|(_, holds, _)| match holds {
+            Holds::Snapshot { is_reached, .. } => Some(is_reached),
+            _ => None,
+        });
+        snapshots.collect()
+    };
+    let (mut seen, mut cut_off) = (0, 0);
+    let mut names = disk.list().expect("a directory in memory can be read");
+    names.retain(|name| name.ends_with(".log"));
+    // With each segment missing in turn: the newest snapshot, then the one before.
+    for missing in names.into_iter().map(Some).chain([None]) {
+        let disk = disk.copy();
+        if let Some(name) = &missing {
+            disk.remove(name).expect("it was listed");
+        }
+        let [newest, older] = reached(&disk)[..] else {
+            panic!("two are kept");
+        };
+        let (_, verdict) = look_at(&disk);
+        if verdict.lost.is_some() || verdict.start.is_err() {
+            continue;
+        }
+        assert!(newest, "without {missing:?}");
+        // What the line says is what a start finds that has nothing but the older one.
+        let mut names = disk.list().expect("a directory in memory can be read");
+        names.retain(|name| name.ends_with(".snap"));
+        let name = names.iter().max().expect("two are kept");
+        disk.remove(name).expect("it was listed");
+        let falls_back = Wal::open(disk.copy(), options(9)).is_ok();
+        assert_eq!(older, falls_back, "without {missing:?}");
+        seen += 1;
+        cut_off += u32::from(!older);
+    }
+    assert!(seen > 1 && cut_off > 0, "{cut_off} of {seen}");
 }
 
 #[test]

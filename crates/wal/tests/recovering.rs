@@ -5,8 +5,10 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::symlink;
 
-use quorate_wal::{Disk, Error, MemoryDisk, Opened, Wal};
+use quorate_wal::{DirectoryDisk, Disk, Error, MemoryDisk, Opened, Problem, Wal};
 use raft::{Entry, Index, Restart, Seating, Write, WriteId};
 use support::script::{Operation, script, script_with_snapshots};
 use support::{
@@ -206,6 +208,115 @@ fn every_damaged_byte_of_a_log_leaves_what_is_in_front_of_it_and_a_mark() {
         }
     }
     assert!(kept > 1000, "{kept} times something was left");
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_is_damage_and_those_in_front_of_its_block_are_kept() {
+    let sound = sound(1, &script(1, 120));
+    let mut kept = 0;
+    for (name, end) in &files(&sound.disk) {
+        for offset in (0..*end).step_by(512) {
+            let disk = sound.disk.copy();
+            disk.wear_out(name, offset);
+            let opened = open_damaged(&disk, sound.restart);
+            let (wal, opened, model) =
+                opened.unwrap_or_else(|| panic!("byte {offset} of {name} was not missed"));
+            let lost = opened.lost.as_ref().expect("it is lost");
+            let block = offset as u64 / 4096 * 4096;
+            assert_eq!(place(lost), (name.clone(), block), "{lost}");
+            assert!(
+                lost.to_string().contains("the disk gives an error"),
+                "{lost}"
+            );
+            assert!(was(&model, &sound.history), "{offset} of {name}: {model}");
+            kept += u32::from(model.last().index > Index(0));
+            recovers(&disk, wal, &model);
+        }
+    }
+    assert!(kept > 20, "{kept} times something was left");
+}
+
+#[test]
+fn behind_a_newest_snapshot_that_cannot_be_read_is_the_one_before_it() {
+    let sound = sound(14, &script_with_snapshots(14, 400));
+    let (_, whole) = Wal::open(sound.disk.copy(), options(3)).expect("it is sound");
+    let newest = whole.recovered.snapshot.expect("some were written");
+    let snapshots = files_named(&sound.disk, ".snap");
+    let [older, name] = &snapshots[..] else {
+        panic!("two are kept: {snapshots:?}");
+    };
+    let content = sound.disk.content(name).expect("it was listed");
+    for offset in (0..content.len()).step_by(512) {
+        let disk = sound.disk.copy();
+        disk.wear_out(name, offset);
+        let (wal, opened) = Wal::open(disk.clone(), options(3)).expect("there is another");
+        let found = opened
+            .recovered
+            .snapshot
+            .as_ref()
+            .expect("there is another");
+        assert!(found.position.index < newest.position.index);
+        assert_eq!(opened.damaged.len(), 1);
+        assert_eq!(opened.damaged[0].file, disk.path().join(name));
+        assert_eq!(opened.damaged[0].problem, Problem::Unreadable);
+        let model = observe(&wal, &opened);
+        assert!(were_together(&model.entries, &sound.history), "{model}");
+    }
+    // Without either it recovers, or says so if it is alone.
+    let disk = sound.disk.copy();
+    disk.wear_out(name, 0);
+    disk.wear_out(older, 0);
+    let (wal, opened, model) = open_damaged(&disk, sound.restart).expect("neither can be used");
+    let lost = opened.lost.as_ref().expect("it is lost");
+    assert_eq!(place(lost), (name.clone(), 0));
+    recovers(&disk, wal, &model);
+}
+
+#[test]
+fn one_meta_file_that_cannot_be_read_is_written_again_and_two_are_nobodys() {
+    let sound = sound(1, &script(1, 20));
+    for name in ["meta.0", "meta.1"] {
+        let disk = sound.disk.copy();
+        disk.wear_out(name, 600);
+        let (wal, opened) = Wal::open(disk.clone(), options(3)).expect("there is the other");
+        assert_grown(opened.restart, sound.restart);
+        drop(wal);
+        let (_, opened) = Wal::open(disk.after_kill(), options(4)).expect("it is written again");
+        assert!(!opened.recovered.recovering);
+    }
+    sound.disk.wear_out("meta.0", 0);
+    sound.disk.wear_out("meta.1", 0);
+    let refused = Wal::open(sound.disk.clone(), healing_options(3));
+    let refused = refused.expect_err("it is nobody's").to_string();
+    assert!(
+        refused.contains("meta.") && refused.contains("error"),
+        "{refused}"
+    );
+}
+
+/// Permissions, open files and the like may be better the next time.
+#[test]
+fn a_file_that_cannot_be_opened_is_not_taken_for_damaged() {
+    let directory = tempfile::tempdir().expect("there is room for a directory");
+    let path = directory.path().join("data");
+    let open = || DirectoryDisk::open(&path).expect("it is ours");
+    let (mut wal, _) = Wal::open(open(), healing_options(1)).expect("it is empty");
+    wal.append(&support::write(1, 1, 0, &[b"one"]))
+        .expect("the log takes it");
+    wal.sync().expect("the disk is sound");
+    drop(wal);
+    let names = open().list().expect("it is ours");
+    let segment = names.iter().find(|name| name.ends_with(".log"));
+    let segment = path.join(segment.expect("there is one"));
+    let elsewhere = directory.path().join("elsewhere");
+    fs::rename(&segment, &elsewhere).expect("it is ours");
+    // A link is not followed.
+    symlink(&elsewhere, &segment).expect("it is ours");
+    let refused = Wal::open(open(), healing_options(2)).expect_err("it is a link");
+    assert!(matches!(refused, Error::Io { .. }), "{refused}");
+    fs::rename(&elsewhere, &segment).expect("it is ours");
+    let (_, opened) = Wal::open(open(), options(2)).expect("nothing was done about it");
+    assert_eq!(opened.recovered.last.index, Index(1));
 }
 
 #[test]

@@ -167,6 +167,7 @@ mod tests {
                     configuration: None,
                 },
                 content_bytes: 100,
+                is_reached: true,
             },
             finding: Finding::Sound,
         };

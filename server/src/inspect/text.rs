@@ -212,15 +212,21 @@ fn held(holds: &Holds) -> String {
         Holds::Snapshot {
             snapshot,
             content_bytes,
+            is_reached,
         } => format!(
-            "the state after {}, {content_bytes} bytes, configuration of {}: ",
+            "the state after {}, {content_bytes} bytes, configuration of {}{}: ",
             place(snapshot.position),
             or_none(
                 snapshot
                     .configuration
                     .as_ref()
                     .map(|entry| format!("index {}", entry.index))
-            )
+            ),
+            if *is_reached {
+                ""
+            } else {
+                ", no substitute for a newer one since the log begins later"
+            }
         ),
         Holds::Unused(what) => format!("{what}: "),
         Holds::Unknown => String::new(),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use raft::ServerId;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::warn;
+use wal::BackupId;
 use wire::{Answer, Frame, Hello, Identity, Outgoing, Refusal};
 
 use super::frames::FrameReader;
@@ -28,11 +29,7 @@ pub(super) enum HandshakeError {
     Order,
     /// The other one does not talk to this server.
     #[error("{refusal}")]
-    Refused {
-        refusal: Refusal,
-        /// It has a seat in a cluster, and so knows who belongs there.
-        by_seated: bool,
-    },
+    Refused { refusal: Refusal, by: Hello },
     /// This server does not talk to the other one.
     #[error("{refusal}")]
     Refuses { from: ServerId, refusal: Refusal },
@@ -78,7 +75,7 @@ pub(super) async fn call(
     };
     let version = answer.verdict.map_err(|refusal| HandshakeError::Refused {
         refusal,
-        by_seated: answer.hello.cluster.is_some(),
+        by: answer.hello,
     })?;
     let refuses = |refusal| HandshakeError::Refuses { from: to, refusal };
     if answer.hello.from != to {
@@ -142,25 +139,35 @@ impl Refusals {
         }
     }
 
-    /// Notes that `peer` does not talk to this server.
+    /// Notes that `peer`, which presents itself so, does not talk to this server.
     ///
     /// # Errors
-    /// Why this server can't go on: a seated peer knows another data directory in its seat, or
-    /// `others`, which is how many peers there are, or a majority of the members say that it
-    /// belongs to another cluster.
+    /// Why this server can't go on: a seated peer knows another data directory in its seat, or has
+    /// another past than this one, or `others`, which is how many peers there are, or a majority of
+    /// the members say that it belongs to another cluster.
     pub(super) fn refused(
         &self,
         peer: ServerId,
         refusal: Refusal,
-        by_seated: bool,
+        by: &Hello,
         others: usize,
     ) -> Result<(), Error> {
+        // Who has a seat in a cluster knows who belongs there.
+        let by_seated = by.cluster.is_some();
         if self.is_news(peer, true, refusal) {
             warn!("refused by server {peer}: {refusal}");
         }
         match refusal {
             Refusal::SeatTaken { .. } if by_seated => return Err(Error::SeatTaken { peer }),
-            Refusal::OtherBackup if by_seated => return Err(Error::OtherBackup { peer }),
+            Refusal::OtherBackup if by_seated => {
+                return Err(match by.backup {
+                    0 => Error::NoBackup { peer },
+                    backup => Error::OtherBackup {
+                        peer,
+                        backup: BackupId(backup),
+                    },
+                });
+            }
             Refusal::OtherCluster { .. } => {
                 let mut other_cluster = self.other_cluster();
                 other_cluster.insert(peer);
@@ -197,7 +204,8 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
-    use raft::{ClusterId, Instance};
+    use raft::{ClusterId, Instance, Restart};
+    use wire::VERSIONS;
 
     use super::*;
 
@@ -208,9 +216,23 @@ mod tests {
         seated: Instance(7),
     };
 
+    /// How a peer presents itself that began with this backup.
+    fn by(is_seated: bool, backup: u64) -> Hello {
+        Hello {
+            versions: (*VERSIONS.start(), *VERSIONS.end()),
+            from: ServerId(2),
+            to: ServerId(1),
+            cluster: is_seated.then_some(ClusterId(7)),
+            instance: Instance(2),
+            restart: Restart(1),
+            members_hash: 0,
+            backup,
+        }
+    }
+
     fn refused(refusals: &Refusals, peer: u64, others: usize) -> bool {
         refusals
-            .refused(ServerId(peer), OTHER, true, others)
+            .refused(ServerId(peer), OTHER, &by(true, 0), others)
             .is_err()
     }
 
@@ -232,11 +254,34 @@ mod tests {
     #[test]
     fn a_seated_peer_ends_a_server_with_a_wiped_disk() {
         let refusals = Refusals::default();
-        let refused = |by_seated| refusals.refused(ServerId(2), TAKEN, by_seated, 4);
+        let refused = |by_seated| refusals.refused(ServerId(2), TAKEN, &by(by_seated, 0), 4);
         assert!(refused(false).is_ok());
         assert!(matches!(
             refused(true),
             Err(Error::SeatTaken { peer: ServerId(2) })
         ));
+    }
+
+    #[test]
+    fn a_restored_server_is_told_whether_the_others_have_another_backup_or_none() {
+        let refusals = Refusals::default();
+        let refused = |is_seated, backup| {
+            let by = by(is_seated, backup);
+            refusals.refused(ServerId(2), Refusal::OtherBackup, &by, 4)
+        };
+        assert!(refused(false, 0).is_ok() && refused(false, 9).is_ok());
+        let other = refused(true, 9)
+            .expect_err("a seated one knows")
+            .to_string();
+        assert!(
+            other.contains("another backup, 0000000000000009"),
+            "{other}"
+        );
+        assert!(other.contains("empty its data directory"), "{other}");
+        let none = refused(true, 0)
+            .expect_err("a seated one knows")
+            .to_string();
+        assert!(none.contains("server 2 was not"), "{none}");
+        assert!(none.contains("restore each from the same backup"), "{none}");
     }
 }

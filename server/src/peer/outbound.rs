@@ -56,10 +56,10 @@ pub(crate) async fn call(callee: Callee, queue: Arc<Queue>, peers: Arc<Peers>) {
                 silent_since = Instant::now();
                 told = false;
             }
-            Err(HandshakeError::Refused { refusal, by_seated }) => {
+            Err(HandshakeError::Refused { refusal, by }) => {
                 let refused = peers
                     .refusals
-                    .refused(callee.id, refusal, by_seated, callee.others);
+                    .refused(callee.id, refusal, &by, callee.others);
                 if let Err(error) = refused {
                     // Nobody listens any more once the server ends for another reason.
                     let _ = peers.fatal.send(error);

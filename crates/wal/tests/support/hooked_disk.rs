@@ -121,4 +121,8 @@ impl Disk for HookedDisk {
     fn sync(&self, file: &MemoryFile) -> io::Result<()> {
         self.before(Act::Change).sync(file)
     }
+
+    fn forget(&self, name: &str) {
+        self.disk.forget(name);
+    }
 }
