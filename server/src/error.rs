@@ -46,15 +46,16 @@ pub(crate) enum Error {
     /// What this server has lost, no majority of others has.
     #[error(
         "{error}; in a cluster of one or two nobody else can vouch for what was there, so nothing is \
-         changed: put the files that --check names back as they were, from a copy of this disk, or \
-         begin anew: every server with an empty data directory and --restore of the same backup"
+         changed: put the files that --check names back as they were, from a copy of this disk made \
+         since this server last ran, or begin anew: every server with an empty data directory and \
+         --restore of the same backup"
     )]
     DamagedAlone { error: wal::Error },
     /// The others have all that was here, and can't tell whose it was.
     #[error(
         "{error}; without meta.0 or meta.1 it is not known whose data directory this is, and nothing \
-         in it is changed: put one of the two back from a copy of this disk. The others go on while \
-         they are a majority"
+         in it is changed: put one of the two back from a copy of this disk made since this server \
+         last ran. The others go on while they are a majority"
     )]
     DamagedMeta { error: wal::Error },
     /// The backup, and not this server's disk.
