@@ -21,7 +21,7 @@ use crate::peer::{ForwardQueue, FromPeer, Queue};
 use crate::published::{self, Published, Publisher};
 use crate::room::Reserved;
 use crate::snapshot_thread::Work;
-use crate::snapshots::FromSnapshots;
+use crate::snapshots::{FromSnapshots, Useless};
 
 /// The most messages of peers in one turn. More than all peers have under way.
 const PEER_MESSAGES_MAX: usize = 4096;
@@ -66,6 +66,8 @@ pub(crate) struct Channels {
     /// Bounded by what the core has unpersisted: clients are left alone above a limit, and a
     /// leader sends no more than its window.
     pub(crate) writes: Sender<Write>,
+    /// What of the log is to be given up.
+    pub(crate) useless: Sender<Useless>,
     pub(crate) fetches: crossbeam_channel::Sender<Fetch>,
     /// One state at a time, and what was installed or came to nothing.
     pub(crate) work: crossbeam_channel::Sender<Work>,
@@ -405,6 +407,10 @@ impl EvaluatorThread {
                 return;
             }
             tell_changes(old, &status);
+            if old.differs_at.is_none() && status.differs_at.is_some() {
+                // The log writer ends only with the process, or after this thread.
+                let _ = self.channels.useless.send(Useless::All);
+            }
         }
         if self.identity.seating != seating {
             tell_seating(self.identity.seating, seating);
@@ -465,7 +471,8 @@ fn tell_changes(old: &evaluator::Status, new: &evaluator::Status) {
     if let (None, Some(index)) = (old.differs_at, new.differs_at) {
         error!(
             "the state behind entry {index} is not that of a majority of the servers: this server \
-             serves no more. Stop it, delete its snapshots, and see to its memory"
+             serves no more. See to its memory, and start it again: it will get everything from the \
+             others"
         );
     }
     if old.recovering && !new.recovering {

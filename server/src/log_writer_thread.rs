@@ -48,8 +48,10 @@ impl LogWriter {
     /// any more.
     pub(crate) fn write(&self, mut wal: Wal<DirectoryDisk>, bell: &Bell) {
         bell.attach();
-        let result = self.run(&mut wal).and_then(|()| wal.close());
-        if let Err(error) = result {
+        let run = self.run(&mut wal);
+        // What came last may be that nothing of it is to be believed.
+        let dropped = run.and_then(|()| self.drop_useless(&mut wal));
+        if let Err(error) = dropped.and_then(|()| wal.close()) {
             fatal::end(&error);
         }
     }
@@ -174,6 +176,7 @@ impl LogWriter {
                     self.tell_dropped(dropped);
                 }
                 Useless::Rotten(segment) => self.give_up(wal, segment)?,
+                Useless::All => wal.distrust()?,
             }
         }
         Ok(())

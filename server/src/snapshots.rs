@@ -54,6 +54,8 @@ pub(crate) enum Useless {
     Covered { until: Option<Index>, newest: Index },
     /// The segment with this sequence, once a snapshot has what is in it.
     Rotten(u64),
+    /// All of it, at the next start: the state is not that of the others.
+    All,
 }
 
 impl Snapshots {

@@ -306,12 +306,13 @@ impl Parts {
             wal.snapshots(),
             opened.recovered.snapshot.as_ref(),
             to_evaluator.clone(),
-            drops,
+            drops.clone(),
             self.figures,
             Arc::clone(&self.scrubs),
         ));
         let channels = Channels {
             bell,
+            useless: drops,
             control: from_control,
             persisted,
             fetched,
@@ -532,6 +533,7 @@ fn config(service: &Service, opened: &Opened, seed: u64) -> Config {
         limits: evaluator::Limits {
             snapshot_entries: service.settings.snapshot_entries,
             snapshot_bytes: service.settings.snapshot_bytes,
+            state_hash_interval: service.settings.state_hash_interval,
             ..evaluator::Limits::default()
         },
     }

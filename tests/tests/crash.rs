@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use quorate_tests::{
-    Cluster, Load, Plan, Programs, Response, Text, Written, assert_took_less, deadline, wait_until,
+    Cluster, Load, Plan, Programs, Response, Text, Written, assert_took_less, deadline, forge,
+    wait_until,
 };
 
 const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
@@ -287,6 +288,49 @@ fn servers_without_a_sound_majority_end_with_one_line_each() {
         let kept = names.filter(|name| name.to_string_lossy().starts_with("lost."));
         assert!(kept.count() > 2, "of server {id}");
     }
+}
+
+/// A mistake of its own memory, or in the code: nothing on its disk is damaged.
+#[test]
+fn a_server_that_comes_to_another_state_serves_no_more_and_begins_anew() {
+    let plan = Plan::new(PROGRAMS, 3).patient();
+    let mut cluster = plan.setting("state_hash_interval_ms", "100").start();
+    let leader = cluster.agreed_leader();
+    let wrong = cluster.others(leader)[0];
+    let mut text = cluster.connect(leader);
+    text.exchange("set key 0 0 8\r\noriginal\r\n", "STORED\r\n");
+    cluster.wait_until_applied();
+    cluster.terminate(wrong);
+    let (segment, _) = end_of_log(&cluster.data_directory(wrong));
+    forge(&segment, b"original", b"mistaken");
+    cluster.start(wrong);
+    wait_until("a state that differs", deadline(), || {
+        text.exchange("set other 0 0 1\r\nx\r\n", "STORED\r\n");
+        let status = cluster.status(wrong)?;
+        match status["state_differs_at"].as_u64() {
+            Some(_) => Ok(()),
+            None => Err(status.to_string()),
+        }
+    });
+    cluster.terminate(wrong);
+    cluster.start(wrong);
+    wait_until("the others' state", deadline(), || {
+        text.exchange("set other 0 0 1\r\nx\r\n", "STORED\r\n");
+        let status = cluster.status(wrong)?;
+        match status["recovering"] == false && status["state_differs_at"].is_null() {
+            true => Ok(()),
+            false => Err(status.to_string()),
+        }
+    });
+    let log = cluster.log(wrong);
+    let says = |line: &String| line.contains("nothing in it is believed");
+    assert!(log.iter().any(says), "{log:#?}");
+    cluster.wait_until_applied();
+    // It may have to lead.
+    drop(text);
+    cluster.kill(leader);
+    let hit = "VALUE key 0 8\r\noriginal\r\nEND\r\n";
+    cluster.connect_to_leader().exchange("get key\r\n", hit);
 }
 
 /// Ends this server, and turns over a byte amid its log that is known to have been synced; the

@@ -40,6 +40,8 @@ pub struct Settings {
     pub scrub_rate: u64,
     /// From when all of it begins to be read again to the next time, if it has all been read by then.
     pub scrub_interval: Duration,
+    /// While something is written, the servers compare hashes of their states this often.
+    pub state_hash_interval: Duration,
     /// The length of one file of the log: a multiple of 4096. Only whole files are dropped.
     pub log_segment_bytes: u64,
     pub log_format: LogFormat,
@@ -80,6 +82,7 @@ impl Default for Settings {
             log_kept_bytes: 64 << 20,
             scrub_rate: 5 << 20,
             scrub_interval: Duration::from_secs(24 * 60 * 60),
+            state_hash_interval: Duration::from_secs(60),
             log_segment_bytes: 64 << 20,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
@@ -101,7 +104,7 @@ pub struct Setting {
 }
 
 /// All settings, in the order in which they are shown.
-pub const SETTINGS: [Setting; 17] = [
+pub const SETTINGS: [Setting; 18] = [
     Setting {
         name: "election_timeout_ms",
         value: "MIN..MAX",
@@ -252,6 +255,17 @@ pub const SETTINGS: [Setting; 17] = [
             Some(())
         },
         show: |settings| settings.scrub_interval.as_millis().to_string(),
+    },
+    Setting {
+        name: "state_hash_interval_ms",
+        value: "100..31536000000",
+        help: "How often the servers compare their states, while something is written",
+        set: |settings, value| {
+            let interval = number(value, &(100..=31_536_000_000))?;
+            settings.state_hash_interval = Duration::from_millis(interval);
+            Some(())
+        },
+        show: |settings| settings.state_hash_interval.as_millis().to_string(),
     },
     Setting {
         name: "log_segment_bytes",

@@ -32,6 +32,13 @@ pub enum Error {
     /// A file that must be there is not.
     #[error("{}: missing", file.display())]
     Missing { file: PathBuf },
+    /// What this directory leads to was found to differ from what most of the other servers have.
+    #[error(
+        "{}: is marked as leading to another state than the other servers have, and nothing in it \
+         is believed",
+        directory.display()
+    )]
+    Distrusted { directory: PathBuf },
     /// An earlier start has found something missing, and this server has no peers to get it from.
     #[error(
         "{}: is marked as recovering, and there are no other servers to recover from",

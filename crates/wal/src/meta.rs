@@ -11,7 +11,8 @@
 //!     32  u64      instance: the random number of the data directory
 //!     40  u64      restart number
 //!     48  u64      cluster id, 0 if it is not known
-//!     56  u64      1 while the server is recovering, else 0
+//!     56  u64      1 while the server is recovering, 2 while nothing in the directory is to be believed,
+//!                  else 0
 //!     64  u64      synced mark: sequence of the segment, 0 before there is one
 //!     72  u64      synced mark: offset in it, behind the last record that is known to be synced
 //!     80  u64      synced mark: the last index there
@@ -53,6 +54,9 @@ pub(crate) struct State {
     /// What was acknowledged may be gone from this directory. In both files before anything is given
     /// up, so that no one of them can lose it.
     pub(crate) recovering: bool,
+    /// The state that this directory leads to is not that of the other servers: the next start gives
+    /// up all of it.
+    pub(crate) distrusted: bool,
     pub(crate) mark: Mark,
     /// The backup that the directory began with.
     pub(crate) backup: Option<BackupId>,
@@ -107,7 +111,11 @@ impl State {
         fields.put_u64_le(self.identity.instance.0);
         fields.put_u64_le(self.restart.0);
         fields.put_u64_le(self.cluster.map_or(0, |cluster| cluster.0));
-        fields.put_u64_le(self.recovering.into());
+        fields.put_u64_le(if self.distrusted {
+            2
+        } else {
+            self.recovering.into()
+        });
         fields.put_u64_le(self.mark.segment);
         fields.put_u64_le(self.mark.offset);
         fields.put_u64_le(self.mark.index.0);
@@ -123,9 +131,10 @@ impl State {
         let instance = Instance(fields.get_u64_le());
         let restart = Restart(fields.get_u64_le());
         let cluster = fields.get_u64_le();
-        let recovering = match fields.get_u64_le() {
-            0 => false,
-            1 => true,
+        let (recovering, distrusted) = match fields.get_u64_le() {
+            0 => (false, false),
+            1 => (true, false),
+            2 => (true, true),
             found => {
                 return Err(Unreadable::Corrupt(Problem::Unexpected {
                     what: "recovering mark",
@@ -147,6 +156,7 @@ impl State {
             restart,
             cluster: (cluster != 0).then_some(ClusterId(cluster)),
             recovering,
+            distrusted,
             mark,
             backup: (backup != 0).then_some(BackupId(backup)),
         })
@@ -195,6 +205,7 @@ pub(crate) fn begin<D: Disk>(
         restart: Restart(0),
         cluster: None,
         recovering: false,
+        distrusted: false,
         mark: Mark::default(),
         backup,
     };

@@ -110,6 +110,7 @@ impl<D: Disk> Wal<D> {
         }
         if look.loss.is_some() {
             give_up(&disk, &names, &mut claimed, &mut look)?;
+            claimed.state.distrusted = false;
         }
         let is_first = look.log.is_none() && look.loss.is_none();
         let log = match look.log.take() {

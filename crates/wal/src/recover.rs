@@ -88,6 +88,9 @@ pub(crate) fn look<D: Disk>(
     names: &[String],
     notes_places: bool,
 ) -> Result<Look<D::File>, Error> {
+    if claimed.state.distrusted {
+        return Ok(believe_nothing(disk, claimed, names));
+    }
     let first = look_once(disk, claimed, names, notes_places)?;
     if first.loss.is_none() && first.found.damaged.is_empty() {
         return Ok(first);
@@ -97,6 +100,27 @@ pub(crate) fn look<D: Disk>(
         disk.forget(name);
     }
     look_once(disk, claimed, names, notes_places)
+}
+
+/// All that there is, is as good as lost.
+fn believe_nothing<D: Disk>(
+    disk: &D,
+    claimed: &meta::Loaded<D::File>,
+    names: &[String],
+) -> Look<D::File> {
+    let segments = names.iter().filter_map(|name| parse_name(name));
+    let newest = segments.map(|(sequence, _)| sequence).max();
+    let is_data =
+        |name: &&String| parse_name(name).is_some() || parse_snapshot_name(name).is_some();
+    Look {
+        log: None,
+        found: Found::default(),
+        loss: Some(Error::Distrusted {
+            directory: disk.path().to_path_buf(),
+        }),
+        useless: names.iter().filter(is_data).cloned().collect(),
+        next_sequence: newest.unwrap_or(0).max(claimed.state.mark.segment) + 1,
+    }
 }
 
 fn look_once<D: Disk>(

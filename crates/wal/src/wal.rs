@@ -287,6 +287,20 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
+    /// Has the next start give up everything that is in this directory, and begin anew with what the
+    /// other servers have: the state that it leads to is not theirs.
+    ///
+    /// # Errors
+    /// `Error::Io` if the disk fails; `Error::Failed` after an earlier error.
+    pub fn distrust(&mut self) -> Result<(), Error> {
+        self.guard(|wal| {
+            wal.meta.distrusted = true;
+            // Both files, so that neither can lose it.
+            wal.write_meta()?;
+            wal.write_meta()
+        })
+    }
+
     /// Takes the mark away, once everything that it waited for is synced.
     fn note_recovered(&mut self) -> Result<(), Error> {
         if !std::mem::take(&mut self.recovered) {

@@ -131,6 +131,7 @@ fn place(error: &Error) -> (String, u64) {
             let name = file.file_name().expect("it names a file");
             (name.to_string_lossy().into_owned(), 0)
         }
+        Error::Distrusted { .. } => (String::new(), 0),
         other => panic!("{other}"),
     }
 }
@@ -466,6 +467,40 @@ fn a_crash_at_any_moment_of_a_recovery_leaves_the_mark_or_the_damage() {
         }
     }
     assert!(crashes > 20, "{crashes} crashes");
+}
+
+#[test]
+fn a_directory_that_is_distrusted_is_set_aside_and_begun_anew() {
+    for seed in [1, 14] {
+        let sound = sound(seed, &script_with_snapshots(seed, 400));
+        let disk = sound.disk.copy();
+        let (mut wal, _) = Wal::open(disk.clone(), options(2)).expect("it is whole");
+        wal.distrust().expect("the disk is sound");
+        let disk = disk.after_power_cut(3);
+        for operation in (1..).step_by(3) {
+            let crashed = disk.copy();
+            crashed.cut_power_at(crashed.operations() + operation);
+            let opened = Wal::open(crashed.clone(), healing_options(4));
+            let is_over = opened.is_ok();
+            let crashed = crashed.after_power_cut(operation);
+            let before = contents(&disk);
+            assert_all_is_kept(&before, &crashed);
+            let opened = Wal::open(crashed.clone(), healing_options(5));
+            let (wal, opened) = opened.expect("there are others to heal from");
+            assert!(opened.recovered.recovering);
+            let model = observe(&wal, &opened);
+            assert_eq!(model.last().index, Index(0), "{model}");
+            assert_all_is_kept(&before, &crashed);
+            recovers(&crashed, wal, &model);
+            if is_over {
+                break;
+            }
+        }
+        let (wal, opened, model) = open_damaged(&disk, sound.restart).expect("it is marked");
+        let lost = opened.lost.as_ref().expect("it says why");
+        assert!(matches!(**lost, Error::Distrusted { .. }), "{lost}");
+        recovers(&disk, wal, &model);
+    }
 }
 
 #[test]
