@@ -111,9 +111,9 @@ pub(crate) enum Error {
     NoBackup { peer: ServerId },
     /// Nobody can tell any more what was acknowledged.
     #[error(
-        "{lost}; so many servers are recovering that no majority is left to recover from: give a \
-         majority of them back the files that they have lost, from copies of the same disks made \
-         since they last ran"
+        "{lost}; so many servers are recovering that no majority is left to recover from: start all \
+         of them with a backup, or a majority with copies of their whole directories from before \
+         this was found; what they still had is kept in the files that begin with lost."
     )]
     Stranded { lost: String },
     /// A majority of the members belongs to another cluster.

@@ -471,6 +471,12 @@ fn tell_changes(old: &evaluator::Status, new: &evaluator::Status) {
     if old.recovering && !new.recovering {
         info!("has got back all that its disk had lost, and votes again");
     }
+    if new.raft.contradicted > old.raft.contradicted {
+        warn!(
+            "a follower lacks what it has acknowledged, and is sent it again: has its data \
+             directory been replaced by an older copy?"
+        );
+    }
     if new.clock_held_back > old.clock_held_back {
         warn!(
             "its wall clock jumped ahead: items expire by at most 10 s of the jump in term {term}"

@@ -1,5 +1,5 @@
-//! The threads that own the log: one appends and syncs, one reads back. Whatever goes wrong here
-//! ends the process: what is on disk is not known any more, and only the next start can tell
+//! The threads that own the log: one appends and syncs, one reads back. What goes wrong while it is
+//! written ends the process: what is on disk is not known any more, and only the next start can tell
 //! (rule 7).
 
 use std::time::{Duration, Instant};
@@ -8,11 +8,11 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use evaluator::Input;
 use raft::{Fetch, Fetched, Position, Write, WriteId};
 use tracing::{info, warn};
-use wal::{DirectoryDisk, Error, Reader, Wal};
+use wal::{DirectoryDisk, Error, Reader, Rotten, Wal};
 
 use crate::bell::{self, Bell, Sender};
 use crate::fatal;
-use crate::snapshots::{FromSnapshots, Useless};
+use crate::snapshots::{FromSnapshots, Snapshots, Useless};
 
 /// Writes are put together until they are this long: one sync serves them all.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -211,14 +211,24 @@ fn payload_bytes(write: &Write) -> usize {
     entries.map(|entry| entry.payload.len()).sum()
 }
 
-/// Gives entries back from the log. Ends when there is no evaluator any more.
+/// Gives entries back from the log. Ends when there is no evaluator any more. What a follower needs
+/// and can't be read has its segment replaced by a snapshot, which the follower gets then; what this
+/// server needs itself ends the process, and the next start recovers it from the others.
 pub(crate) fn read_back(
     reader: &Reader<DirectoryDisk>,
     fetches: &Receiver<Fetch>,
     fetched: &Sender<Fetched>,
+    snapshots: &Snapshots,
 ) {
     while let Ok(fetch) = fetches.recv() {
-        match reader.read(&fetch) {
+        let read = reader.read(&fetch).or_else(|error| match fetch.reader {
+            raft::Reader::Apply => Err(error),
+            raft::Reader::Follower(_) => {
+                snapshots.replace(Rotten::of(error)?);
+                Ok(Vec::new())
+            }
+        });
+        match read {
             Ok(entries) => {
                 if fetched.send(Fetched { fetch, entries }).is_err() {
                     return;

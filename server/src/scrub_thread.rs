@@ -60,9 +60,7 @@ impl Scrubber {
                     warn!("{rotten}; when it was read again, it was as it was written");
                 }
                 Scrubbed::Rotten(rotten) => {
-                    warn!("{rotten}; a snapshot of what this server has in memory takes its place");
-                    figures.hits.fetch_add(1, Ordering::Relaxed);
-                    self.snapshots.replace(rotten.part);
+                    self.snapshots.replace(rotten);
                 }
                 Scrubbed::PassEnded => return Ok(bytes),
             }
@@ -86,6 +84,11 @@ impl Figures {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Something was found that has rotted, by whoever has read it.
+    pub(crate) fn found_rot(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How often something was found that had rotted.

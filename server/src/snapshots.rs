@@ -9,9 +9,11 @@ use std::time::Duration;
 use evaluator::Input;
 use raft::{Index, Message, Position, Snapshot};
 use tokio::sync::oneshot;
-use wal::{DirectoryDisk, Part};
+use tracing::warn;
+use wal::{DirectoryDisk, Part, Rotten};
 
 use crate::bell::Sender;
+use crate::scrub_thread;
 
 /// One server's snapshots.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub(crate) struct Snapshots {
     /// What the log writer is to drop.
     drops: Sender<Useless>,
     pub(crate) figures: Arc<Figures>,
+    scrubs: Arc<scrub_thread::Figures>,
     log: Mutex<Log>,
 }
 
@@ -61,6 +64,7 @@ impl Snapshots {
         evaluator: Sender<FromSnapshots>,
         drops: Sender<Useless>,
         figures: Arc<Figures>,
+        scrubs: Arc<scrub_thread::Figures>,
     ) -> Snapshots {
         let newest = newest.map_or_else(Position::default, |newest| newest.position);
         Snapshots {
@@ -68,6 +72,7 @@ impl Snapshots {
             evaluator,
             drops,
             figures,
+            scrubs,
             log: Mutex::new(Log {
                 newest,
                 ..Log::default()
@@ -95,8 +100,10 @@ impl Snapshots {
     }
 
     /// This part of what is on disk can't be read any more: a new snapshot is to take its place.
-    pub(crate) fn replace(&self, rotten: Part) {
-        match rotten {
+    pub(crate) fn replace(&self, rotten: Rotten) {
+        warn!("{rotten}; a snapshot of what this server has in memory takes its place");
+        self.scrubs.found_rot();
+        match rotten.part {
             Part::Segment(sequence) => self.tell_log(Useless::Rotten(sequence)),
             Part::Snapshot(position) => {
                 self.files.give_up(position);

@@ -308,6 +308,7 @@ impl Parts {
             to_evaluator.clone(),
             drops,
             self.figures,
+            Arc::clone(&self.scrubs),
         ));
         let channels = Channels {
             bell,
@@ -345,6 +346,7 @@ impl Parts {
         };
         let reader = wal.reader();
         let writer = Arc::clone(&snapshots);
+        let replacer = Arc::clone(&snapshots);
         let scrubber = Scrubber {
             scrub: wal.scrub(),
             rate: settings.scrub_rate,
@@ -356,7 +358,7 @@ impl Parts {
             spawn("quorate-evaluator", move || turns.run())?,
             spawn("quorate-log", move || log.write(wal, &log_bell))?,
             spawn("quorate-log-read", move || {
-                log_writer_thread::read_back(&reader, &from_fetches, &to_fetched);
+                log_writer_thread::read_back(&reader, &from_fetches, &to_fetched, &replacer);
             })?,
         ];
         // Nobody waits for its end: the next start removes a snapshot that is not finished.

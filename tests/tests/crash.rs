@@ -281,6 +281,11 @@ fn servers_without_a_sound_majority_end_with_one_line_each() {
             .iter()
             .filter(|line| line.contains("no majority is left"));
         assert_eq!(why.count(), 1, "{:#?}", ended.stderr);
+        // Behind the damage there may be the last copy of something.
+        let files = fs::read_dir(cluster.data_directory(id)).expect("it is there");
+        let names = files.map(|file| file.expect("it is listed").file_name());
+        let kept = names.filter(|name| name.to_string_lossy().starts_with("lost."));
+        assert!(kept.count() > 2, "of server {id}");
     }
 }
 

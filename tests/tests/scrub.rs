@@ -177,6 +177,85 @@ fn a_rotten_snapshot_is_written_again() {
     verify(&written, &cluster);
 }
 
+/// A cluster of which nothing is read but what is needed, and a follower that is not running.
+fn with_one_away(plan: Plan) -> (Cluster, u64, u64) {
+    let mut cluster = plan.patient().setting("scrub_rate", "0").start();
+    let leader = cluster.agreed_leader();
+    let away = cluster.others(leader)[0];
+    cluster.kill(away);
+    (cluster, leader, away)
+}
+
+/// The one that was away comes back, and gets everything from a leader that names this file and
+/// goes on.
+fn comes_back(cluster: &mut Cluster, (leader, away): (u64, u64), name: &str, value: &str) {
+    cluster.start(away);
+    cluster.wait_until_applied();
+    assert!(
+        names_it(cluster, leader, name),
+        "{:#?}",
+        cluster.log(leader)
+    );
+    for id in cluster.ids() {
+        let status = cluster.status(id).expect("it runs");
+        let starts = if id == away { 2 } else { 1 };
+        assert_eq!(number(&status, "restart"), starts, "{status}");
+        assert_eq!(status["recovering"], false, "{status}");
+    }
+    // Nothing is committed without it, and it may have to lead.
+    cluster.kill(leader);
+    let hit = format!("VALUE key 0 {}\r\n{value}\r\nEND\r\n", value.len());
+    cluster.connect_to_leader().exchange("get key\r\n", hit);
+}
+
+#[test]
+fn a_segment_that_rots_and_a_follower_needs_is_replaced_by_a_snapshot() {
+    let plan = Plan::new(PROGRAMS, 3).setting("log_segment_bytes", "4194304");
+    let (mut cluster, leader, away) = with_one_away(plan);
+    // More than the leader keeps in memory.
+    let value = "v".repeat(1_000_000);
+    let set = format!("set key 0 0 1000000\r\n{value}\r\n");
+    let mut text = cluster.connect_to_leader();
+    for _ in 0..80 {
+        text.exchange(&set, "STORED\r\n");
+    }
+    drop(text);
+    let directory = cluster.data_directory(leader);
+    let name = files(&directory, ".log").remove(1);
+    flip(&directory.join(&name), 2_000_000);
+    comes_back(&mut cluster, (leader, away), &name, &value);
+}
+
+#[test]
+fn a_snapshot_that_rots_and_a_follower_needs_is_written_again() {
+    let plan = Plan::new(PROGRAMS, 3)
+        .setting("log_segment_bytes", "32768")
+        .setting("log_kept_bytes", "0")
+        .setting("snapshot_entries", "20");
+    let (mut cluster, leader, away) = with_one_away(plan);
+    let value = "v".repeat(10_000);
+    let set = format!("set key 0 0 10000\r\n{value}\r\n");
+    let mut text = cluster.connect_to_leader();
+    for _ in 0..100 {
+        text.exchange(&set, "STORED\r\n");
+    }
+    drop(text);
+    let directory = cluster.data_directory(leader);
+    wait_until("a log that is dropped", deadline(), || {
+        let status = cluster.status(leader)?;
+        let rests = number(&status, "snapshot_index") + 20 > number(&status, "last_applied");
+        let is_dropped = number(&status, "log_begins_behind") > 10;
+        match rests && is_dropped {
+            true => Ok(()),
+            false => Err(status.to_string()),
+        }
+    });
+    let newest = files(&directory, ".snap").pop();
+    let name = newest.expect("there is a snapshot");
+    flip(&directory.join(&name), 5000);
+    comes_back(&mut cluster, (leader, away), &name, &value);
+}
+
 #[test]
 fn nothing_is_read_again_at_a_rate_of_zero() {
     let plan = Plan::new(PROGRAMS, 1).setting("scrub_rate", "0");

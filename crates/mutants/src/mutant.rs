@@ -208,6 +208,8 @@ mutants! {
     BadChecksumAccepted = "bad-checksum-accepted",
     /// A damaged record ends the log, all behind it is erased, and nobody is told (rule 2).
     DamageTruncates = "damage-truncates",
+    /// What is behind a damaged record is removed while the server has not healed (rule 63).
+    LostRemoved = "lost-removed",
     /// A damaged record is passed over, and the log goes on behind it (rule 2).
     DamageSkipped = "damage-skipped",
     /// A server that was recovering has forgotten that when it starts again (rule 15).

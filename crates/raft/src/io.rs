@@ -249,6 +249,9 @@ pub struct Counters {
     pub from_strangers: u64,
     /// Messages from another cluster, or from a data directory that does not have the seat.
     pub from_impostors: u64,
+    /// Followers that turned out to lack what they had acknowledged since their last start: nobody
+    /// knows what else they have forgotten.
+    pub contradicted: u64,
     /// Messages of older terms or of an older start of their sender.
     pub stale: u64,
     /// Messages that no server sends that keeps to the protocol.

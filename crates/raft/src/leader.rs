@@ -467,9 +467,16 @@ impl Raft {
             Flow::Probe { .. } => prev.index.next() == progress.next_index,
             Flow::Replicate => prev.index > progress.match_index,
         };
+        let contradicts = current && prev.index == progress.match_index && prev.index > Index(0);
+        if contradicts {
+            // It had acknowledged that very entry. With an older copy of its directory it would be
+            // asked for ever for what it had then.
+            progress.match_index = Index(0);
+        }
         if current || mutants::is_on(Mutant::EveryConflictProbes) {
             progress.probe(agreeable.index.next());
         }
+        self.counters.contradicted += u64::from(contradicts);
     }
 
     /// `HeartbeatReply` of this term.

@@ -498,6 +498,7 @@ impl Script {
             for (name, count) in [
                 ("from strangers", counters.from_strangers),
                 ("from impostors", counters.from_impostors),
+                ("contradicted", counters.contradicted),
                 ("malformed", counters.malformed),
             ] {
                 if count > 0 {

@@ -77,7 +77,7 @@ fn test_of(mutant: Mutant) -> Option<Test> {
         | Mutant::HealedByOldEntry
         | Mutant::HealedByOldWord => script(),
         // What takes damage at one place of a log.
-        Mutant::DamageTruncates | Mutant::DamageSkipped => test(
+        Mutant::DamageTruncates | Mutant::DamageSkipped | Mutant::LostRemoved => test(
             "quorate-wal",
             "recovering",
             "every_damaged_byte_of_a_log_leaves_what_is_in_front_of_it_and_a_mark",

@@ -176,7 +176,9 @@ impl World {
             let after = self.up_to(20 * MS);
             self.schedule(after, Event::Connect(id, peer));
         }
-        self.schedule(0, Event::Scrub(id));
+        if self.options.scrubs {
+            self.schedule(0, Event::Scrub(id));
+        }
         self.wake(id);
     }
 

@@ -195,6 +195,8 @@ pub struct Options {
     pub forwards: Forwards,
     /// All servers are restored from a backup before they begin.
     pub restored: bool,
+    /// Servers read again what is on their disks.
+    pub scrubs: bool,
 }
 
 /// Which servers forward commands while they follow; the others redirect.
@@ -296,6 +298,7 @@ impl Options {
             },
             faults,
             restored: random.random_range(0..8) == 0,
+            scrubs: random.random_range(0..4) > 0,
         }
     }
 

@@ -34,10 +34,15 @@ impl World {
             return;
         }
         self.coverage.scrub_hits += 1;
+        self.replace(id, rotten.part);
+    }
+
+    /// A server has a snapshot take the place of what it can't read any more.
+    pub(crate) fn replace(&mut self, id: ServerId, rotten: Part) {
         let Some(process) = &mut self.host_mut(id).process else {
             return;
         };
-        match rotten.part {
+        match rotten {
             Part::Segment(sequence) => {
                 process.snapshot_work.rotten = Some(sequence);
                 self.drop_log(id);

@@ -10,7 +10,7 @@ use raft::{GroupId, Index, Message, Position, ServerId};
 use rand::RngExt;
 use store::{Loader, Store};
 use wal::{
-    Disk, Error, MemoryDisk, Opened, SnapshotReader, SnapshotReceiver, SnapshotSender,
+    Disk, Error, MemoryDisk, Opened, Rotten, SnapshotReader, SnapshotReceiver, SnapshotSender,
     SnapshotWriter, Snapshots,
 };
 use wire::{Frame, Outgoing};
@@ -228,19 +228,31 @@ impl World {
             Err(Error::Misplaced { .. }) => self.transfer_ends(from, to),
             Err(error) => {
                 // What was sent, or what was written and read back, is not what it was.
-                let odd = |id| self.host(id).misreads || self.host(id).rotten;
+                let odd = |id| self.host(id).misreads || self.host(id).has_rotted;
                 assert!(
                     odd(from) || odd(to),
                     "{from} sends {to} no snapshot: {error}"
                 );
                 self.note(format_args!("{from} sends {to} no snapshot: {error}"), &[]);
-                self.transfer_ends(from, to);
-                if self.host(from).rotten {
-                    // Perhaps it is the snapshot: a start finds out.
-                    self.kill(from);
+                if let Some(rotten) = self.rotten_snapshot(from) {
+                    self.coverage.corruptions += 1;
+                    self.replace(from, rotten.part);
                 }
+                self.transfer_ends(from, to);
             }
         }
+    }
+
+    /// What is wrong with the snapshot that a server sends, if anything is.
+    fn rotten_snapshot(&self, id: ServerId) -> Option<Rotten> {
+        let process = self.host(id).process.as_ref()?;
+        let snapshots = process.wal.snapshots();
+        let newest = snapshots.newest()?.position;
+        let read = SnapshotReader::open(&snapshots, newest).and_then(|mut reader| {
+            while reader.read()?.is_some() {}
+            Ok(())
+        });
+        Rotten::of(read.err()?).ok()
     }
 
     /// Whether there is more of it.

@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes};
 use evaluator::{Input, Now, Output, StateHash};
 use raft::{Body, Fetch, Fetched, GroupId, Index, Message, ServerId, Timestamp};
 use rand::RngExt;
+use wal::Rotten;
 use wire::{Frame, Outgoing};
 
 use crate::host::FromClient;
@@ -488,16 +489,31 @@ impl World {
         if let Some(process) = &mut self.host_mut(id).process {
             match process.reader.read(&fetch) {
                 Ok(entries) => process.fetched.push_back(Fetched { fetch, entries }),
-                Err(error) => {
-                    let host = self.host(id);
-                    let wrong = host.rotten || host.misreads;
-                    assert!(wrong, "server {id} can't read: {error}");
-                    self.coverage.corruptions += 1;
-                    self.note(format_args!("server {id} ends: {error}"), &[]);
-                    self.kill(id);
-                    return;
-                }
+                Err(error) => return self.is_not_read_back(id, fetch, error),
             }
+        }
+        self.wake(id);
+    }
+
+    /// What a follower needs is replaced by a snapshot; what the server needs itself is for its next
+    /// start to recover.
+    fn is_not_read_back(&mut self, id: ServerId, fetch: Fetch, error: wal::Error) {
+        let host = self.host(id);
+        let wrong = host.has_rotted || host.misreads;
+        assert!(wrong, "server {id} can't read: {error}");
+        self.coverage.corruptions += 1;
+        self.note(format_args!("server {id} can't read: {error}"), &[]);
+        if fetch.reader == raft::Reader::Apply {
+            return self.kill(id);
+        }
+        let rotten = Rotten::of(error).expect("it names a segment");
+        self.replace(id, rotten.part);
+        let none = Fetched {
+            fetch,
+            entries: Vec::new(),
+        };
+        if let Some(process) = &mut self.host_mut(id).process {
+            process.fetched.push_back(none);
         }
         self.wake(id);
     }

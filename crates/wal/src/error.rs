@@ -158,6 +158,16 @@ impl Error {
         }
     }
 
+    /// The name of the file that it is about, if it is about one.
+    pub(crate) fn file_name(&self) -> Option<&str> {
+        match self {
+            Error::Io { file, .. } | Error::Corrupt { file, .. } | Error::Missing { file } => {
+                file.file_name()?.to_str()
+            }
+            _ => None,
+        }
+    }
+
     /// Says of a full disk what it means for a file that nothing depends on yet (rule 7).
     pub(crate) fn without_space(self) -> Error {
         match self {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raft::{ClusterId, Index, Instance, Position, Recovered, Restart, ServerId, Snapshot};
 
+use crate::aside::is_aside;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::meta::{self, Mark};
@@ -350,6 +351,7 @@ impl<D: Disk> Inspection<'_, D> {
                 name if meta::NAMES.contains(&name) => continue,
                 name if parse_name(name).is_some() => continue,
                 name if parse_snapshot_name(name).is_some() => continue,
+                name if is_aside(name) => "set aside until what was lost is back",
                 name if is_unfinished(name) => "a snapshot that was not finished",
                 _ => "not a file of a server",
             };

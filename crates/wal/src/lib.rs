@@ -20,6 +20,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
+mod aside;
 mod backup;
 mod beginning;
 mod contents;

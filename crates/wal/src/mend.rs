@@ -3,17 +3,17 @@
 
 use mutants::Mutant;
 
+use crate::aside::Aside;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::meta;
-use crate::recover::Log;
-use crate::snapshots::remove;
+use crate::recover::{Log, Look};
 
 /// How much is erased with one write.
 const ERASE_BYTES: u64 = 1 << 20;
 
 /// Marks this server as recovering in both files.
-pub(crate) fn mark<D: Disk>(disk: &D, claimed: &mut meta::Loaded<D::File>) -> Result<(), Error> {
+fn mark<D: Disk>(disk: &D, claimed: &mut meta::Loaded<D::File>) -> Result<(), Error> {
     if mutants::is_on(Mutant::DamageTruncates) {
         return Ok(());
     }
@@ -25,11 +25,24 @@ pub(crate) fn mark<D: Disk>(disk: &D, claimed: &mut meta::Loaded<D::File>) -> Re
     Ok(())
 }
 
-/// Removes the segments that the log does without, for good.
-pub(crate) fn give_up<D: Disk>(disk: &D, useless: &[String]) -> Result<(), Error> {
-    remove(disk, useless, |_| true)?;
-    disk.sync_directory()
-        .map_err(Error::io(disk, "", "sync the data directory"))
+/// Sets aside what the log goes on without, with the segment that it is cut off in as that is now,
+/// once this server is marked.
+pub(crate) fn give_up<D: Disk>(
+    disk: &D,
+    names: &[String],
+    claimed: &mut meta::Loaded<D::File>,
+    look: &mut Look<D::File>,
+) -> Result<(), Error> {
+    let aside = Aside::new(disk, claimed.state.restart, names);
+    aside.meta(names)?;
+    mark(disk, claimed)?;
+    let cut = look.log.as_ref().map(|log| &log.segment);
+    let cut = cut.map(|segment| segment.header.name());
+    let mut useless = std::mem::take(&mut look.useless);
+    let damaged = look.found.damaged.iter();
+    let damaged = damaged.filter_map(|damaged| damaged.file.file_name()?.to_str());
+    useless.extend(damaged.map(str::to_owned));
+    aside.log(cut.as_deref(), &useless)
 }
 
 /// Makes durable what was found of the log, and nothing behind it.

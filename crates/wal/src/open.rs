@@ -10,10 +10,11 @@ use raft::{
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::aside;
 use crate::contents::Contents;
 use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::Error;
-use crate::mend::{give_up, mark, mend};
+use crate::mend::{give_up, mend};
 use crate::meta::{self, BackupId};
 use crate::reader::{End, Places, Shared};
 use crate::record::Chain;
@@ -108,8 +109,7 @@ impl<D: Disk> Wal<D> {
             claimed.state.recovering = false;
         }
         if look.loss.is_some() {
-            mark(&disk, &mut claimed)?;
-            give_up(&disk, &std::mem::take(&mut look.useless))?;
+            give_up(&disk, &names, &mut claimed, &mut look)?;
         }
         let is_first = look.log.is_none() && look.loss.is_none();
         let log = match look.log.take() {
@@ -128,6 +128,9 @@ impl<D: Disk> Wal<D> {
                 // doubtful one allows for, and both know that there is a log.
                 wal.write_meta()?;
             }
+        }
+        if !wal.meta.recovering {
+            aside::remove_all(&wal.shared.disk)?;
         }
         remove(&wal.shared.disk, &look.useless, |_| true)?;
         tidy(&wal.shared.disk, &names, look.found.newest.as_ref())?;

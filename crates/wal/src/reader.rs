@@ -242,9 +242,20 @@ impl<D: Disk> Reader<D> {
     /// also when there are very many.
     ///
     /// # Errors
-    /// `Error::Io` if the disk can't be read, `Error::Corrupt` if it gives something else than
-    /// what was written.
+    /// `Error::Io` if the first of them can't be read, `Error::Corrupt` if it is not what was
+    /// written; what is read wrongly once is read again.
     pub fn read(&self, fetch: &Fetch) -> Result<Vec<Entry>, Error> {
+        let first = match self.read_once(fetch) {
+            Ok(entries) => return Ok(entries),
+            Err(error) => error,
+        };
+        if let Some(file) = first.file_name() {
+            self.shared.disk.forget(file);
+        }
+        self.read_once(fetch)
+    }
+
+    fn read_once(&self, fetch: &Fetch) -> Result<Vec<Entry>, Error> {
         let wanted = self.look_up(fetch);
         let mut entries = Vec::new();
         let mut bytes_left = fetch.bytes_max;
@@ -255,13 +266,17 @@ impl<D: Disk> Reader<D> {
                     Ok(opened) => file = Some(opened),
                     // The segment went while this was on its way to it.
                     Err(_) if self.shared.places().get(*index) != Some(*place) => break,
-                    Err(error) => return Err(error),
+                    Err(error) if entries.is_empty() => return Err(error),
+                    Err(_) => break,
                 }
             }
             let file = file.as_mut().expect("it was opened just above");
             let required = entries.is_empty();
-            let Some(entry) = file.entry(*index, place.offset(), bytes_left, required)? else {
-                break;
+            let entry = match file.entry(*index, place.offset(), bytes_left, required) {
+                Ok(Some(entry)) => entry,
+                Err(error) if required => return Err(error),
+                // What is in front of it is sound.
+                Ok(None) | Err(_) => break,
             };
             bytes_left = bytes_left.saturating_sub(entry.payload.len());
             entries.push(entry);

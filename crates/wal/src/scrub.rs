@@ -19,7 +19,8 @@ use crate::inspect::Seen;
 use crate::meta::Mark;
 use crate::reader::{Extent, Shared};
 use crate::scan::Scan;
-use crate::snapshot_file::snapshot_name;
+use crate::segment::parse_name;
+use crate::snapshot_file::{parse_snapshot_name, snapshot_name};
 use crate::snapshots::{positions, verify};
 
 /// So much is read between two calls of whoever sets the pace, and is then no longer kept in memory.
@@ -52,6 +53,23 @@ pub enum Scrubbed {
 pub struct Rotten {
     pub part: Part,
     pub error: Error,
+}
+
+impl Rotten {
+    /// What could not be read, if it is a segment or a snapshot.
+    ///
+    /// # Errors
+    /// The error, if it is about anything else.
+    pub fn of(error: Error) -> Result<Rotten, Error> {
+        let part = error.file_name().and_then(|name| {
+            let segment = parse_name(name).map(|(sequence, _)| Part::Segment(sequence));
+            segment.or_else(|| parse_snapshot_name(name).map(Part::Snapshot))
+        });
+        match part {
+            Some(part) => Ok(Rotten { part, error }),
+            None => Err(error),
+        }
+    }
 }
 
 impl fmt::Display for Rotten {

@@ -8,6 +8,7 @@ use raft::{Entry, HardState, Index, Position, Write, WriteId};
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use crate::aside;
 use crate::contents::Contents;
 use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::Error;
@@ -292,7 +293,8 @@ impl<D: Disk> Wal<D> {
             return Ok(());
         }
         self.meta.recovering = false;
-        self.write_meta()
+        self.write_meta()?;
+        aside::remove_all(&self.shared.disk)
     }
 
     /// Writes and syncs one batch. Returns where each record starts.

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -57,11 +57,50 @@ fn files(disk: &MemoryDisk) -> Vec<(String, usize)> {
 fn contents(disk: &MemoryDisk) -> BTreeMap<String, Vec<u8>> {
     let names = disk.list().expect("the disk is sound").into_iter();
     let contents = names.map(|name| {
-        let content = disk.content(&name).expect("it was listed");
+        let mut content = disk.content(&name).expect("it was listed");
+        // As far as it can be read.
+        let file = disk.open(&name).expect("it was listed");
+        for (block, at) in content.chunks_mut(4096).zip((0..).step_by(4096)) {
+            if disk.read_at(&file, block, at).is_err() {
+                block.fill(0);
+            }
+        }
         (name, content)
     });
     // Nobody reads the one that is being prepared.
     contents.filter(|(name, _)| name != "wal.next").collect()
+}
+
+/// The first number in a name: a segment's first entry, or the last of a snapshot.
+fn index_in(name: &str) -> Option<u64> {
+    let stem = name.split_once('.')?.0;
+    let index = match stem.strip_prefix("snap-") {
+        Some(position) => position.split_once('-')?.0,
+        None => stem.strip_prefix("wal-")?.split_once('-')?.1,
+    };
+    u64::from_str_radix(index, 16).ok()
+}
+
+/// Every file that there was is there as it was, under its name or set aside, but for segments of
+/// which a snapshot has everything.
+fn assert_all_is_kept(before: &BTreeMap<String, Vec<u8>>, disk: &MemoryDisk) {
+    let after = contents(disk);
+    let snapshots = after.keys().filter(|name| name.starts_with("snap-"));
+    let covered = snapshots.filter_map(|name| index_in(name)).max();
+    for (name, content) in before {
+        let behind = before.keys().find(|other| *other > name);
+        let next = behind.filter(|_| name.starts_with("wal-"));
+        if next.and_then(|next| index_in(next)) <= covered.map(|index| index + 1) && next.is_some()
+        {
+            continue;
+        }
+        let is_kept = after.iter().any(|(kept, now)| {
+            let aside = kept.strip_prefix("lost.").and_then(|it| it.split_once('.'));
+            let is_of_it = kept == name || aside.is_some_and(|(_, of)| of == name);
+            is_of_it && now == content
+        });
+        assert!(is_kept, "{name} is gone; left are {:?}", after.keys());
+    }
 }
 
 /// True if the log held this at some time, but for what a start knows of the cluster by itself.
@@ -116,6 +155,7 @@ fn open_damaged(disk: &MemoryDisk, restart: Restart) -> Option<(Wal<MemoryDisk>,
     assert_eq!(contents(&alone), before, "{error}");
     let (wal, opened) = Wal::open(disk.clone(), healing_options(3))
         .unwrap_or_else(|error| panic!("it does not heal: {error}"));
+    assert_all_is_kept(&before, disk);
     let lost = opened.lost.as_ref().expect("it says what is lost");
     assert_eq!(place(lost), place(&error));
     assert!(opened.recovered.recovering, "{lost}");
@@ -139,8 +179,13 @@ fn recovers(disk: &MemoryDisk, wal: Wal<MemoryDisk>, model: &Model) {
     wal.append(&write).expect("the log takes it");
     wal.sync().expect("the disk is sound");
     let disk = disk.after_power_cut(6);
-    let (wal, opened) = Wal::open(disk, options(7)).expect("it has recovered");
+    let (wal, opened) = Wal::open(disk.clone(), options(7)).expect("it has recovered");
     assert!(!opened.recovered.recovering);
+    let left: Vec<String> = contents(&disk).into_keys().collect();
+    assert!(
+        !left.iter().any(|name| name.starts_with("lost.")),
+        "{left:?}"
+    );
     assert_eq!(observe(&wal, &opened).last().index.0, last.index.0 + 2);
 }
 
@@ -395,6 +440,7 @@ fn a_crash_at_any_moment_of_a_recovery_leaves_the_mark_or_the_damage() {
         let Some((_, _, expected)) = open_damaged(&damaged.copy(), sound.restart) else {
             continue;
         };
+        let before = contents(&damaged);
         for operation in 1.. {
             let disk = damaged.copy();
             disk.cut_power_at(disk.operations() + operation);
@@ -408,6 +454,7 @@ fn a_crash_at_any_moment_of_a_recovery_leaves_the_mark_or_the_damage() {
                 disk.cut_power_at(1 + mix(seed, operation) % 12);
                 let _ = Wal::open(disk.clone(), healing_options(9));
                 let disk = disk.after_power_cut(mix(seed, 77));
+                assert_all_is_kept(&before, &disk);
                 let opened = Wal::open(disk.clone(), healing_options(10));
                 let (wal, opened) = opened.unwrap_or_else(|error| {
                     panic!("{name}, crashed at {operation}, does not heal: {error}")
@@ -416,6 +463,7 @@ fn a_crash_at_any_moment_of_a_recovery_leaves_the_mark_or_the_damage() {
                     opened.recovered.recovering,
                     "{name}, crashed at {operation}, is not marked"
                 );
+                assert_all_is_kept(&before, &disk);
                 assert_grown(opened.restart, sound.restart);
                 let model = observe(&wal, &opened);
                 assert!(were_together(&model.entries, &sound.history), "{model}");
@@ -425,6 +473,34 @@ fn a_crash_at_any_moment_of_a_recovery_leaves_the_mark_or_the_damage() {
         }
     }
     assert!(crashes > 20, "{crashes} crashes");
+}
+
+#[test]
+fn what_sixteen_starts_have_found_is_kept_and_no_more() {
+    let sound = sound(1, &script(1, 120));
+    let mut disk = sound.disk.copy();
+    let before = contents(&disk);
+    for start in 1..=20 {
+        let mut newest = files_named(&disk, ".log").into_iter();
+        let newest = newest.rfind(|name| name.starts_with("wal-"));
+        let newest = newest.expect("there is a log");
+        disk.remove(&newest).expect("it is there");
+        disk.sync_directory().expect("the disk is sound");
+        let opened = Wal::open(disk.clone(), healing_options(start));
+        let (_, opened) = opened.expect("there are others to heal from");
+        assert!(opened.lost.is_some(), "start {start}");
+        disk = disk.after_kill();
+        let names = contents(&disk).into_keys();
+        let starts = names.filter_map(|name| {
+            let (start, _) = name.strip_prefix("lost.")?.split_once('.')?;
+            Some(start.to_owned())
+        });
+        let starts: BTreeSet<String> = starts.collect();
+        assert_eq!(starts.len() as u64, start.min(16));
+    }
+    // What counts most, that of the first start, is still there.
+    let (_, meta) = before.first_key_value().expect("there are files");
+    assert!(contents(&disk).values().any(|content| content == meta));
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use evaluator::Input;
 use raft::{ServerId, Snapshot};
 use tokio::net::TcpStream;
@@ -16,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
-use wal::{DirectoryDisk, SnapshotReader, SnapshotSender};
+use wal::{DirectoryDisk, Rotten, SnapshotReader, SnapshotSender};
 use wire::{Failure, Frame, Offer, Outgoing, Transfer};
 
 use super::frames::FrameReader;
@@ -80,7 +79,10 @@ impl Sending {
     async fn send(&self, to: &Callee) {
         let begun = Instant::now();
         let snapshots = &self.peers.snapshots;
-        let offered = block_in_place(|| Offered::newest(&snapshots.files));
+        let offered = match block_in_place(|| Offered::newest(&snapshots.files)) {
+            Ok(offered) => offered,
+            Err(error) => return self.own_file_is_damaged(error).await,
+        };
         let identity = offered.file.identity();
         let held = snapshots.hold(identity.position.index);
         info!(
@@ -108,6 +110,16 @@ impl Sending {
         });
     }
 
+    /// Has the snapshot that was to be sent replaced, and gives that some time: then the core asks
+    /// again.
+    async fn own_file_is_damaged(&self, error: wal::Error) {
+        match Rotten::of(error) {
+            Ok(rotten) => self.peers.snapshots.replace(rotten),
+            Err(error) => fatal::end(&error),
+        }
+        sleep(GIVE_UP).await;
+    }
+
     /// One call, to its end.
     async fn call(&self, to: &Callee, offered: &Offered, progress: &mut Progress) -> End {
         let (stream, version) = match connect(to, &self.peers, Purpose::Snapshot).await {
@@ -121,7 +133,11 @@ impl Sending {
             frames: FrameReader::new(stream),
         };
         match call.talk(self, progress).await {
-            Ok(()) => End::Over,
+            Ok(None) => End::Over,
+            Ok(Some(error)) => {
+                self.own_file_is_damaged(error).await;
+                End::Over
+            }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 warn!("ends the transfer to server {}: {error}", to.id);
                 End::Over
@@ -138,31 +154,28 @@ struct Offered {
 }
 
 impl Offered {
-    /// A disk that does not give it back ends the process.
-    fn newest(files: &wal::Snapshots<DirectoryDisk>) -> Offered {
+    fn newest(files: &wal::Snapshots<DirectoryDisk>) -> Result<Offered, wal::Error> {
         loop {
             let newest = files.newest();
             let snapshot = newest.expect("the core knows of one");
             match SnapshotSender::open(files, snapshot.position) {
-                Ok(file) => return Offered { snapshot, file },
+                Ok(file) => return Ok(Offered { snapshot, file }),
                 // It was removed, for two later ones.
                 Err(_) if files.newest().as_ref() != Some(&snapshot) => {}
-                Err(error) => fatal::end(&error),
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// A follower got other bytes than were written here: if they are on this disk, the process
-    /// ends, and the next start finds another snapshot.
-    fn verify(&self, files: &wal::Snapshots<DirectoryDisk>) {
-        let Ok(mut reader) = SnapshotReader::open(files, self.snapshot.position) else {
-            return;
-        };
+    /// A follower got other bytes than were written here: what is wrong with them on this disk, if
+    /// anything is.
+    fn damage(&self, files: &wal::Snapshots<DirectoryDisk>) -> Option<wal::Error> {
+        let mut reader = SnapshotReader::open(files, self.snapshot.position).ok()?;
         loop {
             match reader.read() {
                 Ok(Some(_)) => {}
-                Ok(None) => return,
-                Err(error) => fatal::end(&error),
+                Ok(None) => return None,
+                Err(error) => return Some(error),
             }
         }
     }
@@ -184,8 +197,13 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Gives the follower what it asks for. Ends well when there is no use in another call.
-    async fn talk(&mut self, sending: &Sending, progress: &mut Progress) -> io::Result<()> {
+    /// Gives the follower what it asks for. Ends well when there is no use in another call, with
+    /// what is wrong with the file on this server's own disk if that is the reason.
+    async fn talk(
+        &mut self,
+        sending: &Sending,
+        progress: &mut Progress,
+    ) -> io::Result<Option<wal::Error>> {
         let identity = self.offered.file.identity();
         let offer = Transfer::Offer(Offer {
             cluster: identity.cluster,
@@ -200,7 +218,7 @@ impl Call<'_> {
                 _ => return Err(out_of_order()),
             };
             if !sending.peers.view.leads() {
-                return Ok(());
+                return Ok(None);
             }
             match transfer {
                 Transfer::Next { offset } => {
@@ -210,33 +228,33 @@ impl Call<'_> {
                             at: Instant::now(),
                         };
                     }
-                    let bytes = self.read(offset, sending.pace.piece_bytes())?;
+                    let bytes_max = sending.pace.piece_bytes();
+                    let read = block_in_place(|| self.offered.file.read(offset, bytes_max));
+                    let bytes = match read {
+                        Ok(bytes) if bytes.is_empty() => {
+                            return Err(invalid("it asks for more than there is"));
+                        }
+                        Ok(bytes) => bytes,
+                        Err(error) => return Ok(Some(error)),
+                    };
                     sleep_until(sending.pace.reserve(Instant::now(), bytes.len())).await;
                     self.say(&Transfer::Piece { offset, bytes }).await?;
                 }
                 Transfer::Checking => progress.at = Instant::now(),
-                Transfer::Loaded => return self.install(sending).await,
+                Transfer::Loaded => return self.install(sending).await.map(|()| None),
                 Transfer::Failed(failure) => {
                     warn!("server {} has no snapshot: {failure}", self.to.id);
-                    match failure {
-                        Failure::Damaged => {
-                            block_in_place(|| self.offered.verify(&sending.peers.snapshots.files))
+                    let files = &sending.peers.snapshots.files;
+                    return match failure {
+                        Failure::Damaged => Ok(block_in_place(|| self.offered.damage(files))),
+                        Failure::NoSpace => {
+                            sleep(NO_SPACE).await;
+                            Ok(None)
                         }
-                        Failure::NoSpace => sleep(NO_SPACE).await,
-                    }
-                    return Ok(());
+                    };
                 }
                 Transfer::Offer(_) | Transfer::Piece { .. } => return Err(out_of_order()),
             }
-        }
-    }
-
-    fn read(&self, offset: u64, bytes_max: usize) -> io::Result<Bytes> {
-        let bytes = block_in_place(|| self.offered.file.read(offset, bytes_max));
-        let bytes = bytes.unwrap_or_else(|error| fatal::end(&error));
-        match bytes.is_empty() {
-            true => Err(invalid("it asks for more than there is")),
-            false => Ok(bytes),
         }
     }
 
