@@ -146,6 +146,16 @@ impl Error {
         }
     }
 
+    /// The name of the file that it is about, if it is about one.
+    pub(crate) fn file_name(&self) -> Option<&str> {
+        match self {
+            Error::Io { file, .. } | Error::Corrupt { file, .. } | Error::Missing { file } => {
+                file.file_name()?.to_str()
+            }
+            _ => None,
+        }
+    }
+
     /// Says of a place that the disk can't give back what it means at a start: that it is damaged.
     pub(crate) fn or_damage(self, offset: u64) -> Error {
         match self {
@@ -155,16 +165,6 @@ impl Error {
                 problem: Problem::Unreadable,
             },
             other => other,
-        }
-    }
-
-    /// The name of the file that it is about, if it is about one.
-    pub(crate) fn file_name(&self) -> Option<&str> {
-        match self {
-            Error::Io { file, .. } | Error::Corrupt { file, .. } | Error::Missing { file } => {
-                file.file_name()?.to_str()
-            }
-            _ => None,
         }
     }
 
