@@ -406,15 +406,15 @@ impl Disk for MemoryDisk {
     fn read_at(&self, file: &MemoryFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let mut state = self.running()?;
         let start = to_usize(offset)?;
-        let inode = state.inode(file)?;
-        let content = inode.current.get(start..start + buffer.len());
-        let content = content.ok_or(ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(content);
         let sectors = start / SECTOR_BYTES..(start + buffer.len()).div_ceil(SECTOR_BYTES);
         let sectors = (file.inode, sectors.start)..(file.inode, sectors.end);
         if state.unreadable.range(sectors).next().is_some() {
             return Err(Errno::IO.into());
         }
+        let inode = state.inode(file)?;
+        let content = inode.current.get(start..start + buffer.len());
+        let content = content.ok_or(ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(content);
         state.go_wrong(file.inode, buffer, start);
         Ok(())
     }
