@@ -4,7 +4,7 @@
 use mutants::Mutant;
 
 use crate::aside::Aside;
-use crate::disk::Disk;
+use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::Error;
 use crate::meta;
 use crate::recover::{Log, Look};
@@ -59,9 +59,13 @@ pub(crate) fn mend<D: Disk>(disk: &D, log: &Log<D::File>) -> Result<(), Error> {
         .map_err(Error::io(disk, &name, "write"))?;
     let mut offset = segment.end;
     while offset < log.dirty_end {
-        let length = (log.dirty_end - offset).min(ERASE_BYTES);
+        // Whole blocks from the first on: a write of a part of one reads it, which a worn-out
+        // sector refuses.
+        let to_block = offset.next_multiple_of(BLOCK_BYTES) - offset;
+        let most = if to_block > 0 { to_block } else { ERASE_BYTES };
+        let length = (log.dirty_end - offset).min(most);
         disk.write_at(&segment.file, &vec![0; length as usize], offset)
-            .map_err(Error::io(disk, &name, "erase the end of"))?;
+            .map_err(Error::io(disk, &name, "erase its end"))?;
         offset += length;
     }
     disk.sync(&segment.file)
