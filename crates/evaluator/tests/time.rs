@@ -235,7 +235,7 @@ fn stats_count_what_this_server_has_answered() {
         ("delete_misses", 1),
         ("curr_items", 1),
         ("total_items", 2),
-        ("bytes", 1 + 5 + 83),
+        ("bytes", 1 + 5 + 93),
         ("quorate_quorum", 1),
     ];
     let last = outcomes.last().unwrap();

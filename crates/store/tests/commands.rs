@@ -480,7 +480,7 @@ fn counts_follow_what_is_stored() {
     it.set("k", "");
     let counts = it.store.counts();
     assert_eq!((counts.items, counts.total_items), (2, 3));
-    assert_eq!(counts.bytes, (3 + 6 + 83) + (1 + 83));
+    assert_eq!(counts.bytes, (3 + 6 + 93) + (1 + 93));
     it.store(StoreMode::Add, "k", 0, "refused");
     assert_eq!(it.store.counts(), counts);
     it.write(flush_all(0));

@@ -67,7 +67,7 @@ impl Model {
     /// Items, and bytes.
     fn counts(&self) -> (u64, u64) {
         let items = self.items.iter();
-        let bytes = items.map(|(key, item)| key.as_bytes().len() + item.value.len() + 83);
+        let bytes = items.map(|(key, item)| key.as_bytes().len() + item.value.len() + 93);
         (self.items.len() as u64, bytes.sum::<usize>() as u64)
     }
 
