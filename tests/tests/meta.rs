@@ -284,7 +284,7 @@ fn me_tells_what_the_server_knows_of_an_item() {
     let unique = unique_of(&mut text, "i");
     text.send("me i\r\n");
     let line = text.line();
-    let expected = format!("cas={unique} fetch=yes cls=1 size=87");
+    let expected = format!("cas={unique} fetch=yes cls=1 size=97");
     assert!(
         line.starts_with("ME i exp=-1 la=") && line.ends_with(&expected),
         "{line:?}"

@@ -108,7 +108,7 @@ fn reads_deletes_touches_and_flushes_go_on_when_memory_is_full() {
     });
     let delete = Command::Write(Write::Delete { key: key("k") });
     let flush = Command::Write(Write::FlushAll { delay: Exptime(0) });
-    let full = set("k", &"x".repeat(200 - 84));
+    let full = set("k", &"x".repeat(200 - 94));
     let outcomes = it.ask(
         leader,
         1,
