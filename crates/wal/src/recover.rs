@@ -13,9 +13,9 @@
 //!   erased.
 //! - *Lost*: everything else, and segments that are missing, and a log that begins behind what the
 //!   snapshots reach; a place that the disk gives an error for, too. What was acknowledged may be
-//!   gone, and a vote. Kept are the whole batches in
-//!   front of the first such place, if the log begins where it can be used; else the newest
-//!   snapshot; else nothing. All else is given up, after meta has the mark that says so.
+//!   gone, and a vote. Kept are the whole batches in front of the first such place, if the log
+//!   begins where it can be used; else the newest snapshot; else nothing. All else is given up,
+//!   after meta has the mark that says so, and set aside (`aside.rs`).
 //!
 //! One thing can't be told from a torn batch, and lies outside what the log survives: a disk that
 //! said that the newest batch was synced, and lost a sector of it (or the only bit that was set

@@ -1,8 +1,8 @@
 //! Lists of all keys (`lru_crawler metadump` and the like). The evaluator gives its state as it is,
 //! frozen, when that has come as far as the leader's had when it confirmed that it leads; the
-//! connection's own task walks over it, a few items at a time, as its client takes the lines. Commands go on meanwhile, and the store copies
-//! what they change. That memory is why there is one such list at a time, and why whoever takes it
-//! too slowly is cut off.
+//! connection's own task walks over it, a few items at a time, as its client takes the lines.
+//! Commands go on meanwhile, and the store copies what they change. That memory is why there is one
+//! such list at a time, and why whoever takes it too slowly is cut off.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -20,10 +20,11 @@ const SOUND: u8 = 0;
 const DAMAGED: u8 = 1;
 const NOT_CHECKED: u8 = 2;
 
-/// Says on standard output what there is, a line for each file and one for all of it; for a dump
-/// also one for each record, and for each item of a snapshot. Gives 0 if everything is sound, which a torn end is, 1 if something is
-/// damaged or missing, or may be since the server is marked as recovering, and 2, with a line on
-/// standard error, if that can't be told.
+/// Says on standard output what there is, a line for each file and one for all of it; for a dump also
+/// one for each record, and for each item of a snapshot. Gives 0 if everything is sound, which a torn
+/// end is, 1 if something is damaged or missing, or may be since the server is marked as recovering,
+/// and 2 if that can't be told, with a line on standard error, or a snapshot is whole and no state that
+/// this release can read, which its line says.
 pub(crate) fn run(inspect: &Inspect) -> ExitCode {
     let mut look = Look::new(BufWriter::new(io::stdout().lock()), inspect.dump);
     let result = look.run(inspect);
