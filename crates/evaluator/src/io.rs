@@ -75,8 +75,8 @@ impl Default for Limits {
         Limits {
             append_bytes_max: 1 << 20,
             window_bytes_max: 8 << 20,
-            cache_bytes_max: 64 << 20,
-            catch_up_bytes_per_second: 32 << 20,
+            cache_bytes_max: 16 << 20,
+            catch_up_bytes_per_second: 20 << 20,
             unsettled_bytes_max: 16 << 20,
             staged_bytes_max: 2 << 20,
             owed_commands_max: 16 << 10,

@@ -10,7 +10,7 @@ use crate::raft::Raft;
 use crate::types::Timestamp;
 
 /// What a message might carry goes out in so many, each in its time.
-const PARTS: usize = 8;
+const PARTS: usize = 32;
 
 /// A follower that lacks more than memory holds, until it is level again.
 #[derive(Debug)]
