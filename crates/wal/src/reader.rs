@@ -47,6 +47,16 @@ impl Place {
     fn offset(self) -> u64 {
         (self.0 & u64::from(u32::MAX)) * 8
     }
+
+    /// What the payload of the entry here has at least if that of the next one is there, as long
+    /// as nothing lies between them that was superseded.
+    fn payload_bytes_min(self, next: Place) -> u64 {
+        if self.segment() != next.segment() {
+            return 0;
+        }
+        let record = next.offset().saturating_sub(self.offset());
+        record.saturating_sub(HEADER_BYTES as u64 + 7)
+    }
 }
 
 /// Where each entry is that the log holds.
@@ -297,13 +307,23 @@ impl<D: Disk> Reader<D> {
             .to
             .min(places.last_index())
             .min(Index(fetch.from.0.saturating_add(FETCH_ENTRIES_MAX)));
-        (fetch.from.0..=to.0)
-            .map_while(|index| {
-                let place = places.get(Index(index))?;
-                let header = places.header(place)?;
-                Some((Index(index), place, Arc::clone(header)))
-            })
-            .collect()
+        let mut wanted: Vec<(Index, Place, Arc<SegmentHeader>)> = Vec::new();
+        let mut payload_bytes = 0;
+        for index in (fetch.from.0..=to.0).map(Index) {
+            let Some((place, header)) = places
+                .get(index)
+                .and_then(|place| Some((place, places.header(place)?)))
+            else {
+                break;
+            };
+            let before = wanted.last().map(|(_, before, _)| *before);
+            payload_bytes += before.map_or(0, |before| before.payload_bytes_min(place));
+            if payload_bytes > fetch.bytes_max as u64 {
+                break;
+            }
+            wanted.push((index, place, Arc::clone(header)));
+        }
+        wanted
     }
 }
 
