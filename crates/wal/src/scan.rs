@@ -197,11 +197,12 @@ impl<'a, D: Disk, S: FnMut(Seen<'_>) -> Result<(), Error>> Scan<'a, D, S> {
         let mut begin = SEGMENT_HEADER_BYTES as u64;
         let mut whole = begin;
         let mut end = whole;
-        let mut torn = None;
+        let mut bad_place = None;
         while !self.has_ended
             && self.until.is_none_or(|until| end < until)
             && !self.stops_at(header.sequence, end)
         {
+            window.keep_from(block_start(begin));
             match self.record(&header, &mut window, end).or_else(unreadable)? {
                 Ok((record_end, last)) => {
                     end = record_end;
@@ -216,24 +217,30 @@ impl<'a, D: Disk, S: FnMut(Seen<'_>) -> Result<(), Error>> Scan<'a, D, S> {
                     }
                 }
                 Err(bad) => {
-                    torn = self.judge(&bad, name, &header, &mut window, is_last, whole)?;
+                    bad_place = Some(bad);
                     break;
                 }
             }
         }
-        self.steps.clear();
+        // As it was read when it was checked: it is written again.
         let again = block_start(begin);
         let bytes = window.bytes(again, (whole - again) as usize)?;
+        let tail = bytes.get((block_start(whole) - again) as usize..);
+        let tail = tail.expect("it ends where that ends").to_vec();
         let again = (again, bytes.to_vec());
-        let tail_start = block_start(whole);
-        let tail = window.bytes(tail_start, (whole - tail_start) as usize)?;
+        window.keep_nothing();
+        let torn = match bad_place {
+            Some(bad) => self.judge(&bad, name, &header, &mut window, is_last, whole)?,
+            None => None,
+        };
+        self.steps.clear();
         let dirty_end = match (&self.damage, &torn) {
             (Some(_), _) => header.file_bytes,
             (None, Some(torn)) if !mutants::is_on(Mutant::TornTailKept) => torn.offset + torn.bytes,
             (None, _) => whole,
         };
         let segment = Segment {
-            tail: tail.to_vec(),
+            tail,
             file: window.file,
             header,
             end: whole,

@@ -17,6 +17,8 @@ pub(crate) struct Window<'a, D: Disk> {
     pub(crate) file_bytes: u64,
     part: Vec<u8>,
     part_offset: u64,
+    /// What was read from here on stays in the part.
+    kept_from: Option<u64>,
 }
 
 impl<'a, D: Disk> Window<'a, D> {
@@ -30,7 +32,19 @@ impl<'a, D: Disk> Window<'a, D> {
             file_bytes,
             part: Vec::new(),
             part_offset: 0,
+            kept_from: None,
         })
+    }
+
+    /// What was read from this offset on is not read a second time from now on, as long as what is
+    /// asked for follows it without a gap: whoever has checked it gets what he has checked.
+    pub(crate) fn keep_from(&mut self, offset: u64) {
+        self.kept_from = Some(offset);
+    }
+
+    /// What is read from now on makes room for what follows.
+    pub(crate) fn keep_nothing(&mut self) {
+        self.kept_from = None;
     }
 
     pub(crate) fn name(&self) -> &'a str {
@@ -45,11 +59,15 @@ impl<'a, D: Disk> Window<'a, D> {
         let is_held = offset >= self.part_offset
             && offset + length as u64 <= self.part_offset + self.part.len() as u64;
         if !is_held {
-            let left = self.file_bytes.saturating_sub(offset);
+            let kept = self.keep(offset);
+            let needed = (offset - self.part_offset) as usize + length;
+            let left = self
+                .file_bytes
+                .saturating_sub(self.part_offset + kept as u64);
             let left = usize::try_from(left).unwrap_or(usize::MAX);
-            self.part.resize(length.max(READ_BYTES.min(left)), 0);
-            self.part_offset = offset;
-            self.fill(length)?;
+            let ahead = kept + READ_BYTES.min(left);
+            self.part.resize(needed.max(ahead), 0);
+            self.fill(kept, needed)?;
         }
         let start = (offset - self.part_offset) as usize;
         Ok(self
@@ -58,16 +76,35 @@ impl<'a, D: Disk> Window<'a, D> {
             .expect("it was read just above, or is held"))
     }
 
-    /// Reads the part. Where the disk can't give it back, what is in front of that place is read, of
-    /// which there must be `length` bytes.
-    fn fill(&mut self, length: usize) -> Result<(), Error> {
+    /// Drops what is not to be kept, so that the part goes on to this offset or begins there. How
+    /// many bytes it has.
+    fn keep(&mut self, offset: u64) -> usize {
+        let part_end = self.part_offset + self.part.len() as u64;
+        let held = self.part_offset..=part_end.min(offset);
+        match self.kept_from.filter(|from| held.contains(from)) {
+            Some(from) if offset <= part_end => {
+                self.part.drain(..(from - self.part_offset) as usize);
+                self.part_offset = from;
+            }
+            _ => {
+                self.part.clear();
+                self.part_offset = offset;
+            }
+        }
+        self.part.len()
+    }
+
+    /// Reads the part behind its first `kept` bytes. Where the disk can't give it back, what is in
+    /// front of that place is read; `needed` bytes of the part there must be.
+    fn fill(&mut self, kept: usize, needed: usize) -> Result<(), Error> {
         let failed = Error::io(self.disk, self.name, "read");
         let (disk, offset) = (self.disk, self.part_offset);
-        match disk.read_at(&self.file, &mut self.part, offset) {
+        let unread = self.part.get_mut(kept..).expect("it was made longer");
+        match disk.read_at(&self.file, unread, offset + kept as u64) {
             Err(error) if is_unreadable(&error) => {}
             read => return read.map_err(failed),
         }
-        let mut readable = 0;
+        let mut readable = kept;
         while readable < self.part.len() {
             let at = offset + readable as u64;
             let end = (at / BLOCK_BYTES + 1) * BLOCK_BYTES - offset;
@@ -76,9 +113,9 @@ impl<'a, D: Disk> Window<'a, D> {
             let block = block.expect("it ends in the part");
             match disk.read_at(&self.file, block, at) {
                 Ok(()) => readable = end,
-                Err(error) if is_unreadable(&error) && readable >= length => break,
+                Err(error) if is_unreadable(&error) && readable >= needed => break,
                 Err(error) => {
-                    self.part.clear();
+                    self.part.truncate(kept);
                     return Err(failed(error).or_damage(at));
                 }
             }

@@ -3,10 +3,12 @@
 
 mod support;
 
-use quorate_wal::{Disk, Error, MemoryDisk, Problem, SEGMENT_BYTES_MIN, Wal};
+use quorate_wal::{Disk, Error, MemoryDisk, Options, Problem, SEGMENT_BYTES_MIN, Wal};
 use raft::{Fetch, Index, Reader, Restart, WriteId};
 use support::script::{Operation, script, script_with_snapshots};
-use support::{Model, assert_grown, files_named, mix, open, operate, options, segments, used};
+use support::{
+    Model, assert_grown, files_named, mix, open, operate, options, segments, used, write,
+};
 
 /// A small directory in which everything is synced, and what it holds.
 struct Sound {
@@ -33,7 +35,7 @@ fn sound(seed: u64, operations: usize, is_closed: bool) -> Sound {
     let bytes: Vec<u8> = (0..700).map(|at| mix(seed, at) as u8 | 1).collect();
     let term = model.last().term.0.max(1);
     let payloads: [&[u8]; 3] = [&bytes, b"short", &bytes];
-    let write = support::write(written.0 + 1, term, model.last().index.0, &payloads);
+    let write = write(written.0 + 1, term, model.last().index.0, &payloads);
     model.apply(&write);
     wal.append(&write).expect("the log takes it");
     wal.sync().expect("the disk is sound");
@@ -153,6 +155,33 @@ fn a_read_that_goes_wrong_once_costs_nothing() {
 }
 
 #[test]
+fn what_a_start_writes_again_is_what_it_has_checked() {
+    let options = Options {
+        segment_bytes: 4 << 20,
+        ..options(1)
+    };
+    let disk = MemoryDisk::new();
+    let (mut wal, _) = Wal::open(disk.clone(), options).expect("the disk is sound");
+    // The last batch lies across the border between two reads of 1 MiB.
+    for index in 0..4 {
+        let payload = vec![7; 300 << 10];
+        wal.append(&write(index + 1, 1, index, &[&payload]))
+            .expect("the log takes it");
+        wal.sync().expect("the disk is sound");
+    }
+    drop(wal);
+    for attempt in 0..200 {
+        let disk = disk.after_kill();
+        disk.misread(attempt % 20, mix(7, attempt) as usize, 1 << (attempt % 8));
+        let (wal, _) = Wal::open(disk.clone(), options).expect("it is read again");
+        drop(wal);
+        let (_, opened) = Wal::open(disk.after_kill(), options).expect("the disk is sound");
+        assert!(opened.lost.is_none(), "read {}: {opened:?}", attempt % 20);
+        assert_eq!(opened.recovered.last.index, Index(4));
+    }
+}
+
+#[test]
 fn what_memory_keeps_of_a_read_that_went_wrong_is_forgotten_before_it_is_read_again() {
     let disk = MemoryDisk::new();
     let (mut wal, _, _) = open(disk.clone(), 1);
@@ -227,7 +256,7 @@ fn a_batch_behind_a_lost_one_proves_that_it_was_synced() {
     let (mut wal, _, _) = open(disk.clone(), 1);
     let mut ends = Vec::new();
     for id in 1..=4 {
-        let batch = support::write(id, 1, id - 1, &[&[id as u8; 600]]);
+        let batch = write(id, 1, id - 1, &[&[id as u8; 600]]);
         wal.append(&batch).expect("the log takes it");
         wal.sync().expect("the disk is sound");
         ends.extend(segments(&disk).pop().map(|(_, end)| end));
@@ -267,7 +296,7 @@ fn a_segment_from_a_diverged_copy_of_the_directory_is_found() {
         let disk = disk.after_power_cut(1);
         let (mut wal, _, _) = open(disk.clone(), seed);
         for id in 1..=8 {
-            let batch = support::write(id, 1, id - 1, &[&[seed as u8; 600]]);
+            let batch = write(id, 1, id - 1, &[&[seed as u8; 600]]);
             wal.append(&batch).expect("the log takes it");
             wal.sync().expect("the disk is sound");
         }
@@ -441,7 +470,7 @@ fn a_torn_batch_is_cut_off_and_said_so() {
     let whole = sound.disk.copy();
     let (mut wal, _, model) = open(whole.clone(), 5);
     let term = model.last().term.0;
-    let batch = support::write(1, term, model.last().index.0, &[&[9; 400], &[8; 900]]);
+    let batch = write(1, term, model.last().index.0, &[&[9; 400], &[8; 900]]);
     wal.append(&batch).expect("the log takes it");
     wal.sync().expect("the disk is sound");
     let (_, written_end) = segments(&whole).pop().expect("there are segments");
