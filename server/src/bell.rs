@@ -27,6 +27,8 @@ pub(crate) enum Ring {
     Hard,
     /// Only when soft rings are heeded.
     Soft,
+    /// The thread is woken, and who rings goes on with what he has to do.
+    Waking,
 }
 
 #[derive(Default)]
@@ -50,6 +52,14 @@ impl Bell {
         Bell {
             shared: Arc::clone(&self.shared),
             ring: Ring::Soft,
+        }
+    }
+
+    /// The same thread's bell, for those who have better to do than what the thread does.
+    pub(crate) fn waking(&self) -> Bell {
+        Bell {
+            shared: Arc::clone(&self.shared),
+            ring: Ring::Waking,
         }
     }
 
@@ -78,12 +88,9 @@ impl Bell {
         if self.ring == Ring::Soft && !self.shared.heeds_soft.load(Ordering::SeqCst) {
             return;
         }
-        if self
-            .shared
-            .answer
-            .get()
-            .is_some_and(|answer| answer(self.ring))
-        {
+        let answer = self.shared.answer.get();
+        let may_answer = self.ring != Ring::Waking;
+        if may_answer && answer.is_some_and(|answer| answer(self.ring)) {
             return;
         }
         if let Some(thread) = self.shared.thread.get() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
 use evaluator::Input;
-use raft::{Fetch, Fetched, Position, Write, WriteId};
+use raft::{Entry, Fetch, Fetched, Position, Write, WriteId};
 use tracing::{info, warn};
 use wal::{DirectoryDisk, Error, Reader, Rotten, Wal};
 
@@ -217,27 +217,54 @@ fn payload_bytes(write: &Write) -> usize {
 /// Gives entries back from the log. Ends when there is no evaluator any more. What a follower needs
 /// and can't be read has its segment replaced by a snapshot, which the follower gets then; what this
 /// server needs itself ends the process, and the next start recovers it from the others.
+///
+/// What it is to carry out next is read while it carries out what was read before.
 pub(crate) fn read_back(
     reader: &Reader<DirectoryDisk>,
     fetches: &Receiver<Fetch>,
     fetched: &Sender<Fetched>,
     snapshots: &Snapshots,
 ) {
+    let mut ahead: Option<Fetched> = None;
     while let Ok(fetch) = fetches.recv() {
-        let read = reader.read(&fetch).or_else(|error| match fetch.reader {
-            raft::Reader::Apply => Err(error),
-            raft::Reader::Follower(_) => {
-                snapshots.replace(Rotten::of(error)?);
-                Ok(Vec::new())
-            }
+        let held = ahead.take_if(|it| {
+            it.fetch.reader == fetch.reader
+                && it.fetch.from == fetch.from
+                && it.fetch.to <= fetch.to
         });
-        match read {
-            Ok(entries) => {
-                if fetched.send(Fetched { fetch, entries }).is_err() {
-                    return;
+        let read = match held {
+            Some(held) => Ok(held.entries),
+            None => reader.read(&fetch).or_else(|error| match fetch.reader {
+                raft::Reader::Apply => Err(error),
+                raft::Reader::Follower(_) => {
+                    snapshots.replace(Rotten::of(error)?);
+                    Ok(Vec::new())
                 }
-            }
-            Err(error) => fatal::end(&error),
+            }),
+        };
+        let entries = read.unwrap_or_else(|error| fatal::end(&error));
+        let next = next_fetch(&fetch, &entries);
+        if fetched.send(Fetched { fetch, entries }).is_err() {
+            return;
+        }
+        if let Some(next) = next.filter(|_| fetches.is_empty()) {
+            // If it can't be read, that is told when it is asked for.
+            let entries = reader.read(&next).ok();
+            ahead = entries.map(|entries| Fetched {
+                fetch: next,
+                entries,
+            });
         }
     }
+}
+
+/// What this server will need behind these entries in order to carry it out. All of it is
+/// committed, so that it is the same whenever it is read.
+fn next_fetch(fetch: &Fetch, entries: &[Entry]) -> Option<Fetch> {
+    let last = entries.last()?.index;
+    let is_more = fetch.reader == raft::Reader::Apply && last < fetch.to;
+    is_more.then(|| Fetch {
+        from: last.next(),
+        ..*fetch
+    })
 }

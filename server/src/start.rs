@@ -297,7 +297,8 @@ impl Parts {
         let (to_persisted, persisted) = bell::unbounded(&bell);
         let (writes, from_writes) = bell::unbounded(&log_bell);
         let (fetches, from_fetches) = crossbeam_channel::unbounded();
-        let (to_fetched, fetched) = bell::unbounded(&bell);
+        // Who reads the log back reads on while what he has read is carried out.
+        let (to_fetched, fetched) = bell::unbounded(&bell.waking());
         let (to_evaluator, from_snapshots) = bell::unbounded(&bell);
         let (drops, from_drops) = bell::unbounded(&log_bell);
         let (work, from_work) = crossbeam_channel::unbounded();
