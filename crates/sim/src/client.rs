@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use command::{Command, Direction, Exptime, Key, Outcome, Read, Refusal, Store, StoreMode, Write};
+use command::{
+    Command, Direction, Exptime, Key, MetaArithmetic, MetaDelete, MetaGet, MetaSet, Outcome, Read,
+    Refusal, Store, StoreMode, Write,
+};
 use protocol::client::{Answer, Expected, ReplyParser};
 use raft::ServerId;
 use rand::RngExt;
@@ -123,7 +126,8 @@ impl Client {
                 self.hint = Some(ServerId(id.expect("a host of this world")));
             }
             Answer::Outcome(_) => self.hint = None,
-            Answer::Text(_) | Answer::Error(_) => {}
+            Answer::Text(_) => self.done += 1,
+            Answer::Error(_) => {}
         }
     }
 
@@ -138,8 +142,12 @@ impl Client {
         match self.write(id, options, random) {
             Some(write) => {
                 let noreply = random.random_range(0..100) < options.noreply;
-                written(write, noreply)
+                match noreply || random.random_range(0..4) > 0 {
+                    true => written(write, noreply),
+                    false => meta_written(id, write),
+                }
             }
+            None if random.random_range(0..4) == 0 => meta_read(any_key(options, random)),
             None => {
                 let count = if random.random_range(0..4) == 0 {
                     random.random_range(1..=4)
@@ -309,6 +317,109 @@ pub(crate) fn read(keys: Vec<Key>, with_unique: bool) -> Request {
     }
 }
 
+/// A read that shows all but the value, in a line.
+fn meta_read(key: Key) -> Request {
+    let text = format!("mg {} f c s\r\n", text_of(&key)).into_bytes();
+    let get = MetaGet {
+        key,
+        peeks: false,
+        touch: None,
+        vivify: None,
+        recache: None,
+        unique: None,
+    };
+    Request {
+        sent: Sent::Command(Command::Read(Read::MetaGet(get))),
+        noreply: false,
+        expected: Expected::Text,
+        text,
+    }
+}
+
+/// A write as a meta command, if there is one that does the same.
+fn meta_written(id: OpId, write: Write) -> Request {
+    let (write, mut text, value) = match write {
+        Write::Store(store) => meta_set(store),
+        Write::Arithmetic {
+            key,
+            direction,
+            delta,
+        } => {
+            let mode = match direction {
+                Direction::Increment => "I",
+                Direction::Decrement => "D",
+            };
+            let text = format!("ma {} M{mode} D{delta}", text_of(&key));
+            let arithmetic = MetaArithmetic {
+                key,
+                direction,
+                delta,
+                compare: None,
+                vivify: None,
+                initial: 0,
+                touch: None,
+                unique: None,
+            };
+            (Write::MetaArithmetic(arithmetic), text, None)
+        }
+        Write::Delete { key } => {
+            let text = format!("md {}", text_of(&key));
+            let delete = MetaDelete {
+                key,
+                compare: None,
+                invalidate: false,
+                clear: false,
+                touch: None,
+                unique: None,
+            };
+            (Write::MetaDelete(delete), text, None)
+        }
+        other => return written(other, false),
+    };
+    // What is asked for comes back in this order.
+    text.push_str(" c O");
+    text.push_str(&id.to_string());
+    text.push_str(" k\r\n");
+    let mut text = text.into_bytes();
+    if let Some(value) = value {
+        text.extend_from_slice(&value);
+        text.extend_from_slice(b"\r\n");
+    }
+    Request {
+        sent: Sent::Command(Command::Write(write)),
+        noreply: false,
+        expected: Expected::Text,
+        text,
+    }
+}
+
+fn meta_set(store: Store) -> (Write, String, Option<Bytes>) {
+    let (compare, mode) = match store.mode {
+        StoreMode::Cas(unique) => (Some(unique), StoreMode::Set),
+        mode => (None, mode),
+    };
+    let letter = match mode {
+        StoreMode::Set | StoreMode::Cas(_) => 'S',
+        StoreMode::Add => 'E',
+        StoreMode::Replace => 'R',
+        StoreMode::Append => 'A',
+        StoreMode::Prepend => 'P',
+    };
+    let (key, bytes) = (text_of(&store.key), store.value.len());
+    let (flags, time) = (store.flags, store.exptime.0);
+    let compares = compare.map_or(String::new(), |unique| format!(" C{unique}"));
+    let text = format!("ms {key} {bytes} F{flags} T{time} M{letter}{compares}");
+    let value = Some(store.value.clone());
+    let set = MetaSet {
+        store: Store { mode, ..store },
+        compare,
+        invalidate: false,
+        vivify: None,
+        unique: None,
+    };
+    (Write::MetaSet(set), text, value)
+}
+
 fn malformed(random: &mut StdRng) -> Request {
     let texts = ["bogus\r\n", "get\r\n", "set k x 0 1\r\nv\r\n", "incr k\r\n"];
     Request {
@@ -356,7 +467,7 @@ fn written(write: Write, noreply: bool) -> Request {
         Write::FlushAll { delay } => (format!("flush_all {}", delay.0), Expected::Ok, None),
         Write::MemoryLimit { mib } => (format!("cache_memlimit {mib}"), Expected::Ok, None),
         Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
-            unreachable!("the clients draw classic commands")
+            unreachable!("these have a text of their own")
         }
     };
     let mut text = head.into_bytes();

@@ -45,6 +45,8 @@ coverage! {
     forwards_late,
     forward_frames,
     noreply,
+    /// Meta commands that were done.
+    metas,
     /// Reads and what they found.
     hits,
     misses,

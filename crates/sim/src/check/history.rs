@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use command::{Command, Outcome, Read, Reply, Write};
-use protocol::client::Answer;
+use protocol::client::{Answer, ErrorLine};
 
 use super::witness::{Sent, mark};
 use super::{Place, Witness};
@@ -146,7 +146,9 @@ impl History {
         coverage: &mut Coverage,
     ) {
         let connection = self.op(id).connection;
+        let meta_line = self.meta_line(id, answer);
         let told = match answer {
+            _ if meta_line.is_some() => Answered::Done,
             Answer::Outcome(Outcome::Done(_)) | Answer::Text(_) => Answered::Done,
             Answer::Outcome(Outcome::NotDone(_)) => Answered::NotDone,
             Answer::Outcome(Outcome::Unknown) => Answered::Unknown,
@@ -154,6 +156,13 @@ impl History {
         };
         self.op(id).answered = Some(told);
         let open = self.account_for(connection, id);
+        if let Some(line) = meta_line {
+            coverage.done += 1;
+            coverage.metas += 1;
+            self.no_gap(id, &open, written);
+            self.meta_done(id, &line, witness);
+            return;
+        }
         match (told, answer) {
             (Answered::Done, Answer::Outcome(Outcome::Done(reply))) => {
                 coverage.done += 1;
@@ -230,10 +239,87 @@ impl History {
         }
     }
 
+    /// What a meta command is answered when it is carried out, as a line.
+    fn meta_line(&self, id: OpId, answer: &Answer) -> Option<String> {
+        let is_meta = match &self.asked[id as usize].what {
+            Sent::Command(Command::Write(write)) => write.meta_key().is_some(),
+            Sent::Command(Command::Read(read)) => matches!(read, Read::MetaGet(_)),
+            _ => false,
+        };
+        match answer {
+            Answer::Text(line) if is_meta => Some(line.clone()),
+            Answer::Error(ErrorLine::Server(text)) if is_meta => {
+                Some(format!("SERVER_ERROR {text}"))
+            }
+            _ => None,
+        }
+    }
+
+    fn meta_done(&mut self, id: OpId, line: &str, witness: &Witness) {
+        let op = &self.asked[id as usize];
+        let place = match &op.what {
+            Sent::Command(Command::Read(Read::MetaGet(get))) => {
+                let (from, to) = self.may_show(op, witness);
+                let place = witness.first_meta_place(&get.key, line, from, to);
+                place.unwrap_or_else(|| {
+                    panic!(
+                        "operation {id}, a read of {:?}, is answered {line}: no state from {from} \
+                         to {to} is like that",
+                        get.key
+                    )
+                })
+            }
+            Sent::Command(Command::Write(write)) if mark(write).is_some() => {
+                let (place, expected) = self.took_effect(id, op);
+                let expected = meta_line(id, write, expected);
+                assert!(
+                    line == expected,
+                    "operation {id} at {place}, {write:?}, is answered {line}, not {expected}",
+                );
+                place
+            }
+            _ => return,
+        };
+        self.acknowledges(id, place);
+    }
+
+    /// The states that a read that is answered now may have seen.
+    fn may_show(&self, op: &Asked, witness: &Witness) -> (Place, Place) {
+        let order = &self.orders[&op.connection];
+        let later = order.open.iter();
+        let later = later.filter_map(|id| self.asked[*id as usize].placed.as_ref());
+        let to = later.map(|(place, _)| place.before()).min();
+        let to = to.unwrap_or(witness.place()).min(witness.place());
+        (op.floor.max(order.floor), to)
+    }
+
+    /// Where an acknowledged write is in the log, and what it came to.
+    fn took_effect<'a>(&self, id: OpId, op: &'a Asked) -> (Place, &'a Reply) {
+        let Some((place, expected)) = &op.placed else {
+            panic!(
+                "operation {id} is acknowledged, and not in the log: {:?}",
+                op.what
+            );
+        };
+        let floor = op.floor.max(self.orders[&op.connection].floor);
+        assert!(
+            *place > floor,
+            "operation {id} took effect at {place}, and everything up to {floor} was acknowledged \
+             before it was sent: {:?}",
+            op.what,
+        );
+        (*place, expected)
+    }
+
+    fn acknowledges(&mut self, id: OpId, place: Place) {
+        let connection = self.asked[id as usize].connection;
+        self.acknowledged = self.acknowledged.max(place);
+        let floor = &mut self.orders.entry(connection).or_default().floor;
+        *floor = (*floor).max(place);
+    }
+
     fn done(&mut self, id: OpId, reply: &Reply, witness: &Witness, coverage: &mut Coverage) {
         let op = &self.asked[id as usize];
-        let connection = op.connection;
-        let order_floor = self.orders[&connection].floor;
         let place = match &op.what {
             Sent::Command(Command::Read(Read::Get { keys })) => {
                 let Reply::Hits(hits) = reply else {
@@ -241,11 +327,7 @@ impl History {
                 };
                 coverage.hits += hits.len() as u64;
                 coverage.misses += (keys.len() - hits.len()) as u64;
-                let from = op.floor.max(order_floor);
-                let later = self.orders[&connection].open.iter();
-                let later = later.filter_map(|id| self.asked[*id as usize].placed.as_ref());
-                let to = later.map(|(place, _)| place.before()).min();
-                let to = to.unwrap_or(witness.place()).min(witness.place());
+                let (from, to) = self.may_show(op, witness);
                 // The unique of a plain `get` is not shown.
                 let with_unique = hits.iter().any(|hit| hit.unique != 0);
                 let place = witness.first_place(keys, hits, with_unique, from, to);
@@ -257,27 +339,17 @@ impl History {
                 })
             }
             Sent::Command(Command::Write(write)) if mark(write).is_some() => {
-                let Some((place, expected)) = &op.placed else {
-                    panic!("operation {id} is acknowledged, and not in the log: {write:?}");
-                };
+                let (place, expected) = self.took_effect(id, op);
                 assert!(
                     same(reply, expected),
                     "operation {id} at {place}, {write:?}, came to {expected:?}, and is answered \
                      {reply:?}",
                 );
-                let floor = op.floor.max(order_floor);
-                assert!(
-                    *place > floor,
-                    "operation {id} took effect at {place}, and everything up to {floor} was \
-                     acknowledged before it was sent: {write:?}",
-                );
-                *place
+                place
             }
             _ => return,
         };
-        self.acknowledged = self.acknowledged.max(place);
-        let floor = &mut self.orders.entry(connection).or_default().floor;
-        *floor = (*floor).max(place);
+        self.acknowledges(id, place);
     }
 
     fn refused(&mut self, connection: u64, written: u64) {
@@ -302,6 +374,21 @@ impl History {
             "operation {id} is answered with an error line: {:?}",
             op.what,
         );
+    }
+}
+
+/// What a meta command with the flags `c O k` is answered.
+fn meta_line(id: OpId, write: &Write, reply: &Reply) -> String {
+    let key = write.meta_key().map(|key| key.as_bytes().escape_ascii());
+    let key = key.expect("a meta command has a key");
+    match reply {
+        Reply::MetaHit(hit) => format!("HD c{} O{id} k{key}", hit.data.about().unique),
+        Reply::Deleted => format!("HD O{id} k{key}"),
+        Reply::NotStored => format!("NS O{id} k{key}"),
+        Reply::Exists => format!("EX O{id} k{key}"),
+        Reply::NotFound => format!("NF O{id} k{key}"),
+        Reply::OutOfMemory => "SERVER_ERROR out of memory storing object".to_owned(),
+        other => panic!("operation {id} came to {other:?}"),
     }
 }
 

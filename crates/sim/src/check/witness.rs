@@ -140,8 +140,45 @@ impl Witness {
             .iter()
             .filter_map(|key| Key::new(Bytes::copy_from_slice(key)))
             .collect();
+        self.first_where(&keys, from, to, |found| {
+            found.len() == hits.len()
+                && found.iter().zip(hits).all(|(found, hit)| {
+                    found.data == hit.data
+                        && found.flags == hit.flags
+                        && (!with_unique || found.unique == hit.unique)
+                })
+        })
+    }
+
+    /// The first place from `from` to `to` at which `mg` with `f c s` of this key is answered so.
+    pub(crate) fn first_meta_place(
+        &self,
+        key: &Key,
+        line: &str,
+        from: Place,
+        to: Place,
+    ) -> Option<Place> {
+        self.first_where(std::slice::from_ref(key), from, to, |found| {
+            let expected = match found {
+                [] => "EN".to_owned(),
+                [hit, ..] => {
+                    let (flags, unique, bytes) = (hit.flags, hit.unique, hit.value().len());
+                    format!("HD f{flags} c{unique} s{bytes}")
+                }
+            };
+            line == expected
+        })
+    }
+
+    fn first_where(
+        &self,
+        keys: &[Key],
+        from: Place,
+        to: Place,
+        mut is_so: impl FnMut(&[&Hit]) -> bool,
+    ) -> Option<Place> {
         let mut candidates = vec![from];
-        for key in &keys {
+        for key in keys {
             let versions = self.versions.get(key).map_or(&[][..], Vec::as_slice);
             let after = versions.partition_point(|version| version.from <= from);
             let within = versions.iter().skip(after).map(|version| version.from);
@@ -151,12 +188,7 @@ impl Witness {
         candidates.dedup();
         candidates.into_iter().find(|place| {
             let found: Vec<&Hit> = keys.iter().filter_map(|key| self.at(key, *place)).collect();
-            found.len() == hits.len()
-                && found.iter().zip(hits).all(|(found, hit)| {
-                    found.data == hit.data
-                        && found.flags == hit.flags
-                        && (!with_unique || found.unique == hit.unique)
-                })
+            is_so(&found)
         })
     }
 
@@ -231,10 +263,7 @@ pub(crate) fn marked_key(mark: u64) -> Key {
 pub(crate) fn mark(write: &Write) -> Option<u64> {
     match write {
         Write::Store(store) => mark_of_value(&store.value),
-        Write::Delete { key } => {
-            let text = std::str::from_utf8(key.as_bytes()).ok()?;
-            text.strip_prefix("once")?.parse().ok()
-        }
+        Write::Delete { key } => mark_of_key(key),
         Write::Arithmetic { delta, .. } => Some(*delta),
         Write::Touch { exptime, .. } | Write::GetAndTouch { exptime, .. } => {
             u64::try_from(exptime.0.checked_sub(MARKED_SECOND)?).ok()
@@ -242,8 +271,14 @@ pub(crate) fn mark(write: &Write) -> Option<u64> {
         Write::FlushAll { .. } | Write::MemoryLimit { .. } => None,
         Write::MetaSet(set) => mark_of_value(&set.store.value),
         Write::MetaArithmetic(arithmetic) => Some(arithmetic.delta),
-        Write::MetaGet(_) | Write::MetaDelete(_) => None,
+        Write::MetaDelete(delete) => mark_of_key(&delete.key),
+        Write::MetaGet(_) => None,
     }
+}
+
+fn mark_of_key(key: &Key) -> Option<u64> {
+    let text = std::str::from_utf8(key.as_bytes()).ok()?;
+    text.strip_prefix("once")?.parse().ok()
 }
 
 /// Times that mark a command are this many seconds since 1970 and its mark.
