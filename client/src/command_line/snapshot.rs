@@ -19,9 +19,11 @@ pub(super) async fn run(file: &Path, servers: &[Server], global: &Global) -> Exi
         false => ProgressBar::hidden(),
     };
     let mut progress = |bytes| bar.set_position(bytes);
+    // From before there is anything to be left.
+    let interrupted = interrupted();
     let saved = tokio::select! {
         saved = save(&addresses, file, global.timeout, &mut progress) => saved,
-        () = interrupted() => {
+        () = interrupted => {
             bar.finish_and_clear();
             print::not_done(&"interrupted", global.output);
             return Exit::Unreachable;
@@ -77,17 +79,19 @@ fn style() -> ProgressStyle {
     style.unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// Comes to an end with SIGINT or SIGTERM.
-async fn interrupted() {
+/// Comes to an end with SIGINT or SIGTERM, which end the process no more from now on.
+fn interrupted() -> impl Future<Output = ()> {
     let signals = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
     );
-    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
 }
