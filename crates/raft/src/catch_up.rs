@@ -50,8 +50,8 @@ impl Raft {
         catch_up.is_some_and(|it| self.now < it.paid_at) && self.is_majority_level(leadership)
     }
 
-    /// The most that one message to this follower carries. What it writes at once keeps a disk that
-    /// it shares from all others for as long.
+    /// The most that one message to this follower carries. What it writes and carries out at once
+    /// keeps a disk and a processor that it shares from all others for as long.
     pub(crate) fn message_bytes_max(&self, leadership: &Leadership, follower: &Progress) -> usize {
         let bytes_max = self.config.append_bytes_max;
         match follower.catch_up {
