@@ -265,6 +265,9 @@ impl EvaluatorThread {
                     self.connections.remove(&connection);
                     self.evaluator.step(now, Input::Disconnected(connection));
                 }
+                FromClient::StopWaiting(connection) => {
+                    self.evaluator.step(now, Input::StopWaiting(connection));
+                }
                 FromClient::Forward(follower, message) => {
                     self.evaluator.step(now, Input::Forward(follower, message));
                 }

@@ -28,12 +28,13 @@
 //! key             length, 1 to 250 (u8) | bytes
 //! value           length (u32) | bytes
 //! ```
-//! Codes 32 to 63 are the meta commands' (`codec_meta`); 64 to 95 are kept for topics.
+//! Codes 32 to 63 are the meta commands' (`codec_meta`), 64 to 95 those of topics (`codec_topic`).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::codec_meta::{encode_meta, meta_bytes};
+use crate::codec_topic::{encode_topic, topic_bytes};
 use crate::{Direction, Exptime, Key, LogTime, Store, StoreMode, Write};
 
 const VERSION: u8 = 1;
@@ -233,6 +234,7 @@ pub fn encoded_bytes(write: &Write) -> usize {
         Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
             meta_bytes(write)
         }
+        Write::Topic(write) => topic_bytes(write),
     }
 }
 
@@ -280,6 +282,7 @@ fn encode(write: &Write, bytes: &mut BytesMut) {
         Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
             encode_meta(write, bytes);
         }
+        Write::Topic(write) => encode_topic(write, bytes),
     }
 }
 
@@ -427,6 +430,9 @@ impl Reader<'_> {
             },
             code::MEMORY_LIMIT => Write::MemoryLimit { mib: self.u32()? },
             found => {
+                if let Some(write) = self.topic(found)? {
+                    return Ok(Write::Topic(write));
+                }
                 let meta = self.meta(found)?;
                 return meta.ok_or_else(|| self.unknown_code(found));
             }

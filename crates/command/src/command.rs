@@ -8,7 +8,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Exptime, Key, Keys, MetaArithmetic, MetaDelete, MetaGet, MetaSet};
+use crate::{
+    Exptime, Key, Keys, MetaArithmetic, MetaDelete, MetaGet, MetaSet, Take, TopicChange, TopicWrite,
+};
 
 /// One command of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,17 @@ pub enum Command {
     /// Is answered at once by any server: it tells of the server and not of the data, and is
     /// never refused (rule 54).
     Stats(Stats),
+}
+
+impl Command {
+    /// How many seconds this waits for a message, if it waits.
+    #[must_use]
+    pub fn wait(&self) -> Option<u32> {
+        match self {
+            Command::Write(write) => write.wait(),
+            Command::Read(_) | Command::Stats(_) => None,
+        }
+    }
 }
 
 /// A command that goes through the log: all that may change an item (rule 38).
@@ -51,6 +64,8 @@ pub enum Write {
     MetaDelete(MetaDelete),
     /// `ma`.
     MetaArithmetic(MetaArithmetic),
+    /// What changes a topic.
+    Topic(TopicWrite),
 }
 
 impl Write {
@@ -62,6 +77,30 @@ impl Write {
             Write::MetaSet(set) => Some(&set.store.key),
             Write::MetaDelete(delete) => Some(&delete.key),
             Write::MetaArithmetic(arithmetic) => Some(&arithmetic.key),
+            _ => None,
+        }
+    }
+
+    /// How many seconds this waits for a message, if it waits.
+    #[must_use]
+    pub fn wait(&self) -> Option<u32> {
+        match self {
+            Write::Topic(TopicWrite {
+                change: TopicChange::Take(Take { wait, .. }),
+                ..
+            }) => Some(*wait).filter(|wait| *wait > 0),
+            _ => None,
+        }
+    }
+
+    /// The topic that this puts a message into which can be taken at once.
+    #[must_use]
+    pub fn pushed_to(&self) -> Option<&Key> {
+        match self {
+            Write::Topic(TopicWrite {
+                topic,
+                change: TopicChange::Push { delay: 0, .. },
+            }) => Some(topic),
             _ => None,
         }
     }
@@ -162,6 +201,10 @@ pub enum Read {
     /// Answered by the leader with an index: a state that has come so far holds all that was
     /// acknowledged before. For a dump of the keys, or a backup.
     Confirm,
+    /// `topics`.
+    Topics,
+    /// `peek`.
+    Peek { topic: Key },
 }
 
 /// What `stats` is asked for.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{KeyValue, MetaHit};
+use crate::{KeyValue, Message, MetaHit, TopicCounts};
 
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,29 @@ pub enum Reply {
     Confirmed {
         last_applied: u64,
     },
+    /// `topic`: it is there now. `Exists` if it was before.
+    Created,
+    /// `topic`: there are as many as there may be.
+    TooManyTopics,
+    /// `push`: the message's id.
+    Pushed(u64),
+    /// `push`: one more would be over the topic's own limits.
+    TopicFull,
+    /// `pop reserve peek`.
+    Message(Message),
+    /// `pop reserve peek`: no message can be taken.
+    Empty,
+    Acked,
+    Extended,
+    /// `nack`: the message can be taken again, at once or later.
+    Released,
+    /// `nack`: it was delivered as often as it may be.
+    Buried,
+    Kicked(u64),
+    Purged(u64),
+    Dropped,
+    /// `topics`, in order of creation.
+    Topics(Vec<TopicCounts>),
 }
 
 /// One item of a retrieval.

@@ -117,6 +117,10 @@ impl Evaluator {
                 self.waiting.disconnected(Origin::Client(connection));
                 return;
             }
+            Input::StopWaiting(connection) => {
+                self.waiting.stop_waiting(Origin::Client(connection));
+                return;
+            }
             Input::Forward(from, message) => {
                 self.forward(from, message);
                 return;
@@ -205,6 +209,8 @@ impl Evaluator {
         self.waiting.answer_reads(&mut self.answers);
         self.note_leadership(&output.refused_reads);
         self.note_heading();
+        self.waiting
+            .tend_consumers(now.monotonic, &mut self.answers);
         self.waiting
             .refuse_overdue(now.monotonic, &mut self.answers);
         self.untidy = self.answers.store.tidy();
@@ -392,6 +398,7 @@ impl Evaluator {
     fn transfer(&mut self) {
         self.propose();
         self.stopping = true;
+        self.waiting.refuse_parked(&mut self.answers);
         self.raft.step(self.now.monotonic, raft::Input::Transfer);
         self.answers.view = self.raft.status();
     }

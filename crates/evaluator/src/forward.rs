@@ -72,6 +72,8 @@ pub enum ForwardBody {
     Overlong { connection: ConnectionId },
     /// To the follower: a message of the stream is missing. Nothing of it is heard any more.
     Broken,
+    /// To the leader: this connection's last command waits for a message, and is to do so no longer.
+    StopWaiting { connection: ConnectionId },
 }
 
 /// A batch of a connection.
@@ -104,7 +106,9 @@ impl ForwardMessage {
     #[must_use]
     pub fn is_to_leader(&self) -> bool {
         match self.body {
-            ForwardBody::Commands(_) | ForwardBody::Gone { .. } => true,
+            ForwardBody::Commands(_)
+            | ForwardBody::Gone { .. }
+            | ForwardBody::StopWaiting { .. } => true,
             ForwardBody::Outcomes { .. } | ForwardBody::Overlong { .. } | ForwardBody::Broken => {
                 false
             }
@@ -138,7 +142,10 @@ impl ForwardMessage {
         let first = match &message.body {
             ForwardBody::Commands(commands) => commands.first,
             ForwardBody::Outcomes { first, .. } => *first,
-            ForwardBody::Gone { .. } | ForwardBody::Overlong { .. } | ForwardBody::Broken => 0,
+            ForwardBody::Gone { .. }
+            | ForwardBody::StopWaiting { .. }
+            | ForwardBody::Overlong { .. }
+            | ForwardBody::Broken => 0,
         };
         match message.number.max(first) < NUMBER_MAX {
             true => Ok(message),
@@ -155,7 +162,10 @@ impl ForwardMessage {
                     commands.commands.iter().map(command_bytes).sum()
                 }
                 ForwardBody::Outcomes { outcomes, .. } => outcomes.iter().map(outcome_bytes).sum(),
-                ForwardBody::Gone { .. } | ForwardBody::Overlong { .. } | ForwardBody::Broken => 0,
+                ForwardBody::Gone { .. }
+                | ForwardBody::StopWaiting { .. }
+                | ForwardBody::Overlong { .. }
+                | ForwardBody::Broken => 0,
             }
     }
 }
@@ -169,7 +179,8 @@ pub(crate) fn command_bytes(command: &Command) -> usize {
             Command::Read(Read::Get { keys }) => keys.held_bytes(),
             Command::Read(Read::MetaGet(get)) => get.key.as_bytes().len(),
             Command::Read(Read::Inspect { key }) => key.as_bytes().len(),
-            Command::Read(Read::Confirm) => 0,
+            Command::Read(Read::Peek { topic }) => topic.as_bytes().len(),
+            Command::Read(Read::Confirm | Read::Topics) => 0,
             Command::Stats(_) => 0,
         }
 }
@@ -184,6 +195,13 @@ pub(crate) fn outcome_bytes(outcome: &Outcome) -> usize {
                 hits.sum::<usize>()
             }
             Outcome::Done(Reply::MetaHit(hit)) => hit.data.bytes(),
+            Outcome::Done(Reply::Message(message)) => message.data.as_slice().len(),
+            Outcome::Done(Reply::Topics(topics)) => {
+                let topics = topics
+                    .iter()
+                    .map(|it| HIT_BYTES + it.topic.as_bytes().len());
+                topics.sum::<usize>()
+            }
             _ => 0,
         }
 }

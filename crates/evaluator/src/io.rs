@@ -135,6 +135,9 @@ pub enum Input {
     Batch(Batch),
     /// The connection is gone: what it waits for is done without an answer.
     Disconnected(ConnectionId),
+    /// The client is waiting for a message, and will not wait any longer: it has closed its half of the
+    /// connection.
+    StopWaiting(ConnectionId),
     Message(Message),
     /// What this peer's wall clock shows.
     PeerClock(ServerId, LogTime),

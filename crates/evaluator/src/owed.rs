@@ -15,6 +15,10 @@ pub(crate) struct Owed {
 
 impl Owed {
     pub(crate) fn add(&mut self, what: &What) {
+        // Who waits for a message costs nothing meanwhile.
+        if what.is_parked() {
+            return;
+        }
         self.commands += 1;
         self.keys += what.keys();
         if let What::Forwarded(forwarded) = what {
@@ -24,6 +28,9 @@ impl Owed {
     }
 
     pub(crate) fn remove(&mut self, what: &What) {
+        if what.is_parked() {
+            return;
+        }
         self.commands -= 1;
         self.keys -= what.keys();
         if let What::Forwarded(forwarded) = what {

@@ -139,7 +139,7 @@ impl Counters {
             }
             Read::MetaGet(get) => self.meta_get(get, reply),
             Read::Inspect { .. } => self.cmd_meta += 1,
-            Read::Confirm => {}
+            Read::Confirm | Read::Topics | Read::Peek { .. } => {}
         }
     }
 
@@ -168,6 +168,7 @@ impl Counters {
             }
             Write::FlushAll { .. } => self.cmd_flush += 1,
             Write::MemoryLimit { .. } => {}
+            Write::Topic(_) => {}
             Write::MetaGet(get) => self.meta_get(get, reply),
             Write::MetaSet(set) => {
                 self.cmd_meta += 1;

@@ -3,7 +3,10 @@
 //!
 //! A connection is a client's, or one of a follower's clients' (`forwarding.rs`).
 
+mod consumers;
 mod forwarding;
+mod staged;
+mod taking;
 mod what;
 
 pub(crate) use what::What;
@@ -11,7 +14,7 @@ pub(crate) use what::What;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use command::{Command, Outcome, Read, Write, encoded_bytes};
+use command::{Outcome, Reply, Write};
 use mutants::Mutant;
 use raft::{Entry, Index, Position, ReadId, Restart, ServerId, Timestamp};
 
@@ -19,7 +22,9 @@ use crate::answers::Answers;
 use crate::forward::Stream;
 use crate::io::{Batch, ConnectionId, Outcomes};
 use crate::owed::Owed;
-use forwarding::{Forwarded, Forwarding};
+use consumers::Consumers;
+use forwarding::Forwarding;
+use staged::{Staged, cancel};
 
 /// A command is answered, one way or another, this long after it was taken at the latest
 /// (rule 53: within a second, and the rest is for the way to the socket).
@@ -41,7 +46,7 @@ pub(crate) struct Waiting {
     followers_connections: usize,
     /// What is in all queues.
     owed: Owed,
-    /// The number of the next command. All commands taken are numbered as they come, so that one
+    /// The number of the next command, from 1. All commands taken are numbered as they come, so that one
     /// is never mistaken for another, whatever became of its connection.
     next_number: u64,
     /// Writes taken and not proposed, numbers ascending.
@@ -74,6 +79,7 @@ pub(crate) struct Waiting {
     /// Connections with outcomes to hand out.
     ready: Vec<Slot>,
     forwarding: Forwarding,
+    consumers: Consumers,
 }
 
 /// Whose a connection is.
@@ -111,13 +117,6 @@ struct Connection {
 struct Pending {
     number: u64,
     what: What,
-}
-
-#[derive(Debug)]
-struct Staged {
-    owner: Owner,
-    /// `None` once it was refused.
-    write: Option<Write>,
 }
 
 /// Who is owed the outcome of a write: whoever has that number at the slot, if anyone still does.
@@ -167,7 +166,7 @@ impl Waiting {
             by_id: BTreeMap::new(),
             followers_connections: 0,
             owed: Owed::default(),
-            next_number: 0,
+            next_number: 1,
             staged: Vec::new(),
             staged_bytes: 0,
             staged_marks_stale: false,
@@ -188,6 +187,7 @@ impl Waiting {
             deadlines: VecDeque::new(),
             ready: Vec::new(),
             forwarding: Forwarding::new(restart),
+            consumers: Consumers::default(),
         }
     }
 
@@ -205,85 +205,6 @@ impl Waiting {
         self.take(now, from, batch.commands, takes, answers);
     }
 
-    /// Takes the commands of a connection, to be answered in their order. Those that are not taken
-    /// are refused as soon as what is before them has been answered, and with them all that follow
-    /// up to their epoch (rule 54).
-    fn take(
-        &mut self,
-        now: Timestamp,
-        (origin, epoch): (Origin, u64),
-        commands: Vec<Command>,
-        takes: Takes,
-        answers: &mut Answers,
-    ) {
-        let slot = self.slot(origin);
-        let Some(connection) = self.slots[slot].as_mut() else {
-            return;
-        };
-        connection.epoch = epoch;
-        let mut refuses = connection
-            .refused_epoch
-            .is_some_and(|refused| epoch <= refused)
-            && !mutants::is_on(Mutant::RefusedEpochServed);
-        let mut forwards = Vec::new();
-        for command in commands {
-            let number = self.next_number;
-            self.next_number += 1;
-            let marks_stale =
-                self.staged_marks_stale || answers.last_applied < self.marks_stale_until;
-            let command = match takes.forwards {
-                true => command,
-                false => through_log_if_stale(command, marks_stale, answers),
-            };
-            let taken = match &command {
-                Command::Write(_) => takes.writes || takes.forwards,
-                Command::Read(_) => takes.reads || takes.forwards,
-                Command::Stats(_) => true,
-            };
-            let what = match command {
-                Command::Stats(stats) => What::Stats(stats),
-                _ if refuses || !taken => {
-                    refuses = true;
-                    What::Refused
-                }
-                command if takes.forwards => {
-                    let forwarded = Forwarded::new(connection.forwarded, &command);
-                    connection.forwarded += 1;
-                    forwards.push(command);
-                    What::Forwarded(forwarded)
-                }
-                Command::Write(write) => {
-                    self.staged_bytes += encoded_bytes(&write);
-                    self.staged_marks_stale |= write.may_mark_stale();
-                    self.staged.push(Staged {
-                        owner: Owner { slot, number },
-                        write: Some(write),
-                    });
-                    What::Write
-                }
-                Command::Read(read) => {
-                    if connection.round < self.unasked.id {
-                        connection.round = self.unasked.id;
-                        self.unasked.slots.push(slot);
-                    }
-                    What::Read(read, self.unasked.id)
-                }
-            };
-            self.owed.add(&what);
-            connection.queue.push_back(Pending { number, what });
-        }
-        if refuses {
-            connection.refused_epoch = Some(epoch);
-        }
-        self.forward(slot, forwards);
-        self.progress(slot, answers);
-        let number = self.next_number.saturating_sub(1);
-        if self.owes(slot, number) && !mutants::is_on(Mutant::NoDeadline) {
-            let due = now + ANSWER_WITHIN;
-            self.deadlines.push_back(Deadline { due, slot, number });
-        }
-    }
-
     /// Forgets a connection. What it has proposed goes its way.
     pub(crate) fn disconnected(&mut self, origin: Origin) {
         let Some(slot) = self.by_id.remove(&origin) else {
@@ -292,6 +213,12 @@ impl Waiting {
         if let Some(connection) = self.slots[slot].take() {
             for pending in &connection.queue {
                 self.owed.remove(&pending.what);
+                if let What::Take(consumer) = &pending.what {
+                    self.consumers.gone(consumer, slot, pending.number);
+                    if !mutants::is_on(Mutant::GoneConsumerTakes) {
+                        self.staged_bytes -= cancel(&mut self.staged, pending.number);
+                    }
+                }
             }
             if let (Origin::Client(id), Some(stream)) = (origin, connection.stream) {
                 self.forwarding.gone(id, stream);
@@ -495,7 +422,7 @@ impl Waiting {
         let Some(connection) = self.slots[owner.slot].as_mut() else {
             return false;
         };
-        let is_write = |pending: &&Pending| matches!(pending.what, What::Write);
+        let is_write = |pending: &&Pending| pending.what.is_in_log();
         let first = connection.queue.iter().find(is_write);
         if first.is_none_or(|first| first.number != owner.number) {
             return false;
@@ -513,12 +440,23 @@ impl Waiting {
 
     /// The outcome of a write that `before_write` has made the first of its connection.
     pub(crate) fn applied(&mut self, owner: Owner, outcome: Outcome, answers: &mut Answers) {
-        if let Some(connection) = self.slots[owner.slot].as_mut() {
-            connection.queue.pop_front();
-            connection.give(owner.slot, outcome, &mut self.ready);
-            self.owed.remove(&What::Write);
-            self.progress(owner.slot, answers);
+        let Some(connection) = self.slots[owner.slot].as_mut() else {
+            return;
+        };
+        let Some(pending) = connection.queue.pop_front() else {
+            return;
+        };
+        self.owed.remove(&pending.what);
+        if let What::Take(consumer) = pending.what {
+            let found_nothing = outcome == Outcome::Done(Reply::Empty);
+            if self.consumer_applied(owner.slot, consumer, found_nothing, answers.now) {
+                return;
+            }
         }
+        if let Some(connection) = self.slots[owner.slot].as_mut() {
+            connection.give(owner.slot, outcome, &mut self.ready);
+        }
+        self.progress(owner.slot, answers);
     }
 
     /// Answers what can be at the front of a connection's queue.
@@ -562,20 +500,24 @@ impl Waiting {
             if is_read && mutants::is_on(Mutant::ReadForgotten) {
                 continue;
             }
-            let outcome = match pending.what {
-                What::Stats(stats) => Outcome::Done(answers.stats(stats)),
+            let is_in_log = pending.what.is_in_log() && pending.number < in_log;
+            let outcome = match &pending.what {
+                What::Stats(stats) => Outcome::Done(answers.stats(*stats)),
                 What::Forwarded(forwarded)
                     if forwarded.is_write && !mutants::is_on(Mutant::ForwardedIsRefused) =>
                 {
                     answers.unknown()
                 }
-                What::Write if pending.number < in_log => answers.unknown(),
-                What::Write => {
+                What::Write | What::Take(_) if is_in_log => answers.unknown(),
+                What::Write | What::Take(_) => {
                     self.staged_bytes -= cancel(&mut self.staged, pending.number);
                     answers.not_done()
                 }
                 What::Read(..) | What::Forwarded(_) | What::Refused => answers.not_done(),
             };
+            if let What::Take(consumer) = &pending.what {
+                self.consumers.gone(consumer, slot, pending.number);
+            }
             if !matches!(outcome, Outcome::Done(_)) {
                 connection.refused_epoch = Some(connection.epoch);
             }
@@ -600,11 +542,13 @@ impl Waiting {
         self.asked.clear();
         self.left.clear();
         self.confirmed.clear();
+        self.forget_consumers();
         assert_eq!(self.owed, Owed::default(), "this is still owed");
     }
 
     /// Refuses the connections that have waited too long (rule 53).
     pub(crate) fn refuse_overdue(&mut self, now: Timestamp, answers: &mut Answers) {
+        self.refuse_late(now, answers);
         while let Some(deadline) = self.deadlines.front() {
             let (slot, due) = (deadline.slot, deadline.due);
             let owed = self.owes(slot, deadline.number);
@@ -621,7 +565,8 @@ impl Waiting {
     /// When `refuse_overdue` will next refuse something, if nothing changes until then.
     pub(crate) fn next_deadline(&self) -> Timestamp {
         let first = self.deadlines.front();
-        first.map_or(Timestamp::NEVER, |deadline| deadline.due)
+        let first = first.map_or(Timestamp::NEVER, |deadline| deadline.due);
+        first.min(self.consumers.next_deadline())
     }
 
     /// Whether the command with this number, or one before it, is still owed to who has the slot.
@@ -666,27 +611,4 @@ impl Connection {
             self.queue = VecDeque::new();
         }
     }
-}
-
-/// An `mg` is a read unless it may have to give out an item's token: then it changes the item. What
-/// is stale is known once all that earlier leaders have committed is applied, and all that may mark
-/// an item as stale.
-fn through_log_if_stale(command: Command, marks_stale: bool, answers: &Answers) -> Command {
-    match command {
-        Command::Read(Read::MetaGet(get))
-            if marks_stale && !mutants::is_on(Mutant::StaleIsRead)
-                || !answers.view.serves
-                || answers.store.owes_token(&get.key) =>
-        {
-            Command::Write(Write::MetaGet(get))
-        }
-        other => other,
-    }
-}
-
-/// Takes a write back that is not proposed; its length.
-fn cancel(staged: &mut [Staged], number: u64) -> usize {
-    let at = staged.binary_search_by_key(&number, |staged| staged.owner.number);
-    let write = at.ok().and_then(|at| staged[at].write.take());
-    write.map_or(0, |write| encoded_bytes(&write))
 }

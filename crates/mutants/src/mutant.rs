@@ -277,6 +277,10 @@ mutants! {
     LoadForgetsUnique = "load-forgets-unique",
     /// Items that come from a snapshot are not stale, and nobody has won them (rule 38).
     LoadForgetsMarks = "load-forgets-marks",
+    /// Who waits for a message is never carried out again.
+    ConsumersForgotten = "consumers-forgotten",
+    /// A consumer that is gone takes a message with it.
+    GoneConsumerTakes = "gone-consumer-takes",
     /// An `mg` of what is under way to be stale is a read (rule 38).
     StaleIsRead = "stale-is-read",
     /// A unique that a client has chosen may be a lower one (rule 57).

@@ -9,10 +9,13 @@ use std::mem;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use command::{Command, Hit, Key, KeyValue, Outcome, Read, Refusal, Reply, Stats, Store, Write};
+use command::{
+    Command, Hit, Key, KeyValue, Outcome, Read, Refusal, Reply, Stats, Store, TopicCounts, Write,
+};
 use memchr::memchr;
 
 use crate::Output;
+use crate::client_topics::{MessageHead, topic_counts, topic_line, write_peek, write_topic};
 use crate::reply::{NO_LEADER, NON_NUMERIC, OUT_OF_DISK, OUT_OF_MEMORY, OUTCOME_UNKNOWN, REDIRECT};
 use crate::words::unsigned;
 
@@ -35,6 +38,12 @@ pub enum Expected {
     Stats,
     /// `stats reset`.
     Reset,
+    /// A line that says what became of a topic.
+    TopicLine,
+    /// `pop reserve peek`.
+    Message,
+    /// `topics`.
+    Topics,
     /// Any line that is no error, as it is: `version`, `verbosity`.
     Text,
 }
@@ -105,6 +114,11 @@ pub fn write_request(command: &Command, output: &mut Output) -> Result<Expected,
             append_keys(keys.iter(), output);
             Expected::Hits
         }
+        Command::Read(Read::Peek { topic }) => write_peek(topic, output),
+        Command::Read(Read::Topics) => {
+            output.append(b"topics");
+            Expected::Topics
+        }
         Command::Read(Read::Confirm) => unreachable!("a server confirms to itself alone"),
         Command::Stats(stats) => write_stats(*stats, output),
     };
@@ -131,7 +145,7 @@ fn check_keys(command: &Command) -> Result<(), RequestError> {
             Write::GetAndTouch { keys, .. } => {
                 keys.iter().map(Key::as_bytes).try_for_each(check_key)
             }
-            Write::FlushAll { .. } | Write::MemoryLimit { .. } => Ok(()),
+            Write::FlushAll { .. } | Write::MemoryLimit { .. } | Write::Topic(_) => Ok(()),
             Write::MetaGet(_)
             | Write::MetaSet(_)
             | Write::MetaDelete(_)
@@ -139,7 +153,9 @@ fn check_keys(command: &Command) -> Result<(), RequestError> {
         },
         Command::Read(Read::Get { keys }) => keys.iter().try_for_each(check_key),
         Command::Read(Read::MetaGet(_) | Read::Inspect { .. }) => Err(RequestError::Meta),
-        Command::Read(Read::Confirm) | Command::Stats(_) => Ok(()),
+        Command::Read(Read::Confirm | Read::Topics | Read::Peek { .. }) | Command::Stats(_) => {
+            Ok(())
+        }
     }
 }
 
@@ -193,6 +209,7 @@ fn write_write(write: &Write, output: &mut Output) -> Expected {
             output.append_number(u64::from(*mib));
             Expected::Ok
         }
+        Write::Topic(write) => write_topic(write, output),
         Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
             unreachable!("a meta command was not refused")
         }
@@ -260,6 +277,9 @@ pub struct ReplyParser {
     /// What the reply has had so far.
     hits: Vec<Hit>,
     stats: Vec<(Cow<'static, str>, String)>,
+    topics: Vec<TopicCounts>,
+    /// A message that is still to come.
+    message: Option<(MessageHead, usize)>,
 }
 
 impl ReplyParser {
@@ -272,6 +292,8 @@ impl ReplyParser {
             head: None,
             hits: Vec::new(),
             stats: Vec::new(),
+            topics: Vec::new(),
+            message: None,
         }
     }
 
@@ -296,12 +318,24 @@ impl ReplyParser {
             if let Some(head) = self.head.take() {
                 self.hits.push(head.with_value(buffer)?);
             }
+            if let Some((_, bytes)) = &self.message
+                && buffer.len() < bytes + 2
+            {
+                return Ok(None);
+            }
+            if let Some((head, bytes)) = self.message.take() {
+                let message = head.with(&take_block(bytes, buffer)?);
+                return Ok(Some(Answer::Outcome(Outcome::Done(Reply::Message(
+                    message,
+                )))));
+            }
             let Some(line) = self.line(buffer)? else {
                 return Ok(None);
             };
             if let Some(answer) = self.answer(expected, &line)? {
                 self.hits.clear();
                 self.stats.clear();
+                self.topics.clear();
                 return Ok(Some(answer));
             }
         }
@@ -358,6 +392,24 @@ impl ReplyParser {
                 self.stats.push(stat_line(line)?);
                 return Ok(None);
             }
+            (Expected::TopicLine, line) => match topic_line(line) {
+                Some(reply) => reply,
+                None => return Err(unexpected(expected, line)),
+            },
+            (Expected::Message, b"EMPTY") => Reply::Empty,
+            (Expected::Message, b"NOT_FOUND") => Reply::NotFound,
+            (Expected::Message, line) => {
+                let head = MessageHead::read(line).ok_or_else(|| unexpected(expected, line))?;
+                let bytes = self.value_bytes(head.bytes)?;
+                self.message = Some((head, bytes));
+                return Ok(None);
+            }
+            (Expected::Topics, b"END") => Reply::Topics(mem::take(&mut self.topics)),
+            (Expected::Topics, line) => {
+                let counts = topic_counts(line).ok_or_else(|| unexpected(expected, line))?;
+                self.topics.push(counts);
+                return Ok(None);
+            }
             (Expected::Text, text) => return Ok(Some(Answer::Text(lossy(text)))),
             _ => return Err(unexpected(expected, line)),
         };
@@ -375,20 +427,21 @@ impl ReplyParser {
             return Err(malformed());
         };
         let number = |word| unsigned(word).ok_or_else(malformed);
-        let too_large = |bytes| ReplyError::ValueTooLarge {
-            bytes,
-            bytes_max: self.value_bytes_max,
-        };
         let bytes = number(bytes)?;
         Ok(Head {
             key: Key::new(line.slice_ref(key)).ok_or_else(malformed)?,
             flags: u32::try_from(number(flags)?).map_err(|_| malformed())?,
             unique: unique.map_or(Ok(0), number)?,
-            bytes: usize::try_from(bytes)
-                .ok()
-                .filter(|bytes| *bytes <= self.value_bytes_max)
-                .ok_or_else(|| too_large(bytes))?,
+            bytes: self.value_bytes(bytes)?,
         })
+    }
+
+    /// The length of a value, if it is not too large.
+    fn value_bytes(&self, bytes: u64) -> Result<usize, ReplyError> {
+        let bytes_max = self.value_bytes_max;
+        let fits = usize::try_from(bytes).ok();
+        fits.filter(|bytes| *bytes <= bytes_max)
+            .ok_or(ReplyError::ValueTooLarge { bytes, bytes_max })
     }
 }
 
@@ -405,18 +458,23 @@ struct Head {
 impl Head {
     /// The hit with its value, which is at the front of `buffer` as a whole.
     fn with_value(self, buffer: &mut BytesMut) -> Result<Hit, ReplyError> {
-        let bytes = self.bytes;
-        let value = buffer.split_to(bytes);
-        if !buffer.starts_with(b"\r\n") {
-            return Err(ReplyError::ValueNotEnded { bytes });
-        }
-        buffer.advance(2);
+        let value = take_block(self.bytes, buffer)?;
         Ok(Hit {
             flags: self.flags,
             unique: self.unique,
             data: KeyValue::new(&self.key, &value),
         })
     }
+}
+
+/// A value of this length and its end, which are at the front of `buffer` as a whole.
+fn take_block(bytes: usize, buffer: &mut BytesMut) -> Result<BytesMut, ReplyError> {
+    let value = buffer.split_to(bytes);
+    if !buffer.starts_with(b"\r\n") {
+        return Err(ReplyError::ValueNotEnded { bytes });
+    }
+    buffer.advance(2);
+    Ok(value)
 }
 
 /// The lines that end any reply.
@@ -434,6 +492,7 @@ fn refusal_or_error(expected: Expected, line: &[u8]) -> Option<Answer> {
         _ if stores(expected) && line == OUT_OF_MEMORY.as_bytes() => {
             Outcome::Done(Reply::OutOfMemory)
         }
+        _ if expected == Expected::TopicLine && topic_line(line).is_some() => return None,
         _ => return error_line(line).map(Answer::Error),
     };
     Some(Answer::Outcome(outcome))

@@ -63,6 +63,10 @@ impl Due {
                 outcome: Outcome::Done(Reply::MetaHit(hit)),
                 ..
             } => hit.data.bytes(),
+            Due::Reply {
+                outcome: Outcome::Done(Reply::Message(message)),
+                ..
+            } => message.data.as_slice().len(),
             Due::Reply { .. } | Due::Dump(_) | Due::Answer(_) | Due::Close => 0,
         }
     }

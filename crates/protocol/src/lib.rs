@@ -14,6 +14,7 @@
 mod base64;
 mod classic;
 pub mod client;
+mod client_topics;
 mod due;
 mod dump;
 mod limits;
@@ -25,6 +26,7 @@ mod parser;
 mod reply;
 mod request;
 mod session;
+mod topic_name;
 mod topics;
 mod words;
 
@@ -34,5 +36,6 @@ pub use local::VERSION;
 pub use output::Output;
 pub use parser::{Parsed, Parser};
 pub use reply::write_reply;
-pub use request::{MetaCommand, MetaShape, Request, Shape};
+pub use request::{MessageShape, MetaCommand, MetaShape, Request, Shape};
 pub use session::{Run, Session, StatLine};
+pub use topic_name::append_topic_name;

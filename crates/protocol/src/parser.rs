@@ -11,7 +11,7 @@
 use std::mem;
 
 use bytes::{Buf, Bytes, BytesMut};
-use command::{Command, Key, Read, Write};
+use command::{Command, Key, Read, TopicChange, TopicWrite, Write};
 use memchr::memchr;
 
 use crate::request::{Block, Line, Request, Shape};
@@ -258,6 +258,10 @@ impl Block {
         match &mut self.write {
             Write::Store(store) => store.value = value,
             Write::MetaSet(set) => set.store.value = value,
+            Write::Topic(TopicWrite {
+                change: TopicChange::Push { message, .. },
+                ..
+            }) => *message = value,
             other => unreachable!("{other:?} has no data block"),
         }
         Request::Command {
@@ -279,7 +283,7 @@ fn dispatch(line: &Bytes, limits: &Limits) -> Line {
     classic::line(name, words, limits)
         .or_else(|| local::line(name, words))
         .or_else(|| meta::line(name, words, limits))
-        .or_else(|| topics::line(name, words))
+        .or_else(|| topics::line(name, words, limits))
         .unwrap_or_else(|| unknown(line))
 }
 

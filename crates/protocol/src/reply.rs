@@ -1,11 +1,12 @@
 //! Outcomes to reply bytes.
 
-use command::{Hit, Outcome, Refusal, Reply};
+use command::{Hit, Message, Outcome, Refusal, Reply, TopicCounts};
 
 use crate::Output;
 use crate::meta_reply::write_meta_reply;
 use crate::request::Shape;
 use crate::session::StatLine;
+use crate::topic_name::append_topic_name;
 
 /// What stands before the host and port that a redirect names.
 pub(crate) const REDIRECT: &str = "ERR_REDIRECT ";
@@ -13,6 +14,8 @@ pub(crate) const NO_LEADER: &str = "SERVER_ERROR no leader";
 pub(crate) const OUT_OF_DISK: &str = "SERVER_ERROR out of disk";
 pub(crate) const OUTCOME_UNKNOWN: &str = "SERVER_ERROR outcome unknown";
 pub(crate) const OUT_OF_MEMORY: &str = "SERVER_ERROR out of memory storing object";
+pub(crate) const TOO_MANY_TOPICS: &str = "SERVER_ERROR too many topics";
+pub(crate) const TOPIC_FULL: &str = "SERVER_ERROR topic full";
 pub(crate) const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
 
 /// Appends the whole reply to a command of this shape, however long. `server_stats` are lines to
@@ -48,7 +51,16 @@ pub fn write_reply(
             output.append_number(*number);
             output.append(b"\r\n");
         }
-        Outcome::Done(reply) => write_line(line(reply, shape), output),
+        Outcome::Done(Reply::Message(message)) => write_message(message, shape, output),
+        Outcome::Done(Reply::Topics(topics)) => write_topics(topics, output),
+        Outcome::Done(reply) => match numbered(reply) {
+            Some((word, number)) => {
+                output.append(word.as_bytes());
+                output.append_number(number);
+                output.append(b"\r\n");
+            }
+            None => write_line(line(reply, shape), output),
+        },
         Outcome::NotDone(Refusal::Redirect { host, client_port }) => {
             output.append(REDIRECT.as_bytes());
             output.append(host.as_bytes());
@@ -75,7 +87,21 @@ fn line(reply: &Reply, shape: &Shape) -> &'static str {
         Reply::OutOfMemory => OUT_OF_MEMORY,
         Reply::Ok if matches!(shape, Shape::Stats(_)) => "RESET",
         Reply::Ok => "OK",
-        Reply::Number(_)
+        Reply::Created => "CREATED",
+        Reply::TooManyTopics => TOO_MANY_TOPICS,
+        Reply::TopicFull => TOPIC_FULL,
+        Reply::Empty => "EMPTY",
+        Reply::Acked => "ACKED",
+        Reply::Extended => "EXTENDED",
+        Reply::Released => "RELEASED",
+        Reply::Buried => "BURIED",
+        Reply::Dropped => "DROPPED",
+        Reply::Pushed(_)
+        | Reply::Kicked(_)
+        | Reply::Purged(_)
+        | Reply::Message(_)
+        | Reply::Topics(_)
+        | Reply::Number(_)
         | Reply::Hits(_)
         | Reply::Stats(_)
         | Reply::MetaHit(_)
@@ -84,6 +110,51 @@ fn line(reply: &Reply, shape: &Shape) -> &'static str {
             unreachable!("{reply:?} is not one line")
         }
     }
+}
+
+/// The word before the number of a reply that is a line of both.
+fn numbered(reply: &Reply) -> Option<(&'static str, u64)> {
+    match reply {
+        Reply::Pushed(id) => Some(("PUSHED ", *id)),
+        Reply::Kicked(count) => Some(("KICKED ", *count)),
+        Reply::Purged(count) => Some(("PURGED ", *count)),
+        _ => None,
+    }
+}
+
+/// `MESSAGE <topic> <id> <bytes> [<deliveries>]` and the data block.
+fn write_message(message: &Message, shape: &Shape, output: &mut Output) {
+    let Shape::Message(shape) = shape else {
+        unreachable!("a message for a command of the shape {shape:?}");
+    };
+    let bytes = message.data.as_slice();
+    output.append(b"MESSAGE ");
+    output.append(&shape.topic);
+    output.append(b" ");
+    output.append_number(message.id);
+    output.append(b" ");
+    output.append_number(bytes.len() as u64);
+    if shape.shows_deliveries {
+        output.append(b" ");
+        output.append_number(u64::from(message.deliveries));
+    }
+    output.append(b"\r\n");
+    output.append_value(bytes, || message.data.share());
+    output.append(b"\r\n");
+}
+
+/// `TOPIC <topic> <ready> <reserved> <delayed> <dead>` lines and `END`.
+fn write_topics(topics: &[TopicCounts], output: &mut Output) {
+    for TopicCounts { topic, counts } in topics {
+        output.append(b"TOPIC ");
+        append_topic_name(topic.as_bytes(), output);
+        for count in [counts.ready, counts.reserved, counts.delayed, counts.dead] {
+            output.append(b" ");
+            output.append_number(count);
+        }
+        output.append(b"\r\n");
+    }
+    output.append(b"END\r\n");
 }
 
 fn write_line(line: &str, output: &mut Output) {

@@ -34,6 +34,20 @@ pub enum Shape {
     Dump(Dump),
     /// A meta command's line.
     Meta(MetaShape),
+    /// `pop reserve peek`: a `MESSAGE` line and its data block, or one line.
+    Message(MessageShape),
+    /// `topics`: `TOPIC` lines, `END`.
+    Topics,
+}
+
+/// What the line of a message repeats and shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageShape {
+    /// As it was sent.
+    pub topic: Bytes,
+    pub shows_deliveries: bool,
+    /// The command may wait for a message. What follows it on the connection waits with it.
+    pub waits: bool,
 }
 
 /// What the reply to a meta command repeats and shows.
@@ -81,7 +95,7 @@ pub(crate) enum Line {
 /// A storage command that waits for its data block.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// `Store` or `MetaSet`, complete but for its value.
+    /// `Store`, `MetaSet` or a push, complete but for its value.
     pub(crate) write: Write,
     /// Without the `\r\n` that ends the block.
     pub(crate) value_bytes: usize,

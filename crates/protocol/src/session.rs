@@ -340,6 +340,14 @@ impl Session {
         self.closing && !self.output.has_remaining()
     }
 
+    /// Whether the evaluator has a command that may wait for a message. Until that is answered nothing
+    /// more is parsed; what is received meanwhile only tells whether the client is still there.
+    #[must_use]
+    pub fn awaits_message(&self) -> bool {
+        let last = self.slots.back();
+        matches!(last, Some(Slot::Command(Shape::Message(shape))) if shape.waits)
+    }
+
     /// Whether nothing may be parsed now.
     fn is_blocked(&self) -> bool {
         self.closing
@@ -347,6 +355,7 @@ impl Session {
                 self.slots.back(),
                 Some(Slot::Close | Slot::Command(Shape::Dump(_)))
             )
+            || self.awaits_message()
             || matches!(self.due.back(), Some(Due::Dump(_)))
             || self.slots.len() >= self.limits.in_flight_requests_max
             || self.is_full()

@@ -585,15 +585,6 @@ fn a_bad_meta_line_says_what_is_wrong_and_its_data_block_is_passed_over() {
     ]);
 }
 
-#[test]
-fn the_data_block_of_a_command_that_is_not_there_is_passed_over() {
-    check(&[
-        ("push t 6\r\nquit\r\n\r\n", &[ERROR]),
-        ("push t\r\n", &[ERROR]),
-        ("pop t\r\n", &[ERROR]),
-    ]);
-}
-
 /// Every operand of every command is replaced by every kind of rubbish: the client gets at most one
 /// line for it, and what it sends next is read as what it is.
 #[test]

@@ -5,7 +5,10 @@ use bytes::Bytes;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use command::{Command, Hit, Key, KeyValue, MetaHit, Outcome, Read, Reply, Write};
+use command::{
+    Command, Hit, Key, KeyValue, Message, MessageBytes, MetaHit, Outcome, Read, Reply, TopicChange,
+    TopicWrite, Write,
+};
 use proptest::prelude::*;
 use quorate_protocol::{Limits, Parsed, Parser, Session};
 
@@ -95,6 +98,17 @@ fn done(command: &Command) -> Outcome {
         Command::Read(Read::Inspect { key }) => meta_hit(key),
         Command::Read(Read::Get { keys }) => Reply::Hits(hits(keys.iter())),
         Command::Read(Read::Confirm) => Reply::Confirmed { last_applied: 9 },
+        Command::Read(Read::Topics) => Reply::Topics(Vec::new()),
+        Command::Read(Read::Peek { .. }) => Reply::Empty,
+        Command::Write(Write::Topic(TopicWrite {
+            change: TopicChange::Take(_),
+            topic,
+        })) => Reply::Message(Message {
+            id: 3,
+            deliveries: 1,
+            data: MessageBytes::new(topic.as_bytes()),
+        }),
+        Command::Write(Write::Topic(_)) => Reply::Pushed(5),
         Command::Stats(command::Stats::Reset) => Reply::Ok,
         Command::Stats(_) => Reply::Stats(Vec::new()),
     })

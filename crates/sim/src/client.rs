@@ -466,7 +466,11 @@ fn written(write: Write, noreply: bool) -> Request {
         }
         Write::FlushAll { delay } => (format!("flush_all {}", delay.0), Expected::Ok, None),
         Write::MemoryLimit { mib } => (format!("cache_memlimit {mib}"), Expected::Ok, None),
-        Write::MetaGet(_) | Write::MetaSet(_) | Write::MetaDelete(_) | Write::MetaArithmetic(_) => {
+        Write::MetaGet(_)
+        | Write::MetaSet(_)
+        | Write::MetaDelete(_)
+        | Write::MetaArithmetic(_)
+        | Write::Topic(_) => {
             unreachable!("these have a text of their own")
         }
     };

@@ -166,6 +166,16 @@ fn test_of(mutant: Mutant) -> Option<Test> {
             "snapshot",
             "a_loaded_store_goes_on_as_the_frozen_one_does",
         ),
+        Mutant::ConsumersForgotten => test(
+            "quorate-evaluator",
+            "consumers",
+            "what_becomes_ready_by_itself_wakes_who_waits",
+        ),
+        Mutant::GoneConsumerTakes => test(
+            "quorate-evaluator",
+            "consumers",
+            "a_consumer_that_goes_away_before_its_turn_is_proposed_leaves_the_message_to_the_next",
+        ),
         Mutant::StaleIsRead => test(
             "quorate-evaluator",
             "meta",

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::expiry::Expiry;
 use crate::map::{Group, Shard, Shards};
+use crate::messages::Page;
 
-/// The most items that are dropped at once, give or take a shard.
+/// The most items, and messages, that are dropped at once, give or take a shard.
 const DROP_ITEMS_MAX: usize = 1024;
 
 /// A state, or a part of one, that is no longer needed. What it shares with others stays.
@@ -15,6 +16,7 @@ pub struct Garbage {
     groups: Vec<Arc<Group>>,
     shards: Vec<Arc<Shard>>,
     expiries: Vec<Expiry>,
+    pages: Vec<Arc<Page>>,
 }
 
 impl Garbage {
@@ -33,17 +35,25 @@ impl Garbage {
         self.expiries.push(expiry);
     }
 
+    pub(crate) fn add_pages(&mut self, mut pages: Vec<Arc<Page>>) {
+        self.pages.append(&mut pages);
+    }
+
     /// Takes on what another has.
     pub(crate) fn append(&mut self, mut other: Garbage) {
         self.groups.append(&mut other.groups);
         self.shards.append(&mut other.shards);
         self.expiries.append(&mut other.expiries);
+        self.pages.append(&mut other.pages);
     }
 
     /// Whether there is nothing to drop.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.shards.is_empty() && self.expiries.is_empty()
+        self.groups.is_empty()
+            && self.shards.is_empty()
+            && self.expiries.is_empty()
+            && self.pages.is_empty()
     }
 
     /// Drops about a thousand items: whole shards, as long as they are small.
@@ -67,6 +77,12 @@ impl Garbage {
             if !expiry.is_empty() {
                 self.expiries.push(expiry);
             }
+        }
+        let mut dropped = 0;
+        while dropped < DROP_ITEMS_MAX
+            && let Some(page) = self.pages.pop()
+        {
+            dropped += Arc::into_inner(page).map_or(1, |page| page.len());
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use bytes::{Buf, Bytes, BytesMut};
-use command::{About, Key, LogTime, Marks};
+use command::{About, Key, LogTime, Marks, TopicSettings};
 use mutants::Mutant;
 use thiserror::Error;
 
@@ -13,11 +13,13 @@ use crate::item::Item;
 use crate::map::MapBuilder;
 use crate::moment::{Flush, MemoryLimit, Moment, unique};
 use crate::snapshot::{
-    HEADER_BYTES, ITEM_HEADER_1_BYTES, ITEM_HEADER_BYTES, LIMIT_BYTES, VERSION, VERSION_1, flush,
-    mark, order,
+    HEADER_BYTES, ITEM_HEADER_1_BYTES, ITEM_HEADER_BYTES, LIMIT_BYTES, TOPICS_BYTES, VERSION,
+    VERSION_1, VERSION_2, flush, mark, order,
 };
 use crate::store::Store;
 use crate::tally::Tally;
+use crate::topic_bytes::{MessageView, TopicPart, TopicsDecoder};
+use crate::topics::Topics;
 
 /// Why bytes are no state. Items are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -51,6 +53,12 @@ pub enum LoadError {
     NoItems,
     #[error("snapshot ends before item {item} of {items} does")]
     Truncated { item: u64, items: u64 },
+    #[error("topic {topic} of the snapshot has a number, a name or a next id that can't be")]
+    Topic { topic: u64 },
+    #[error("message {id} of topic {topic} of the snapshot can't be there as it is")]
+    Message { topic: u64, id: u64 },
+    #[error("snapshot ends before topic {topic} of {topics} does")]
+    TruncatedTopic { topic: u64, topics: u64 },
     #[error("{bytes} bytes follow the snapshot's last item")]
     Trailing { bytes: usize },
 }
@@ -71,7 +79,7 @@ impl Loader {
     #[must_use]
     pub fn new(seed: u64) -> Loader {
         Loader {
-            decoder: Decoder::new(),
+            decoder: Decoder::new(true),
             map: MapBuilder::new(seed),
             deadlines: Vec::new(),
             tally: Tally::default(),
@@ -87,7 +95,7 @@ impl Loader {
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), LoadError> {
         let (map, tally, scratch) = (&mut self.map, &mut self.tally, &mut self.scratch);
         self.decoder.push(bytes, &mut |part| match part {
-            Part::Beginning(moment, _) => {
+            Part::Beginning(moment, ..) => {
                 if let Some(below) = moment.flush.as_ref().and_then(|flush| flush.below) {
                     tally.mark(below);
                 }
@@ -101,6 +109,7 @@ impl Loader {
                     self.deadlines.push((about.over_at, hash));
                 }
             }
+            Part::Topic(_) => {}
         })
     }
 
@@ -109,9 +118,11 @@ impl Loader {
     /// # Errors
     /// If they were not all, or `push` has failed.
     pub fn finish(self) -> Result<Store, LoadError> {
-        let moment = self.decoder.finish()?;
+        let (moment, topics) = self.decoder.finish()?;
         let expiry = Expiry::from_iter(self.deadlines);
-        Ok(Store::loaded(moment, self.map.finish(), expiry, self.tally))
+        let topics = Topics::loaded(topics.whole);
+        let map = self.map.finish();
+        Ok(Store::loaded(moment, map, expiry, self.tally, topics))
     }
 }
 
@@ -131,18 +142,27 @@ pub enum View<'a> {
         /// The second since 1970 at which a pending `flush_all` takes effect.
         flush_second: Option<u64>,
         items: u64,
+        topics: u32,
     },
     Item {
         key: &'a [u8],
         value_bytes: usize,
         about: About,
     },
+    /// A topic; its messages follow.
+    Topic {
+        name: &'a [u8],
+        settings: TopicSettings,
+        next_id: u64,
+        messages: u64,
+    },
+    Message(MessageView),
 }
 
 impl Viewer {
     #[must_use]
     pub fn new() -> Viewer {
-        Viewer(Decoder::new())
+        Viewer(Decoder::new(false))
     }
 
     /// Takes the next bytes, however they are cut.
@@ -152,18 +172,26 @@ impl Viewer {
     pub fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(View<'_>)) -> Result<(), LoadError> {
         self.0.push(bytes, &mut |part| {
             sink(match part {
-                Part::Beginning(moment, items) => View::State {
+                Part::Beginning(moment, items, topics) => View::State {
                     log_time: moment.log_time,
                     item_bytes_max: moment.item_bytes_max,
                     memory_limit_bytes: moment.memory_limit.bytes,
                     flush_second: moment.flush.as_ref().map(|flush| flush.second),
                     items,
+                    topics,
                 },
                 Part::Item(_, about, key, value) => View::Item {
                     key: key.as_bytes(),
                     value_bytes: value.len(),
                     about,
                 },
+                Part::Topic(TopicPart::Topic(topic, messages)) => View::Topic {
+                    name: topic.name.as_bytes(),
+                    settings: topic.settings,
+                    next_id: topic.next_id,
+                    messages,
+                },
+                Part::Topic(TopicPart::Message(message)) => View::Message(message),
             });
         })
     }
@@ -185,10 +213,11 @@ impl Default for Viewer {
 
 /// What bytes come to.
 enum Part<'a> {
-    /// And how many items follow.
-    Beginning(&'a Moment, u64),
+    /// And how many items and topics follow.
+    Beginning(&'a Moment, u64, u32),
     /// An item, and its value.
     Item(&'a Moment, About, &'a Key, &'a [u8]),
+    Topic(TopicPart<'a>),
 }
 
 /// Takes a state apart, and checks it.
@@ -200,15 +229,19 @@ struct Decoder {
     needed: usize,
     /// `None` until the header has come.
     items: Option<Items>,
+    topics: TopicsDecoder,
+    keeps_messages: bool,
     failed: Option<LoadError>,
 }
 
 impl Decoder {
-    fn new() -> Decoder {
+    fn new(keeps_messages: bool) -> Decoder {
         Decoder {
             bytes: BytesMut::new(),
             needed: 1,
             items: None,
+            topics: TopicsDecoder::default(),
+            keeps_messages,
             failed: None,
         }
     }
@@ -229,7 +262,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn finish(self) -> Result<Moment, LoadError> {
+    fn finish(self) -> Result<(Moment, TopicsDecoder), LoadError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
@@ -239,7 +272,10 @@ impl Decoder {
                 item: items.taken,
                 items: items.count,
             }),
-            false => Ok(items.moment),
+            false => {
+                self.topics.finish()?;
+                Ok((items.moment, self.topics))
+            }
         }
     }
 
@@ -253,10 +289,11 @@ impl Decoder {
             Some(items) => items,
             None => {
                 let is_version_1 = bytes.first() == Some(&VERSION_1);
-                let Some((moment, count)) = take_header(bytes)? else {
+                let Some((moment, count, topics)) = take_header(bytes)? else {
                     return header_bytes(bytes);
                 };
-                sink(Part::Beginning(&moment, count));
+                sink(Part::Beginning(&moment, count, topics));
+                self.topics = TopicsDecoder::new(topics, self.keeps_messages);
                 self.items.insert(Items {
                     moment,
                     count,
@@ -266,7 +303,11 @@ impl Decoder {
                 })
             }
         };
-        items.take(bytes, sink)
+        if let Some(needed) = items.take(bytes, sink)? {
+            return Ok(needed);
+        }
+        let mut sink = |part: TopicPart<'_>| sink(Part::Topic(part));
+        self.topics.take(&items.moment, bytes, &mut sink)
     }
 }
 
@@ -274,13 +315,14 @@ impl Decoder {
 fn header_bytes(bytes: &[u8]) -> Result<usize, LoadError> {
     match bytes.first() {
         None | Some(&VERSION) => Ok(HEADER_BYTES),
-        Some(&VERSION_1) => Ok(HEADER_BYTES - LIMIT_BYTES),
+        Some(&VERSION_2) => Ok(HEADER_BYTES - TOPICS_BYTES),
+        Some(&VERSION_1) => Ok(HEADER_BYTES - TOPICS_BYTES - LIMIT_BYTES),
         Some(&found) => Err(LoadError::Version { found }),
     }
 }
 
-/// The moment, and how many items follow; `None` if there are too few bytes.
-fn take_header(bytes: &mut Bytes) -> Result<Option<(Moment, u64)>, LoadError> {
+/// The moment, and how many items and topics follow; `None` if there are too few bytes.
+fn take_header(bytes: &mut Bytes) -> Result<Option<(Moment, u64, u32)>, LoadError> {
     if bytes.len() < header_bytes(bytes)? {
         return Ok(None);
     }
@@ -328,7 +370,12 @@ fn take_header(bytes: &mut Bytes) -> Result<Option<(Moment, u64)>, LoadError> {
         flush,
         flushed_below: 0,
     };
-    Ok(Some((moment, bytes.get_u64_le())))
+    let items = bytes.get_u64_le();
+    let topics = match version {
+        VERSION => bytes.get_u32_le(),
+        _ => 0,
+    };
+    Ok(Some((moment, items, topics)))
 }
 
 /// The items that have come.
@@ -344,25 +391,26 @@ struct Items {
 }
 
 impl Items {
-    /// Takes whole items off the front, and says how many bytes the next one needs.
+    /// Takes whole items off the front, and says how many bytes the next one needs; `None` if it was
+    /// the last.
     fn take(
         &mut self,
         bytes: &mut Bytes,
         sink: &mut impl FnMut(Part<'_>),
-    ) -> Result<usize, LoadError> {
+    ) -> Result<Option<usize>, LoadError> {
         let header_bytes = match self.is_version_1 {
             true => ITEM_HEADER_1_BYTES,
             false => ITEM_HEADER_BYTES,
         };
         while self.taken < self.count {
             let Some(header) = bytes.get(..header_bytes) else {
-                return Ok(header_bytes);
+                return Ok(Some(header_bytes));
             };
             let (about, value_bytes, key_bytes) = self.item_header(header)?;
             self.check(about)?;
             let item_bytes = (header_bytes + key_bytes).saturating_add(value_bytes);
             if bytes.len() < item_bytes {
-                return Ok(item_bytes);
+                return Ok(Some(item_bytes));
             }
             bytes.advance(header_bytes);
             let key = bytes.split_to(key_bytes);
@@ -372,10 +420,7 @@ impl Items {
             sink(Part::Item(&self.moment, about, key, &value));
             self.taken += 1;
         }
-        match bytes.len() {
-            0 => Ok(1),
-            bytes => Err(LoadError::Trailing { bytes }),
-        }
+        Ok(None)
     }
 
     /// What an item's header says, and how long its value and key are.

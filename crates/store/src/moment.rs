@@ -8,10 +8,11 @@ use foldhash::quality::FoldHasher;
 
 use crate::departed::Gone;
 use crate::item::Item;
+use crate::topic::TopicState;
 
 /// Which function `state_hash` is. Servers of two releases compare their states only if it is the same
 /// in both.
-pub const STATE_HASH_FUNCTION: u8 = 2;
+pub const STATE_HASH_FUNCTION: u8 = 3;
 
 /// A place in the log, and what the commands up to there left behind besides the items.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +51,14 @@ impl MemoryLimit {
         }
     }
 
+    /// How much more may be taken when so much is.
+    pub(crate) fn room(self, taken: u64) -> u64 {
+        match self.bytes {
+            0 => u64::MAX,
+            bytes => bytes.saturating_sub(taken),
+        }
+    }
+
     /// Whether items that take so much may be there, together.
     pub(crate) fn allows(self, bytes: u64) -> bool {
         self.bytes == 0 || bytes <= self.bytes
@@ -66,6 +75,16 @@ pub(crate) struct Flush {
 }
 
 impl Moment {
+    /// That of the time in the log, since 1970.
+    pub(crate) fn second(&self) -> u32 {
+        u32::try_from(self.log_time.seconds()).unwrap_or(u32::MAX)
+    }
+
+    /// The first second that begins now or later.
+    pub(crate) fn next_second(&self) -> u32 {
+        u32::try_from(self.log_time.0.div_ceil(1000)).unwrap_or(u32::MAX)
+    }
+
     /// Whether a reader finds this item. One that is gone stays so until a command stores it anew:
     /// neither the time nor `flushed_below` goes back.
     pub(crate) fn is_alive(&self, item: &Item) -> bool {
@@ -82,8 +101,12 @@ impl Moment {
         }
     }
 
-    /// The hash of the state that these items and this are.
-    pub(crate) fn state_hash<'a>(&self, items: impl Iterator<Item = &'a Item>) -> u64 {
+    /// The hash of the state that these items and topics and this are.
+    pub(crate) fn state_hash<'a>(
+        &self,
+        items: impl Iterator<Item = &'a Item>,
+        topics: &[TopicState],
+    ) -> u64 {
         let mut sum: u64 = 0;
         for item in items.filter(|item| self.is_alive(item)) {
             let mut hasher = FoldHasher::with_seed(0, SharedSeed::global_fixed());
@@ -109,7 +132,32 @@ impl Moment {
             hasher.write_u64(flush.second);
             hasher.write_u64(flush.below.unwrap_or(0));
         }
+        for topic in topics {
+            hash_topic(topic, &mut hasher);
+        }
         hasher.finish()
+    }
+}
+
+fn hash_topic(topic: &TopicState, hasher: &mut FoldHasher<'_>) {
+    let settings = &topic.settings;
+    hasher.write_u64(topic.number);
+    hasher.write_usize(topic.name.as_bytes().len());
+    hasher.write(topic.name.as_bytes());
+    hasher.write_u64(settings.max_length);
+    hasher.write_u64(settings.max_bytes);
+    hasher.write_u32(settings.max_age);
+    hasher.write_u32(settings.max_deliveries);
+    hasher.write_u64(topic.next_id);
+    for (id, held) in topic.messages.from(0) {
+        hasher.write_u64(id);
+        hasher.write_usize(held.data.as_slice().len());
+        hasher.write(held.data.as_slice());
+        hasher.write_u32(held.since);
+        hasher.write_u32(held.priority);
+        hasher.write_u32(held.deliveries);
+        hasher.write_u32(held.until);
+        hasher.write_u8(held.state as u8);
     }
 }
 

@@ -2,7 +2,7 @@
 //! for others. Long-lived, so laid out by hand; all numbers are little-endian.
 //!
 //! ```text
-//! version 2 (u8)
+//! version 3 (u8)
 //! log time, ms (u64)
 //! index (u64)             of the last entry applied, below 2^48; 0 if there is none
 //! item bytes max (u32)    that entry's
@@ -13,6 +13,7 @@
 //! flush second (u64)      since 1970; 0 if none is pending
 //! flush below (u64)       items last changed before this vanish; 0 unless the flush is 2
 //! items (u64)             how many follow
+//! topics (u32)            how many follow the items. Not in versions 1 and 2
 //! ```
 //! Then the items, without gaps:
 //!
@@ -23,7 +24,7 @@
 //! `changed` is the place in the log of the last change, index * 2^16 + place in the entry, and
 //! `unique` the same or a higher one that a client has chosen. `marks` are 1 for a stale item, and 2
 //! for one whose token is given out; the sum of both if it is both. Version 1 has no `changed`, which
-//! is the unique there, and no marks.
+//! is the unique there, and no marks. Behind the items come the topics (`topic_bytes`).
 //!
 //! `over at` is in seconds since 1970, 0 is never. There are only items that a reader would find:
 //! none that is over at the log time, and none that a flush has taken. So no trace is needed of the
@@ -44,18 +45,27 @@ use crate::garbage::Garbage;
 use crate::item::Item;
 use crate::map::Shards;
 use crate::moment::{Flush, Moment};
+use crate::topic::TopicState;
+use crate::topic_bytes::{message_header, topic_header};
 
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 3;
 
-/// The one before, without a memory limit and without what the meta commands note. Read, and not
+/// The one before, without topics. Read, and not written.
+pub(crate) const VERSION_2: u8 = 2;
+
+/// The one before that, without a memory limit and without what the meta commands note. Read, and not
 /// written.
 pub(crate) const VERSION_1: u8 = 1;
 
 /// Both numbers of the memory limit.
 pub(crate) const LIMIT_BYTES: usize = 8 + 8;
 
-/// version, log time, index, item bytes max, memory limit, flush, flush second, flush below, items.
-pub(crate) const HEADER_BYTES: usize = 1 + 8 + 8 + 4 + LIMIT_BYTES + 1 + 8 + 8 + 8;
+/// The number of topics.
+pub(crate) const TOPICS_BYTES: usize = 4;
+
+/// version, log time, index, item bytes max, memory limit, flush, flush second, flush below, items,
+/// topics.
+pub(crate) const HEADER_BYTES: usize = 1 + 8 + 8 + 4 + LIMIT_BYTES + 1 + 8 + 8 + 8 + TOPICS_BYTES;
 
 /// unique, changed, flags, over at, marks, value length, key length.
 pub(crate) const ITEM_HEADER_BYTES: usize = 8 + 8 + 4 + 4 + 1 + 4 + 1;
@@ -79,18 +89,23 @@ pub(crate) mod flush {
 #[derive(Debug)]
 pub struct Frozen {
     shards: Shards,
+    topics: Vec<TopicState>,
     moment: Moment,
 }
 
 impl Frozen {
-    pub(crate) fn new(shards: Shards, moment: Moment) -> Frozen {
-        Frozen { shards, moment }
+    pub(crate) fn new(shards: Shards, topics: Vec<TopicState>, moment: Moment) -> Frozen {
+        Frozen {
+            shards,
+            topics,
+            moment,
+        }
     }
 
     /// What `Store::state_hash` was. Walks over all items.
     #[must_use]
     pub fn state_hash(&self) -> u64 {
-        self.moment.state_hash(self.shards.items())
+        self.moment.state_hash(self.shards.items(), &self.topics)
     }
 
     /// Its keys, to be listed.
@@ -104,6 +119,9 @@ impl Frozen {
     pub fn into_garbage(self) -> Garbage {
         let mut garbage = Garbage::default();
         garbage.add_items(self.shards);
+        for topic in self.topics {
+            garbage.add_pages(topic.messages.into_pages().collect());
+        }
         garbage
     }
 
@@ -128,6 +146,14 @@ impl Frozen {
             pieces.write(&item_header(item))?;
             pieces.write(item.key())?;
             pieces.write(item.value())?;
+        }
+        for topic in &self.topics {
+            pieces.write(&topic_header(topic, topic.messages.count()))?;
+            pieces.write(topic.name.as_bytes())?;
+            for (id, held) in topic.messages.from(0) {
+                pieces.write(&message_header(id, held))?;
+                pieces.write(held.data.as_slice())?;
+            }
         }
         pieces.finish()
     }
@@ -164,6 +190,7 @@ impl Frozen {
         fields.put(second.to_le_bytes());
         fields.put(below.to_le_bytes());
         fields.put(items.to_le_bytes());
+        fields.put((self.topics.len() as u32).to_le_bytes());
         header
     }
 }
@@ -193,10 +220,10 @@ fn item_header(item: &Item) -> [u8; ITEM_HEADER_BYTES] {
 }
 
 /// A header that is filled field by field.
-struct Fields<'a>(&'a mut [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a mut [u8]);
 
 impl Fields<'_> {
-    fn put<const N: usize>(&mut self, field: [u8; N]) {
+    pub(crate) fn put<const N: usize>(&mut self, field: [u8; N]) {
         let (place, rest) = std::mem::take(&mut self.0).split_at_mut(N);
         place.copy_from_slice(&field);
         self.0 = rest;

@@ -4,7 +4,7 @@
 
 use command::{
     About, Deadline, Direction, Exptime, Hit, Key, LogTime, Marks, Preamble, Read, Reply,
-    StoreMode, Write,
+    StoreMode, TopicCounts, TopicWrite, Write,
 };
 use mutants::Mutant;
 
@@ -16,6 +16,8 @@ use crate::map::{Map, TableSize};
 use crate::moment::{Flush, Moment, unique};
 use crate::snapshot::Frozen;
 use crate::tally::Tally;
+use crate::topic::Circumstances;
+use crate::topics::Topics;
 
 /// The most items that are taken out at once because they are over.
 const EXPIRE_ITEMS_MAX: usize = 1024;
@@ -40,6 +42,7 @@ pub struct Store {
     garbage: Garbage,
     /// What is alive.
     tally: Tally,
+    topics: Topics,
     pub(crate) departed: Departed,
     /// The items of `map`, whether they are alive or not.
     held_items: u64,
@@ -55,6 +58,11 @@ pub struct Counts {
     pub items: u64,
     /// What these take in memory, counted alike on all servers: what the memory limit is about.
     pub bytes: u64,
+    pub topics: u64,
+    /// Messages of all topics, whatever state they are in.
+    pub messages: u64,
+    /// What topics and messages take in memory, counted like `bytes`.
+    pub topic_bytes: u64,
     /// Items that are gone, and whose memory is not free yet; without those of `flush_all` at once.
     pub gone_items: u64,
     /// Items stored by the entries applied since the start.
@@ -79,6 +87,7 @@ impl Store {
             sweep: None,
             garbage: Garbage::default(),
             tally: Tally::default(),
+            topics: Topics::default(),
             departed: Departed::default(),
             held_items: 0,
             counts: Counts::default(),
@@ -86,9 +95,16 @@ impl Store {
         }
     }
 
-    /// The store at this moment, with these items, which are all alive.
-    pub(crate) fn loaded(moment: Moment, map: Map, expiry: Expiry, tally: Tally) -> Store {
+    /// The store at this moment, with these items, which are all alive, and topics.
+    pub(crate) fn loaded(
+        moment: Moment,
+        map: Map,
+        expiry: Expiry,
+        tally: Tally,
+        topics: Topics,
+    ) -> Store {
         Store {
+            topics,
             map,
             expiry,
             moment,
@@ -116,6 +132,7 @@ impl Store {
             self.moment.log_time = preamble.log_time;
             self.flush_if_due(unique(index, 0));
             self.tally.expire(self.moment.log_time.seconds());
+            self.topics.come_due(self.moment.second());
             self.expire();
         }
     }
@@ -145,6 +162,7 @@ impl Store {
             Write::MetaSet(set) => self.meta_set(unique, set),
             Write::MetaDelete(delete) => self.meta_delete(unique, delete),
             Write::MetaArithmetic(arithmetic) => self.meta_arithmetic(unique, arithmetic),
+            Write::Topic(write) => self.topic(unique, write),
         }
     }
 
@@ -166,6 +184,7 @@ impl Store {
             }
             Read::MetaGet(get) => self.meta_read(get),
             Read::Inspect { key } => self.inspect(key),
+            Read::Topics | Read::Peek { .. } => self.topics.read(read),
             Read::Confirm => unreachable!("a confirmation asks for an index and no state"),
         }
     }
@@ -196,7 +215,8 @@ impl Store {
             Some(_) => flush.second,
         });
         let item = self.expiry.next_after(self.moment.log_time.seconds());
-        flush.into_iter().chain(item).min()
+        let topic = self.topics.next_due();
+        flush.into_iter().chain(item).chain(topic).min()
     }
 
     #[must_use]
@@ -206,6 +226,9 @@ impl Store {
             items: alive.items,
             bytes: alive.bytes,
             gone_items: self.held_items - alive.items,
+            topics: self.topics.count() as u64,
+            messages: self.topics.messages(),
+            topic_bytes: self.topics.memory_bytes(),
             ..self.counts
         }
     }
@@ -242,6 +265,7 @@ impl Store {
     pub fn tidy(&mut self) -> bool {
         self.expire();
         self.sweep_shards();
+        self.garbage.add_pages(self.topics.take_garbage());
         self.garbage.shrink();
         self.sweep.is_some()
             || !self.garbage.is_empty()
@@ -255,14 +279,19 @@ impl Store {
     /// not on others. Walks over all items.
     #[must_use]
     pub fn state_hash(&self) -> u64 {
-        self.moment.state_hash(self.map.shards().items())
+        let topics = self.topics.states();
+        self.moment.state_hash(self.map.shards().items(), &topics)
     }
 
     /// The state at this place in the log, which no later change of the store shows in. Items are
     /// shared until they change.
     #[must_use]
     pub fn freeze(&self) -> Frozen {
-        Frozen::new(self.map.shards().clone(), self.moment.clone())
+        Frozen::new(
+            self.map.shards().clone(),
+            self.topics.states(),
+            self.moment.clone(),
+        )
     }
 
     /// All of it, for whoever drops it piece by piece.
@@ -272,7 +301,36 @@ impl Store {
         garbage.add_items(self.map.take_shards());
         garbage.add_expiry(self.expiry);
         garbage.append(self.garbage);
+        garbage.add_pages(self.topics.into_pages());
         garbage
+    }
+
+    /// All topics and their messages, counted, in order of creation.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicCounts> {
+        self.topics.list()
+    }
+
+    /// Asks `take_woken` to name this topic when there is something to take, or it is gone; false if
+    /// there is no such topic. Of this process alone.
+    pub fn watch_topic(&mut self, name: &Key) -> bool {
+        self.topics.watch(name)
+    }
+
+    /// Those topics, each with how many messages can be taken: `u64::MAX` if it is gone. Each is
+    /// named once for a `watch_topic`.
+    pub fn take_woken_topics(&mut self) -> Vec<(Key, u64)> {
+        self.topics.take_woken()
+    }
+
+    fn topic(&mut self, unique: u64, write: &TopicWrite) -> Reply {
+        let taken = self.tally.alive().bytes + self.topics.memory_bytes();
+        let at = Circumstances {
+            second: self.moment.second(),
+            next_second: self.moment.next_second(),
+            room: self.moment.memory_limit.room(taken),
+        };
+        self.topics.apply(unique, at, write)
     }
 
     /// The item with this key, unless it is gone.
@@ -602,7 +660,7 @@ impl Store {
         }
         let old = self.find(hash, item.key()).map_or(0, Item::bytes) as u64;
         let new = item.bytes() as u64;
-        let bytes = self.tally.alive().bytes - old + new;
+        let bytes = self.tally.alive().bytes + self.topics.memory_bytes() - old + new;
         new <= old || self.moment.memory_limit.allows(bytes)
     }
 

@@ -5,7 +5,10 @@ mod support;
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use command::{Exptime, Key, LogTime, Preamble, Read, Reply, StoreMode, Write};
+use command::{
+    Exptime, Key, LogTime, Preamble, Read, Reply, StoreMode, Take, TopicChange, TopicSettings,
+    TopicWrite, Write,
+};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use quorate_store::{Frozen, Garbage, LoadError, Loader, STATE_HASH_FUNCTION, Store};
@@ -102,7 +105,7 @@ fn header(items: u64) -> Vec<u8> {
 }
 
 fn header_with(flush: u8, second: u64, below: u64, items: u64) -> Vec<u8> {
-    let mut bytes = vec![2];
+    let mut bytes = vec![3];
     bytes.extend((START * 1000).to_le_bytes());
     bytes.extend(1u64.to_le_bytes());
     bytes.extend((1u32 << 20).to_le_bytes());
@@ -111,6 +114,7 @@ fn header_with(flush: u8, second: u64, below: u64, items: u64) -> Vec<u8> {
     bytes.extend(second.to_le_bytes());
     bytes.extend(below.to_le_bytes());
     bytes.extend(items.to_le_bytes());
+    bytes.extend([0; 4]);
     bytes
 }
 
@@ -131,7 +135,44 @@ fn error_of(bytes: &[u8]) -> LoadError {
     load(bytes).expect_err("these bytes are no state")
 }
 
-/// Every kind of state: a pending flush, deadlines, an item that was touched by many hands.
+/// A topic with a message in each state, and an empty one.
+fn topic_changes() -> Vec<Write> {
+    let push = |delay| TopicChange::Push {
+        message: Bytes::from_static(b"message"),
+        priority: 3,
+        delay,
+    };
+    let settings = TopicSettings {
+        max_age: 500,
+        max_deliveries: 1,
+        ..TopicSettings::default()
+    };
+    let take = TopicChange::Take(Take {
+        ttr: Some(60),
+        wait: 0,
+    });
+    let first = [
+        TopicChange::Create(settings),
+        push(0),
+        push(0),
+        push(0),
+        push(9),
+        take.clone(),
+        take,
+        TopicChange::Nack { id: 1, delay: 0 },
+    ];
+    let first = first.map(|change| ("jobs", change));
+    let second = ("other", TopicChange::Create(TopicSettings::default()));
+    let changes = first.into_iter().chain([second]);
+    changes
+        .map(|(topic, change)| {
+            let topic = Key::new(Bytes::from_static(topic.as_bytes())).expect("a short name");
+            Write::Topic(TopicWrite { topic, change })
+        })
+        .collect()
+}
+
+/// Every kind of state: a pending flush, deadlines, topics with messages in all states.
 fn some_states() -> Vec<Fixture> {
     let mut states = vec![Fixture::new()];
     for delay in [None, Some(1), Some(9), Some(-1)] {
@@ -144,6 +185,9 @@ fn some_states() -> Vec<Fixture> {
         it.entry(5, &[set("d", 0, "x\r\n"), set("e", 2_000_000_000, "y")]);
         it.entry(6, &delay.map(flush_all).into_iter().collect::<Vec<_>>());
         it.entry(6, &[set("f", 0, "after the flush")]);
+        if delay.is_some() {
+            it.entry(6, &topic_changes());
+        }
         states.push(it);
     }
     states
@@ -156,7 +200,7 @@ fn the_state_hash_is_the_function_that_its_number_says() {
     // Servers of two releases compare these: another function needs another number.
     assert_eq!(
         (STATE_HASH_FUNCTION, it.store.state_hash()),
-        (2, 17_028_653_063_369_842_086)
+        (3, 17_028_653_063_369_842_086)
     );
 }
 
@@ -172,10 +216,10 @@ fn a_small_state_is_these_bytes() {
          3ef153650000000000107369787465656e206279746573206f6b",
         "0100010000000000010001000000000005000000000000000005000000036b657976616c7565",
     ];
-    let header = "02d06fe5cf8b010000020000000000000000001000000000000000000000000000000000000105f153650000000000000000000000000300000000000000";
+    let header = "03d06fe5cf8b010000020000000000000000001000000000000000000000000000000000000105f15365000000000000000000000000030000000000000000000000";
     assert_eq!(hex(&it.bytes()), [header, &items.concat()].concat());
     it.entry(4, &[]);
-    let header = "02a077e5cf8b010000030000000000000000001000000000000000000000000000000000000205f153650000000000000300000000000300000000000000";
+    let header = "03a077e5cf8b010000030000000000000000001000000000000000000000000000000000000205f15365000000000000030000000000030000000000000000000000";
     assert_eq!(hex(&it.bytes()), [header, &items.concat()].concat());
 }
 
@@ -208,7 +252,7 @@ fn the_memory_limit_is_in_the_snapshot_and_so_is_the_setting_that_it_came_after(
 #[test]
 fn an_empty_store_is_written_and_loaded_too() {
     let bytes = Fixture::new().bytes();
-    assert_eq!(bytes.len(), 62);
+    assert_eq!(bytes.len(), 66);
     let mut loaded = load(&bytes).unwrap();
     assert_eq!(loaded.state_hash(), Store::new(1).state_hash());
     enter(&mut loaded, 1, 1000);
@@ -331,7 +375,10 @@ fn bytes_that_end_early_are_no_state() {
         let bytes = it.bytes();
         for end in 0..bytes.len() {
             let error = error_of(&bytes[..end]);
-            let is_early = matches!(error, LoadError::NoItems | LoadError::Truncated { .. });
+            let is_early = matches!(
+                error,
+                LoadError::NoItems | LoadError::Truncated { .. } | LoadError::TruncatedTopic { .. }
+            );
             assert!(is_early, "{error} after {end} bytes");
         }
         load(&bytes).unwrap();
@@ -368,7 +415,7 @@ fn a_changed_byte_is_refused_or_another_state() {
 fn any_bytes_are_refused_or_a_state() {
     bolero::check!().for_each(|bytes: &[u8]| {
         if let Ok(store) = load(bytes)
-            && bytes.first() == Some(&2)
+            && bytes.first() == Some(&3)
         {
             assert_eq!(bytes_of(&store.freeze()), bytes);
         }
@@ -378,22 +425,27 @@ fn any_bytes_are_refused_or_a_state() {
 #[test]
 fn another_version_is_refused_at_its_first_byte() {
     let mut loader = Loader::new(1);
-    assert_eq!(loader.push(&[3]), Err(LoadError::Version { found: 3 }));
+    assert_eq!(loader.push(&[4]), Err(LoadError::Version { found: 4 }));
 }
 
 #[test]
-fn the_first_version_is_read_and_written_as_the_second() {
+fn the_first_versions_are_read_and_written_as_the_third() {
     let mut first = header(1);
     first[0] = 1;
     first.drain(21..37);
+    first.truncate(46);
     first.extend(5u64.to_le_bytes());
     first.extend(7u32.to_le_bytes());
     first.extend((START as u32 + 9).to_le_bytes());
     first.extend(2u32.to_le_bytes());
     first.extend(b"\x01kab");
     let mut second = [header(1), item(5, START as u32 + 9, b"k", b"ab")].concat();
-    second[62 + 16] = 7;
+    second[66 + 16] = 7;
     assert_eq!(bytes_of(&load(&first).unwrap().freeze()), second);
+    let third = second.clone();
+    second[0] = 2;
+    second.drain(62..66);
+    assert_eq!(bytes_of(&load(&second).unwrap().freeze()), third);
 }
 
 #[test]
@@ -453,7 +505,7 @@ fn items_whose_keys_have_the_same_hash_ascend_by_their_keys() {
         it.entry(0, &[write]);
     }
     let bytes = it.bytes();
-    let keys = bytes[62..].chunks(30 + 16).map(|item| item[30]);
+    let keys = bytes[66..].chunks(30 + 16).map(|item| item[30]);
     assert_eq!(keys.collect::<Vec<_>>(), [1, 2, 5, 8]);
 }
 

@@ -60,6 +60,9 @@ pub(super) struct Connection {
     too_large: u64,
     /// The client has sent all it ever will.
     ended: bool,
+    /// The evaluator is to know that the client waits for no message any longer, once there is room to
+    /// tell it.
+    stops_waiting: bool,
     /// The evaluator gives nothing more: what is owed will never come.
     is_cut_off: bool,
     held: HeldHere,
@@ -114,6 +117,7 @@ impl Connection {
             activity,
             too_large: 0,
             ended: false,
+            stops_waiting: false,
             is_cut_off: false,
             patience: None,
             // Of its own, so that connections do not wait for each other to look at it.
@@ -144,6 +148,7 @@ impl Connection {
         loop {
             let moved = self.take_outcomes(context)
                 | self.hand_out(context)
+                | self.stop_waiting(context)
                 | match self.dump(context) {
                     Ok(moved) => moved,
                     Err(_) => return Poll::Ready(End::Broken),
@@ -286,13 +291,14 @@ impl Connection {
 
     /// Reads what has arrived, once.
     fn read(&mut self, context: &mut Context<'_>) -> io::Result<Moved> {
-        if self.ended || self.run.is_some() || !self.session.wants_input() {
+        if self.ended || self.run.is_some() || !self.listens() {
             return Ok(false);
         }
         let read = pin!(self.stream.read_buf(self.session.receive_buffer()));
         match read.poll(context) {
             Poll::Ready(Ok(0)) => {
                 self.ended = true;
+                self.stops_waiting = self.session.awaits_message();
                 Ok(true)
             }
             Poll::Ready(result) => {
@@ -304,6 +310,30 @@ impl Connection {
             }
             Poll::Pending => Ok(false),
         }
+    }
+
+    /// Whether the client is listened to. While it waits for a message that is only to learn that it
+    /// goes away: what it says meanwhile is kept, up to a limit.
+    fn listens(&mut self) -> bool {
+        let read_bytes = self.clients.limits.read_bytes;
+        self.session.wants_input()
+            || self.session.awaits_message() && self.session.receive_buffer().len() < read_bytes
+    }
+
+    /// Tells the evaluator that the client waits no longer.
+    fn stop_waiting(&mut self, context: &mut Context<'_>) -> Moved {
+        if !self.stops_waiting || self.run.is_some() {
+            return false;
+        }
+        let Poll::Ready(permit) = self.room.poll_acquire_many(context, 1) else {
+            return false;
+        };
+        let room = Room::from_permit(permit.expect("the semaphore is never closed"));
+        self.clients
+            .evaluator
+            .send(room, FromClient::StopWaiting(self.id));
+        self.stops_waiting = false;
+        true
     }
 
     /// Whether nothing is owed to the client, and nothing is expected of it.

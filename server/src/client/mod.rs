@@ -35,6 +35,8 @@ pub(crate) enum FromClient {
     },
     /// The connection is gone, and it had sent a batch.
     Disconnected(ConnectionId),
+    /// The client has closed its half of the connection, and waits for no message any longer.
+    StopWaiting(ConnectionId),
     /// What a follower says on behalf of its clients.
     Forward(ServerId, ForwardMessage),
     /// The follower's connection is gone; no later stream than this had come over it.

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use command::Key;
+use command::{Key, Take, TopicChange, TopicSettings, TopicWrite};
 use raft::{Configuration, EntryKind, HardState, Position, Seating};
 use store::{LoadError, View};
 use wal::record::{Header, Kind, decode_hard_state};
@@ -130,11 +130,13 @@ impl<W: Write> Output<W> {
                 memory_limit_bytes,
                 flush_second,
                 items,
+                topics,
             } => {
                 let flush = flush_second.map_or(String::new(), |it| format!(" flush_second={it}"));
                 writeln!(
                     self.to,
-                    "{file} state items={items} log_time_ms={} item_bytes_max={item_bytes_max} \
+                    "{file} state items={items} topics={topics} log_time_ms={} \
+                     item_bytes_max={item_bytes_max} \
                      memory_limit_bytes={memory_limit_bytes}{flush}",
                     log_time.0
                 )
@@ -156,6 +158,28 @@ impl<W: Write> Output<W> {
                 } else {
                     ""
                 },
+            ),
+            View::Topic {
+                name,
+                settings,
+                next_id,
+                messages,
+            } => writeln!(
+                self.to,
+                "{file} topic name=\"{}\" messages={messages} next_id={next_id}{}",
+                name.escape_ascii(),
+                shown_settings(&settings),
+            ),
+            View::Message(message) => writeln!(
+                self.to,
+                "{file} message id={} state={} until={} since={} priority={} deliveries={} bytes={}",
+                message.id,
+                message.state,
+                message.until,
+                message.since,
+                message.priority,
+                message.deliveries,
+                message.bytes,
             ),
         }
     }
@@ -334,7 +358,45 @@ fn shown(write: &command::Write) -> String {
         | command::Write::MetaSet(_)
         | command::Write::MetaDelete(_)
         | command::Write::MetaArithmetic(_) => shown_meta(write),
+        command::Write::Topic(write) => shown_topic(write),
     }
+}
+
+/// A change of a topic, with its operands.
+fn shown_topic(write: &TopicWrite) -> String {
+    let topic = quoted(&write.topic);
+    match &write.change {
+        TopicChange::Create(settings) => format!("topic name={topic}{}", shown_settings(settings)),
+        TopicChange::Push {
+            message,
+            priority,
+            delay,
+        } => format!(
+            "push name={topic} priority={priority} delay={delay} message_bytes={}",
+            message.len()
+        ),
+        TopicChange::Take(Take { ttr: None, .. }) => format!("pop name={topic}"),
+        TopicChange::Take(Take { ttr: Some(ttr), .. }) => format!("reserve name={topic} ttr={ttr}"),
+        TopicChange::Ack { id } => format!("ack name={topic} id={id}"),
+        TopicChange::Nack { id, delay } => format!("nack name={topic} id={id} delay={delay}"),
+        TopicChange::Extend { id, ttr } => format!("extend name={topic} id={id} ttr={ttr}"),
+        TopicChange::Kick { count } => format!("kick name={topic} count={count}"),
+        TopicChange::Purge => format!("purge name={topic}"),
+        TopicChange::Drop => format!("drop name={topic}"),
+    }
+}
+
+/// Those that are set.
+fn shown_settings(settings: &TopicSettings) -> String {
+    let all = [
+        ("max_length", settings.max_length),
+        ("max_bytes", settings.max_bytes),
+        ("max_age", u64::from(settings.max_age)),
+        ("max_deliveries", u64::from(settings.max_deliveries)),
+    ];
+    let set = all.into_iter().filter(|(_, value)| *value > 0);
+    set.map(|(name, value)| format!(" {name}={value}"))
+        .collect()
 }
 
 /// A meta command, with the operands that it has.

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use command::{Command, Outcome, Read, Reply, Write};
+use command::{Command, Outcome, Read, Reply, TopicChange, TopicWrite, Write};
 use mutants::Mutant;
 use raft::{Restart, ServerId, Term, Timestamp};
 
@@ -76,6 +76,9 @@ pub(crate) struct Forwarded {
 enum Wants {
     Hits,
     Confirmation,
+    /// A message that is taken or shown.
+    Message,
+    Topics,
     /// Anything else.
     Reply,
 }
@@ -90,6 +93,12 @@ impl Forwarded {
                     Wants::Hits
                 }
                 Command::Read(Read::Confirm) => Wants::Confirmation,
+                Command::Read(Read::Topics) => Wants::Topics,
+                Command::Read(Read::Peek { .. })
+                | Command::Write(Write::Topic(TopicWrite {
+                    change: TopicChange::Take(_),
+                    ..
+                })) => Wants::Message,
                 _ => Wants::Reply,
             },
             bytes: crate::forward::command_bytes(command),
@@ -102,6 +111,11 @@ impl Forwarded {
             Outcome::Done(Reply::Stats(_)) => false,
             Outcome::Done(Reply::Hits(_)) => self.wants == Wants::Hits,
             Outcome::Done(Reply::Confirmed { .. }) => self.wants == Wants::Confirmation,
+            Outcome::Done(Reply::Message(_)) => self.wants == Wants::Message,
+            Outcome::Done(Reply::Topics(_)) => self.wants == Wants::Topics,
+            Outcome::Done(Reply::Empty | Reply::NotFound) => {
+                matches!(self.wants, Wants::Reply | Wants::Message)
+            }
             Outcome::Done(_) => self.wants == Wants::Reply,
             Outcome::Unknown => self.is_write,
             Outcome::NotDone(_) => true,
@@ -153,10 +167,20 @@ impl Forwarding {
 
     /// A connection is gone that has sent something in this stream.
     pub(super) fn gone(&mut self, connection: ConnectionId, stream: Stream) {
+        self.say(stream, ForwardBody::Gone { connection });
+    }
+
+    /// A connection that has sent something in this stream is to wait no longer.
+    fn stop_waiting(&mut self, connection: ConnectionId, stream: Stream) {
+        self.say(stream, ForwardBody::StopWaiting { connection });
+    }
+
+    /// Tells the leader, if the stream is not over.
+    fn say(&mut self, stream: Stream, body: ForwardBody) {
         if let Some(heading) = &mut self.heading
             && heading.stream == stream
         {
-            let message = heading.message(ForwardBody::Gone { connection });
+            let message = heading.message(body);
             self.messages.push((heading.leader, message));
         }
     }
@@ -274,6 +298,15 @@ impl Waiting {
         self.forwarding.send(id, connection.epoch, first, commands);
     }
 
+    /// Tells the leader that a connection's last command is to wait no longer.
+    pub(super) fn stop_forwarded(&mut self, slot: Slot) {
+        if let Some(connection) = self.slots[slot].as_ref()
+            && let (Origin::Client(id), Some(stream)) = (connection.origin, connection.stream)
+        {
+            self.forwarding.stop_waiting(id, stream);
+        }
+    }
+
     /// Whether commands may be forwarded to this leader.
     pub(crate) fn heads_for(&self, leader: Option<ServerId>) -> bool {
         let heading = self.forwarding.heading.as_ref();
@@ -375,7 +408,10 @@ impl Waiting {
                 self.forwarding.overlong.push(connection);
                 self.disconnected(Origin::Client(connection));
             }
-            ForwardBody::Broken | ForwardBody::Commands(_) | ForwardBody::Gone { .. } => {
+            ForwardBody::Broken
+            | ForwardBody::Commands(_)
+            | ForwardBody::Gone { .. }
+            | ForwardBody::StopWaiting { .. } => {
                 self.break_off(answers);
             }
         }
@@ -482,6 +518,9 @@ impl Waiting {
             }
             ForwardBody::Gone { connection } => {
                 self.disconnected(Origin::Follower(from, connection));
+            }
+            ForwardBody::StopWaiting { connection } => {
+                self.stop_waiting(Origin::Follower(from, connection));
             }
             ForwardBody::Outcomes { .. } | ForwardBody::Overlong { .. } | ForwardBody::Broken => {
                 self.break_from(from);

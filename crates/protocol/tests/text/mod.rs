@@ -24,7 +24,12 @@ pub(crate) fn show(request: &Request) -> String {
 
 fn show_shape(shape: &Shape) -> String {
     match shape {
-        Shape::Line | Shape::Values | Shape::Stats(_) | Shape::Meta(_) => String::new(),
+        Shape::Line
+        | Shape::Values
+        | Shape::Stats(_)
+        | Shape::Meta(_)
+        | Shape::Message(_)
+        | Shape::Topics => String::new(),
         Shape::Silent => " silent".to_owned(),
         Shape::ValuesWithUnique => " with unique".to_owned(),
         Shape::Dump(dump) => format!(" {dump:?}"),
@@ -38,6 +43,8 @@ fn show_command(command: &Command) -> String {
         Command::Read(Read::MetaGet(get)) => format!("mg {}", show_key(&get.key)),
         Command::Read(Read::Inspect { key }) => format!("me {}", show_key(key)),
         Command::Read(Read::Confirm) => "confirm".to_owned(),
+        Command::Read(Read::Topics) => "topics".to_owned(),
+        Command::Read(Read::Peek { topic }) => format!("peek {}", show_key(topic)),
         Command::Stats(stats) => format!("stats {stats:?}"),
     }
 }
@@ -73,6 +80,7 @@ fn show_write(write: &Write) -> String {
         Write::FlushAll { delay } => format!("flush_all delay {}", delay.0),
         Write::MemoryLimit { mib } => format!("cache_memlimit {mib}"),
         Write::MetaGet(get) => show_get(get),
+        Write::Topic(write) => format!("{write:?}"),
         Write::MetaSet(set) => {
             let store = show_write(&Write::Store(set.store.clone()));
             let compare = show_number("compare", set.compare);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use command::{Command, Hit, Key, Keys, Read, Reply, Write, decode};
+use command::{Command, Hit, Key, Keys, Read, Reply, TopicChange, Write, decode};
 use raft::{Entry, EntryKind, Index, Term};
 use store::{Frozen, Store};
 
@@ -206,7 +206,7 @@ impl Witness {
             }
             Write::GetAndTouch { keys, .. } => keys.iter().for_each(|key| self.look_at(key)),
             Write::FlushAll { .. } => self.look_at_all(),
-            Write::MemoryLimit { .. } => {}
+            Write::MemoryLimit { .. } | Write::Topic(_) => {}
             Write::MetaGet(_)
             | Write::MetaSet(_)
             | Write::MetaDelete(_)
@@ -273,6 +273,10 @@ pub(crate) fn mark(write: &Write) -> Option<u64> {
         Write::MetaArithmetic(arithmetic) => Some(arithmetic.delta),
         Write::MetaDelete(delete) => mark_of_key(&delete.key),
         Write::MetaGet(_) => None,
+        Write::Topic(write) => match &write.change {
+            TopicChange::Push { message, .. } => mark_of_value(message),
+            _ => None,
+        },
     }
 }
 
