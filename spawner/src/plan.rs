@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Followers {
     /// Answers with the address of the leader
     Redirect,
-    /// Sends it to the leader and gives back the reply: not available yet
+    /// Sends it to the leader and gives back the reply
     Forward,
 }
 
