@@ -198,7 +198,11 @@ impl Counters {
             }
             Write::MetaArithmetic(arithmetic) => {
                 self.cmd_meta += 1;
-                let found = matches!(reply, Reply::MetaHit(hit) if !hit.was_made);
+                // An item that the command has made is neither.
+                let found = match reply {
+                    Reply::MetaHit(hit) if hit.was_made => return,
+                    reply => matches!(reply, Reply::MetaHit(_)),
+                };
                 match arithmetic.direction {
                     Increment => count(found, &mut self.incr_hits, &mut self.incr_misses),
                     Decrement => count(found, &mut self.decr_hits, &mut self.decr_misses),
@@ -328,6 +332,9 @@ pub(crate) fn general(status: &Status, counts: Counts, memory: Memory) -> Vec<Li
         line("crawler_reclaimed", counts.expired_items),
         line("crawler_items_checked", counts.expired_items),
         line("lrutail_reflocked", 0),
+        line("moves_to_cold", 0),
+        line("moves_to_warm", 0),
+        line("moves_within_lru", 0),
         line("direct_reclaims", 0),
         line("quorate_gone_items", counts.gone_items),
         line("quorate_role", status.role),
@@ -379,6 +386,11 @@ pub(crate) fn items(counts: Counts, counters: &Counters) -> Vec<Line> {
     }
     vec![
         line("items:1:number", counts.items),
+        line("items:1:number_hot", 0),
+        line("items:1:number_warm", 0),
+        line("items:1:number_cold", counts.items),
+        line("items:1:age_hot", 0),
+        line("items:1:age_warm", 0),
         line("items:1:age", 0),
         line("items:1:mem_requested", counts.bytes),
         line("items:1:evicted", 0),
@@ -393,7 +405,14 @@ pub(crate) fn items(counts: Counts, counters: &Counters) -> Vec<Line> {
         line("items:1:crawler_reclaimed", counts.expired_items),
         line("items:1:crawler_items_checked", counts.expired_items),
         line("items:1:lrutail_reflocked", 0),
+        line("items:1:moves_to_cold", 0),
+        line("items:1:moves_to_warm", 0),
+        line("items:1:moves_within_lru", 0),
         line("items:1:direct_reclaims", 0),
+        line("items:1:hits_to_hot", 0),
+        line("items:1:hits_to_warm", 0),
+        line("items:1:hits_to_cold", counters.get_hits),
+        line("items:1:hits_to_temp", 0),
     ]
 }
 

@@ -72,8 +72,9 @@ fn flags(words: Words<'_>) -> Result<Flags<'_>, &'static str> {
         let Some((letter, token)) = word.split_first() else {
             return Err(INVALID_FLAG);
         };
+        // As in memcached, what is no ASCII letter or sign counts as seen.
         let bit = 1u128.checked_shl(u32::from(*letter)).unwrap_or(0);
-        if seen & bit != 0 {
+        if seen & bit != 0 || *letter >= 127 {
             return Err(DUPLICATE_FLAG);
         }
         seen |= bit;
@@ -254,7 +255,8 @@ fn arithmetic(mut words: Words<'_>) -> Result<Line, &'static str> {
         key,
         direction,
         delta: flags.delta.unwrap_or(1),
-        compare: flags.compare,
+        // As in memcached, 0 stands for any here.
+        compare: flags.compare.filter(|unique| *unique != 0),
         vivify: flags.vivify,
         initial: flags.initial,
         touch: flags.touch,
