@@ -405,6 +405,8 @@ impl Parts {
             connections: TaskTracker::new(),
             threads,
         };
+        let forwards = settings.followers == Followers::Forward;
+        let view = forwards.then(|| running.view.clone());
         self.backups.begin(Source {
             evaluator: to_clients.clone(),
             control: running.control.clone(),
@@ -422,7 +424,7 @@ impl Parts {
             counters: self.counters,
             dumps: Dumps::new(running.control.clone()),
             connections: Connections::default(),
-            held: Arc::new(Held::new(settings.followers == Followers::Forward)),
+            held: Arc::new(Held::new(view)),
         };
         tokio::spawn(client::serve(
             acceptor,
@@ -503,9 +505,16 @@ impl Running {
     }
 }
 
+/// A connection whose replies may be another server's is owed about so much of them.
+const REPLY_AHEAD_BYTES: usize = 16 << 20;
+
 fn limits(settings: &Settings) -> protocol::Limits {
     protocol::Limits {
         item_bytes_max: settings.value_bytes_max,
+        reply_ahead_bytes: match settings.followers {
+            Followers::Redirect => usize::MAX,
+            Followers::Forward => REPLY_AHEAD_BYTES,
+        },
         ..protocol::Limits::default()
     }
 }

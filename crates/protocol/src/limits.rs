@@ -23,6 +23,10 @@ pub struct Limits {
     /// When this many reply bytes or more wait to be written, nothing more is parsed and no further
     /// reply or hit is encoded. One may go beyond it.
     pub unwritten_bytes_max: usize,
+    /// No more requests are taken than have replies of so many bytes together, judged by the latest
+    /// ones; but always a few. For replies that are not shared with the store. `usize::MAX` is no
+    /// such limit.
+    pub reply_ahead_bytes: usize,
     /// A list of keys goes on when fewer reply bytes than this wait to be written.
     pub dump_ahead_bytes: usize,
 }
@@ -38,6 +42,7 @@ impl Default for Limits {
             run_bytes_max: 256 << 10,
             in_flight_requests_max: 1024,
             unwritten_bytes_max: 8 << 20,
+            reply_ahead_bytes: usize::MAX,
             dump_ahead_bytes: 256 << 10,
         }
     }

@@ -59,6 +59,12 @@ use crate::reply::{write_hit, write_hits_end, write_reply};
 use crate::request::{Request, Shape};
 use crate::{Dump, DumpItem, Limits, Output, Parsed, Parser};
 
+/// So many replies may always be owed.
+const REPLIES_AHEAD_MIN: usize = 8;
+
+/// So many, where their bytes are bounded, before it is known how large they are.
+const REPLIES_UNKNOWN_MAX: usize = 64;
+
 /// Name and value of a line of `stats`.
 pub type StatLine = (Cow<'static, str>, String);
 
@@ -89,6 +95,9 @@ pub struct Session {
     due_bytes: usize,
     output: Output,
     refusals: Refusals,
+    /// How large a reply is to be expected, in bytes of keys and values: as the latest large one,
+    /// which counts for less with each that follows.
+    reply_bytes: usize,
     /// The parser has asked for more bytes than there are, amid a request.
     awaits_rest: bool,
     /// Nothing is appended to the output any more.
@@ -132,6 +141,10 @@ impl Session {
             due_bytes: 0,
             output: Output::new(),
             refusals: Refusals::default(),
+            reply_bytes: match limits.reply_ahead_bytes {
+                usize::MAX => 0,
+                bytes => bytes / REPLIES_UNKNOWN_MAX,
+            },
             awaits_rest: false,
             closing: false,
         }
@@ -205,7 +218,12 @@ impl Session {
                 Shape::Stats(stats) => server_stats(*stats),
                 _ => Vec::new(),
             };
-            self.reply(Due::new(outcome, shape, server_stats));
+            let due = Due::new(outcome, shape, server_stats);
+            if self.limits.reply_ahead_bytes < usize::MAX {
+                let faded = self.reply_bytes - self.reply_bytes / 8;
+                self.reply_bytes = faded.max(due.hits_bytes());
+            }
+            self.reply(due);
             self.append_answers();
         }
     }
@@ -357,8 +375,16 @@ impl Session {
             )
             || self.awaits_message()
             || matches!(self.due.back(), Some(Due::Dump(_)))
-            || self.slots.len() >= self.limits.in_flight_requests_max
+            || self.slots.len() >= self.in_flight_max()
             || self.is_full()
+    }
+
+    /// How many replies may be owed.
+    fn in_flight_max(&self) -> usize {
+        let ahead = self.limits.reply_ahead_bytes / self.reply_bytes.max(1);
+        ahead
+            .max(REPLIES_AHEAD_MIN)
+            .min(self.limits.in_flight_requests_max)
     }
 
     /// Whether nothing may be appended to the output now.

@@ -29,9 +29,13 @@ use crate::client::FromClient;
 
 /// A connection on which more than this waits to be sent is given up. To a leader: several times
 /// what is with it unless clients have given up waiting. To a follower: replies, whose values are the
-/// store's own for as long as nobody has changed them.
+/// store's own for as long as nobody has changed them, and far more than there are unless somebody
+/// means harm.
 pub(crate) const TO_LEADER_QUEUE_BYTES_MAX: usize = 16 << 20;
-pub(crate) const TO_FOLLOWER_QUEUE_BYTES_MAX: usize = 512 << 20;
+pub(crate) const TO_FOLLOWER_QUEUE_BYTES_MAX: usize = 4 << 30;
+
+/// While more than this waits to be sent to a follower, it is not listened to.
+const TO_FOLLOWER_AHEAD_BYTES: usize = 64 << 20;
 
 /// So much is encoded at a time.
 const WRITE_BYTES: usize = 256 << 10;
@@ -42,6 +46,8 @@ pub(crate) struct ForwardQueue {
     bytes_max: usize,
     waiting: Mutex<Waiting>,
     told: Notify,
+    /// Less waits than did.
+    taken: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +71,7 @@ impl ForwardQueue {
             bytes_max,
             waiting: Mutex::default(),
             told: Notify::new(),
+            taken: Notify::new(),
         }
     }
 
@@ -140,7 +147,16 @@ impl ForwardQueue {
         if let Some(message) = &message {
             waiting.bytes -= message.held_bytes();
         }
+        drop(waiting);
+        self.taken.notify_one();
         Ok(message)
+    }
+
+    /// Waits until no more than this waits to be sent.
+    async fn drained_to(&self, bytes: usize) {
+        while self.waiting().bytes > bytes {
+            self.taken.notified().await;
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -264,7 +280,7 @@ pub(super) async fn take(
     let (reader, writer) = stream.into_split();
     let error = tokio::select! {
         error = queue.write(link, writer, caller.version) => error,
-        error = listen(reader, from, &mut newest, peers) => error,
+        error = listen(reader, from, &mut newest, (peers, queue)) => error,
         () = ended.cancelled() => io::ErrorKind::ConnectionAborted.into(),
     };
     queue.end(link);
@@ -277,15 +293,17 @@ pub(super) async fn take(
     peers.clients.send(room, gone);
 }
 
-/// Gives the evaluator what a follower says, as it takes what clients say.
+/// Gives the evaluator what a follower says, as it takes what clients say, and while the replies are
+/// taken.
 async fn listen(
     reader: OwnedReadHalf,
     from: ServerId,
     newest: &mut Stream,
-    peers: &Peers,
+    (peers, replies): (&Peers, &ForwardQueue),
 ) -> io::Error {
     let mut incoming = Incoming::new(reader, TO_LEADER_BYTES_MAX);
     loop {
+        replies.drained_to(TO_FOLLOWER_AHEAD_BYTES).await;
         let (message, bytes) = match incoming.next().await {
             Ok(next) => next,
             Err(error) => return error,
@@ -351,6 +369,27 @@ mod tests {
         tokio::select! {
             error = queue.write(link, writer, 1) => panic!("{error}"),
             () = heard => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_until_little_waits_goes_on_when_it_was_taken() {
+        let queue = ForwardQueue::new(1 << 20);
+        let link = queue.begin();
+        for number in 0..10 {
+            queue.push(message(number));
+        }
+        let each = message(0).held_bytes();
+        let mut drained = Box::pin(queue.drained_to(3 * each));
+        for left in (0..10).rev() {
+            let is_drained = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(drained.as_mut().poll(context).is_ready())
+            });
+            assert_eq!(is_drained.await, left < 3, "{left} and one more wait");
+            if left < 3 {
+                break;
+            }
+            assert!(queue.take(link).expect("the link is there").is_some());
         }
     }
 
