@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use command::Outcome;
+use command::{Outcome, TopicCounts};
 use crossbeam_channel::Receiver;
 use evaluator::{ConnectionId, Evaluator, FrozenState, Input, Now, Outcomes, Output};
 use raft::{Fetch, Fetched, Index, Seating, ServerId, Timestamp, Write, WriteId};
@@ -42,6 +42,8 @@ pub(crate) enum Control {
     Transfer,
     /// Give the state as it is, once it has taken in this entry; `None` if there is none to be had.
     Freeze(Index, oneshot::Sender<Option<FrozenState>>),
+    /// Give the topics as they are.
+    Topics(oneshot::Sender<Vec<TopicCounts>>),
     /// End.
     Stop,
 }
@@ -207,6 +209,10 @@ impl EvaluatorThread {
             match control {
                 Control::Transfer => self.evaluator.step(now, Input::Transfer),
                 Control::Freeze(last_applied, asker) => self.freezes.push((last_applied, asker)),
+                Control::Topics(asker) => {
+                    // Whoever asked may be gone.
+                    let _ = asker.send(self.evaluator.topics());
+                }
                 Control::Stop => self.stops = true,
             }
         }

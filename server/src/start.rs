@@ -23,7 +23,7 @@ use crate::client::{self, Clients, Connections, Counters, Dumps, Held};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::evaluator_thread::{Channels, Control, EvaluatorThread};
-use crate::http::{Backups, LimitedListener, Site, Source, router};
+use crate::http::{Asker, Backups, LimitedListener, Site, Source, router};
 use crate::listen::{Acceptor, Bound, bind};
 use crate::log_writer_thread::{self, LogWriter};
 use crate::peer::{self, Callee, ForwardQueue, Peers, Queue, Refusals};
@@ -111,14 +111,18 @@ async fn run(service: Service, runtimes: &Others) -> Result<(), Error> {
     let counters = Arc::new(Counters::new());
     let figures = Arc::new(Figures::default());
     let scrubs = Arc::new(scrub_thread::Figures::default());
-    let backups = Arc::new(Backups::new(service.cluster.servers().to_vec()));
+    let asker = Arc::new(Asker::default());
+    let servers = service.cluster.servers().to_vec();
+    let backups = Arc::new(Backups::new(servers, Arc::clone(&asker)));
     let site = Site {
         view: view.clone(),
         clients: Arc::clone(&counters),
         queues: queues(&peers),
         snapshots: Arc::clone(&figures),
         scrubs: Arc::clone(&scrubs),
-        backups: Arc::clone(&backups),
+        backups,
+        asker: Arc::clone(&asker),
+        item_bytes_max: service.settings.value_bytes_max,
     };
     let listener = LimitedListener::new(Acceptor::new(http_port, "an HTTP connection"));
     runtimes
@@ -142,7 +146,7 @@ async fn run(service: Service, runtimes: &Others) -> Result<(), Error> {
         counters,
         figures,
         scrubs,
-        backups,
+        asker,
         peers,
         connections_max,
         ports: (client_port, rpc_port),
@@ -254,7 +258,7 @@ struct Parts {
     counters: Arc<Counters>,
     figures: Arc<Figures>,
     scrubs: Arc<scrub_thread::Figures>,
-    backups: Arc<Backups>,
+    asker: Arc<Asker>,
     peers: Vec<(Callee, Arc<Queue>)>,
     connections_max: usize,
     /// The client port and the RPC port.
@@ -407,7 +411,7 @@ impl Parts {
         };
         let forwards = settings.followers == Followers::Forward;
         let view = forwards.then(|| running.view.clone());
-        self.backups.begin(Source {
+        self.asker.begin(Source {
             evaluator: to_clients.clone(),
             control: running.control.clone(),
         });

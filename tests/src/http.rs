@@ -30,11 +30,21 @@ impl Response {
     /// # Errors
     /// When nothing listens there, or no whole response comes within two seconds.
     pub fn request(address: SocketAddr, method: &str, path: &str) -> io::Result<Response> {
+        Response::send(address, method, path, "")
+    }
+
+    /// What `address` answers to a request with this body.
+    ///
+    /// # Errors
+    /// When nothing listens there, or no whole response comes within two seconds.
+    pub fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<Response> {
         let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         stream.write_all(request.as_bytes())?;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use command::{CodecError, Outcome, PayloadEncoder, Preamble, Write, decode};
+use command::{CodecError, Outcome, PayloadEncoder, Preamble, TopicCounts, Write, decode};
 use mutants::Mutant;
 use raft::{
     Candidacy, Entry, EntryKind, Index, Message, Raft, ReadId, Recovered, Seating, ServerId,
@@ -315,6 +315,13 @@ impl Evaluator {
             forwarding: self.waiting.forward_counters(),
             ..self.answers.status(owed, self.waiting.connections())
         }
+    }
+
+    /// All topics and their messages, counted, in order of creation, as far as this server has applied
+    /// the log.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicCounts> {
+        self.answers.store.topics()
     }
 
     /// How far this server has come into its cluster: what it presents to the others (rule 41).

@@ -315,6 +315,11 @@ fn who_will_not_wait_any_longer_is_answered_at_once() {
         it.input(server, Input::StopWaiting(ConnectionId(1)));
         it.settle();
         assert_eq!(it.outcomes(server, 1), [EMPTY]);
+        // Before it was known that there is nothing.
+        it.send_batch(server, 1, 0, vec![pop_within(60)]);
+        it.input(server, Input::StopWaiting(ConnectionId(1)));
+        it.settle();
+        assert_eq!(it.outcomes(server, 1), [EMPTY]);
     }
     it.ask(leader, 9, vec![push("a")]);
     assert_eq!(ready(&mut it, leader), 1);

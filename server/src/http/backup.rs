@@ -8,8 +8,7 @@
 //! whether it has got all of it.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -18,22 +17,19 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cluster::Server;
 use command::{Command, Outcome, Read, Reply};
-use evaluator::{Batch, ConnectionId, FrozenState};
+use evaluator::FrozenState;
 use raft::Index;
 use serde::Serialize;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 use tracing::{info, warn};
 use wal::{SNAPSHOT_PIECE_BYTES_MAX, SnapshotEncoder};
 
+use super::asker::Asker;
 use super::router::Site;
-use crate::bell::Sender;
-use crate::client::FromClient;
 use crate::evaluator_thread::Control;
-use crate::room::RoomSender;
 use crate::snapshot_thread::{discard, step_back};
 use crate::start::spawn;
 
@@ -52,17 +48,8 @@ const RATE_JUDGED_AFTER: Duration = Duration::from_secs(30);
 pub(crate) struct Backups {
     /// All servers, for who asks the wrong one.
     servers: Vec<Server>,
-    /// There once the log was read.
-    source: OnceLock<Source>,
+    asker: Arc<Asker>,
     one: Arc<Semaphore>,
-    asked: AtomicU64,
-}
-
-/// The evaluator.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) evaluator: RoomSender<FromClient>,
-    pub(crate) control: Sender<Control>,
 }
 
 /// Why there is none.
@@ -135,30 +122,22 @@ fn refused(site: &Site, refusal: Refusal) -> Response {
 }
 
 impl Backups {
-    pub(crate) fn new(servers: Vec<Server>) -> Backups {
+    pub(crate) fn new(servers: Vec<Server>, asker: Arc<Asker>) -> Backups {
         Backups {
             servers,
-            source: OnceLock::new(),
+            asker,
             one: Arc::new(Semaphore::new(1)),
-            asked: AtomicU64::new(0),
         }
-    }
-
-    /// From now on there are states.
-    pub(crate) fn begin(&self, source: Source) {
-        // It is begun once.
-        let _ = self.source.set(source);
     }
 
     /// The state, and the place of the one that it is given out to.
     async fn state(&self) -> Result<(FrozenState, OwnedSemaphorePermit), Refusal> {
-        let source = self.source.get().ok_or(Refusal::NoLeader)?;
+        let source = self.asker.source().ok_or(Refusal::NoLeader)?;
         let permit = Arc::clone(&self.one).try_acquire_owned();
         let permit = permit.map_err(|_| Refusal::Busy)?;
-        // Clients count up from 1.
-        let connection = ConnectionId(u64::MAX - self.asked.fetch_add(1, Ordering::Relaxed));
-        let read = timeout(ANSWER_MAX, source.read(connection)).await;
-        let Some(Outcome::Done(Reply::Confirmed { last_applied })) = read.ok().flatten() else {
+        let confirm = Command::Read(Read::Confirm);
+        let read = self.asker.ask(confirm, 0, true, ANSWER_MAX).await;
+        let Some(Outcome::Done(Reply::Confirmed { last_applied })) = read else {
             return Err(Refusal::NoLeader);
         };
         let (asker, frozen) = oneshot::channel();
@@ -167,31 +146,6 @@ impl Backups {
         let frozen = timeout(ANSWER_MAX, frozen).await;
         let frozen = frozen.ok().and_then(Result::ok).flatten();
         Ok((frozen.ok_or(Refusal::NoLeader)?, permit))
-    }
-}
-
-impl Source {
-    /// What becomes of a read that is asked for now.
-    async fn read(&self, connection: ConnectionId) -> Option<Outcome> {
-        let (sender, mut outcomes) = unbounded_channel();
-        let room = self.evaluator.reserve(0).await;
-        let batch = Batch {
-            connection,
-            epoch: 0,
-            commands: vec![Command::Read(Read::Confirm)],
-            is_local: true,
-        };
-        let outcomes_sender = Some(sender);
-        let sent = FromClient::Batch {
-            batch,
-            outcomes: outcomes_sender,
-        };
-        self.evaluator.send(room, sent);
-        let answered = outcomes.recv().await;
-        let room = self.evaluator.reserve(0).await;
-        self.evaluator
-            .send(room, FromClient::Disconnected(connection));
-        answered?.into_iter().next()
     }
 }
 

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use raft::ServerId;
 
+use super::asker::Asker;
 use super::backup::{self, Backups};
+use super::queue;
 use super::status::StatusBody;
 use crate::client::Counters;
 use crate::peer::Queue;
@@ -27,6 +29,9 @@ pub(crate) struct Site {
     pub(crate) snapshots: Arc<Figures>,
     pub(crate) scrubs: Arc<scrub_thread::Figures>,
     pub(crate) backups: Arc<Backups>,
+    pub(crate) asker: Arc<Asker>,
+    /// The largest item: key + value + 56.
+    pub(crate) item_bytes_max: usize,
 }
 
 /// All paths of the HTTP port.
@@ -37,6 +42,11 @@ pub(crate) fn router(site: Site) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/snapshot", get(snapshot))
+        .route("/topic", put(queue::create).get(queue::list))
+        .route("/message", put(queue::push))
+        .route("/message/{topic}", get(queue::pop))
+        .route("/message/{topic}/pop", post(queue::pop))
+        .layer(DefaultBodyLimit::max(queue::BODY_BYTES_MAX))
         .with_state(Arc::new(site))
 }
 
@@ -92,6 +102,7 @@ async fn front(State(site): State<Arc<Site>>) -> String {
          /status   how it is, as JSON\n\
          /healthz  whether the process works\n\
          /readyz   whether it can serve or redirect\n\
+         /topic    the topics, as JSON\n\
          /snapshot  the whole state, from the leader: quorate-client snapshot save FILE\n",
         server.id, server.host, server.client_port,
     )

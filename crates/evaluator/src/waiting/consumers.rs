@@ -224,15 +224,16 @@ impl Waiting {
         }
     }
 
-    /// The client will not wait any longer: if its command is parked it is answered that there is
-    /// nothing.
+    /// The client will not wait any longer: it is answered that there is nothing, at once or when its
+    /// command was carried out and has found nothing.
     pub(crate) fn stop_waiting(&mut self, origin: Origin) {
         let Some(slot) = self.by_id.get(&origin).copied() else {
             return;
         };
-        let last = self.slots[slot].as_ref().and_then(|it| it.queue.back());
-        match last.map(|last| &last.what) {
+        let last = self.slots[slot].as_mut().and_then(|it| it.queue.back_mut());
+        match last.map(|last| &mut last.what) {
             Some(What::Take(consumer)) if consumer.is_parked => self.stop_waiting_at(slot),
+            Some(What::Take(consumer)) => consumer.until = Timestamp(0),
             Some(What::Forwarded(_)) => self.stop_forwarded(slot),
             _ => {}
         }
