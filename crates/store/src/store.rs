@@ -4,7 +4,7 @@
 
 use command::{
     About, Deadline, Direction, Exptime, Hit, Key, LogTime, Marks, Preamble, Read, Reply,
-    StoreMode, TopicCounts, TopicWrite, Write,
+    StoreMode, Write,
 };
 use mutants::Mutant;
 
@@ -16,7 +16,6 @@ use crate::map::{Map, TableSize};
 use crate::moment::{Flush, Moment, unique};
 use crate::snapshot::Frozen;
 use crate::tally::Tally;
-use crate::topic::Circumstances;
 use crate::topics::Topics;
 
 /// The most items that are taken out at once because they are over.
@@ -41,8 +40,8 @@ pub struct Store {
     /// What was flushed at once.
     garbage: Garbage,
     /// What is alive.
-    tally: Tally,
-    topics: Topics,
+    pub(crate) tally: Tally,
+    pub(crate) topics: Topics,
     pub(crate) departed: Departed,
     /// The items of `map`, whether they are alive or not.
     held_items: u64,
@@ -303,34 +302,6 @@ impl Store {
         garbage.append(self.garbage);
         garbage.add_pages(self.topics.into_pages());
         garbage
-    }
-
-    /// All topics and their messages, counted, in order of creation.
-    #[must_use]
-    pub fn topics(&self) -> Vec<TopicCounts> {
-        self.topics.list()
-    }
-
-    /// Asks `take_woken` to name this topic when there is something to take, or it is gone; false if
-    /// there is no such topic. Of this process alone.
-    pub fn watch_topic(&mut self, name: &Key) -> bool {
-        self.topics.watch(name)
-    }
-
-    /// Those topics, each with how many messages can be taken: `u64::MAX` if it is gone. Each is
-    /// named once for a `watch_topic`.
-    pub fn take_woken_topics(&mut self) -> Vec<(Key, u64)> {
-        self.topics.take_woken()
-    }
-
-    fn topic(&mut self, unique: u64, write: &TopicWrite) -> Reply {
-        let taken = self.tally.alive().bytes + self.topics.memory_bytes();
-        let at = Circumstances {
-            second: self.moment.second(),
-            next_second: self.moment.next_second(),
-            room: self.moment.memory_limit.room(taken),
-        };
-        self.topics.apply(unique, at, write)
     }
 
     /// The item with this key, unless it is gone.

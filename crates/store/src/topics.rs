@@ -6,6 +6,7 @@ use std::sync::Arc;
 use command::{Key, Read, Reply, TOPICS_MAX, TopicChange, TopicCounts, TopicSettings, TopicWrite};
 
 use crate::messages::Page;
+use crate::store::Store;
 use crate::topic::{Circumstances, TOPIC_MEMORY_BYTES, Topic, TopicState};
 
 #[derive(Debug, Default)]
@@ -210,5 +211,36 @@ impl Topics {
             }
         }
         Some(result)
+    }
+}
+
+impl Store {
+    /// All topics and their messages, counted, in order of creation.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicCounts> {
+        self.topics.list()
+    }
+
+    /// Asks `take_woken` to name this topic when there is something to take, or it is gone; false if
+    /// there is no such topic. Of this process alone.
+    pub fn watch_topic(&mut self, name: &Key) -> bool {
+        self.topics.watch(name)
+    }
+
+    /// Those topics, each with how many messages can be taken: `u64::MAX` if it is gone. Each is
+    /// named once for a `watch_topic`.
+    pub fn take_woken_topics(&mut self) -> Vec<(Key, u64)> {
+        self.topics.take_woken()
+    }
+
+    /// Carries out a change of a topic at this place of the log.
+    pub(crate) fn topic(&mut self, unique: u64, write: &TopicWrite) -> Reply {
+        let taken = self.tally.alive().bytes + self.topics.memory_bytes();
+        let at = Circumstances {
+            second: self.moment.second(),
+            next_second: self.moment.next_second(),
+            room: self.moment.memory_limit.room(taken),
+        };
+        self.topics.apply(unique, at, write)
     }
 }
