@@ -1,18 +1,17 @@
 //! A frozen state, its bytes, and the store that they make.
 
 mod support;
+mod topic_support;
 
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use command::{
-    Exptime, Key, LogTime, Preamble, Read, Reply, StoreMode, Take, TopicChange, TopicSettings,
-    TopicWrite, Write,
-};
+use command::{Exptime, Key, LogTime, Preamble, Read, Reply, StoreMode, Write};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use quorate_store::{Frozen, Garbage, LoadError, Loader, STATE_HASH_FUNCTION, Store};
 use support::{all_keys, any_key, any_meta_write, any_value, any_write};
+use topic_support::topic_changes;
 
 /// A second since 1970 at which all tests start.
 const START: u64 = 1_700_000_000;
@@ -133,43 +132,6 @@ fn item(unique: u64, over_at: u32, key: &[u8], value: &[u8]) -> Vec<u8> {
 
 fn error_of(bytes: &[u8]) -> LoadError {
     load(bytes).expect_err("these bytes are no state")
-}
-
-/// A topic with a message in each state, and an empty one.
-fn topic_changes() -> Vec<Write> {
-    let push = |delay| TopicChange::Push {
-        message: Bytes::from_static(b"message"),
-        priority: 3,
-        delay,
-    };
-    let settings = TopicSettings {
-        max_age: 500,
-        max_deliveries: 1,
-        ..TopicSettings::default()
-    };
-    let take = TopicChange::Take(Take {
-        ttr: Some(60),
-        wait: 0,
-    });
-    let first = [
-        TopicChange::Create(settings),
-        push(0),
-        push(0),
-        push(0),
-        push(9),
-        take.clone(),
-        take,
-        TopicChange::Nack { id: 1, delay: 0 },
-    ];
-    let first = first.map(|change| ("jobs", change));
-    let second = ("other", TopicChange::Create(TopicSettings::default()));
-    let changes = first.into_iter().chain([second]);
-    changes
-        .map(|(topic, change)| {
-            let topic = Key::new(Bytes::from_static(topic.as_bytes())).expect("a short name");
-            Write::Topic(TopicWrite { topic, change })
-        })
-        .collect()
 }
 
 /// Every kind of state: a pending flush, deadlines, topics with messages in all states.
