@@ -277,6 +277,14 @@ mutants! {
     LoadForgetsUnique = "load-forgets-unique",
     /// Items that come from a snapshot are not stale, and nobody has won them (rule 38).
     LoadForgetsMarks = "load-forgets-marks",
+    /// A message that is popped stays.
+    TakenStays = "taken-stays",
+    /// A reserved message never comes back.
+    ReservationNeverEnds = "reservation-never-ends",
+    /// Messages are taken in the order of their ids, whatever their priorities.
+    PriorityIgnored = "priority-ignored",
+    /// A loaded state has nothing reserved.
+    LoadForgetsReservations = "load-forgets-reservations",
     /// Who waits for a message is never carried out again.
     ConsumersForgotten = "consumers-forgotten",
     /// A consumer that is gone takes a message with it.

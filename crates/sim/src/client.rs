@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 
 use crate::check::{MARKED_SECOND, OpId, Sent, key, marked_key};
 use crate::options::{Fault, Options};
+use crate::topics::Reserved;
 
 /// The most that one reply may hold.
 const VALUE_BYTES_MAX: usize = 1 << 20;
@@ -25,6 +26,7 @@ pub(crate) struct Client {
     pub(crate) connection: Option<Connection>,
     /// The unique that it saw last of each key.
     uniques: BTreeMap<Key, u64>,
+    reserved: Reserved,
     /// Commands answered as done.
     pub(crate) done: u64,
     /// The last answer was a refusal.
@@ -99,13 +101,14 @@ impl Client {
             hint: None,
             connection: None,
             uniques: BTreeMap::new(),
+            reserved: Reserved::default(),
             done: 0,
             refused: false,
         }
     }
 
     /// Learns from an answer.
-    pub(crate) fn learns(&mut self, answer: &Answer) {
+    pub(crate) fn learns(&mut self, what: &Sent, answer: &Answer) {
         self.refused = matches!(
             answer,
             Answer::Outcome(Outcome::NotDone(_) | Outcome::Unknown)
@@ -113,6 +116,12 @@ impl Client {
         match answer {
             Answer::Outcome(Outcome::Done(reply)) => {
                 self.done += 1;
+                if let (command::Reply::Message(message), Sent::Command(Command::Write(write))) =
+                    (reply, what)
+                    && let Write::Topic(write) = write
+                {
+                    self.reserved.learns(&write.topic, message);
+                }
                 if let command::Reply::Hits(hits) = reply {
                     for hit in hits.iter().filter(|hit| hit.unique != 0) {
                         let key = Key::new(Bytes::copy_from_slice(hit.key()));
@@ -138,6 +147,9 @@ impl Client {
         }
         if options.mix.count > 0 && random.random_range(0..30) == 0 {
             return set_counter(random.random_range(0..COUNTERS));
+        }
+        if options.mix.topics > 0 && random.random_range(0..20) < options.mix.topics {
+            return self.reserved.draw(id, options, random);
         }
         match self.write(id, options, random) {
             Some(write) => {

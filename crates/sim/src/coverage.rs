@@ -47,6 +47,9 @@ coverage! {
     noreply,
     /// Meta commands that were done.
     metas,
+    /// Commands on topics that were done, and messages that were taken.
+    topics,
+    taken,
     /// Reads and what they found.
     hits,
     misses,

@@ -166,6 +166,16 @@ fn test_of(mutant: Mutant) -> Option<Test> {
             "snapshot",
             "a_loaded_store_goes_on_as_the_frozen_one_does",
         ),
+        Mutant::PriorityIgnored => test(
+            "quorate-store",
+            "topics",
+            "the_lower_priority_number_is_taken_first",
+        ),
+        Mutant::LoadForgetsReservations => test(
+            "quorate-store",
+            "topics_model",
+            "every_command_answers_as_the_model_does_and_so_does_a_loaded_state",
+        ),
         Mutant::ConsumersForgotten => test(
             "quorate-evaluator",
             "consumers",

@@ -19,6 +19,7 @@ mod run;
 mod scrub;
 mod settle;
 mod snapshots;
+mod topics;
 mod traffic;
 mod turn;
 mod world;

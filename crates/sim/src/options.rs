@@ -148,6 +148,8 @@ pub struct Mix {
     pub touch: u32,
     pub expiring: u32,
     pub flush: u32,
+    /// Commands on topics, in twenty of all.
+    pub topics: u32,
 }
 
 /// What a run is made of.
@@ -223,6 +225,16 @@ impl Options {
     /// What this seed draws. Faults in `without` are left out, and nothing else changes.
     #[must_use]
     pub fn draw(seed: u64, faulty_ms: u64, without: &BTreeSet<Fault>) -> Options {
+        let mut options = Options::draw_all(seed, faulty_ms, without);
+        // By a chance of its own, so that what else a seed draws does not hang on it.
+        let mut random = StdRng::seed_from_u64(seed ^ 0x7091c5);
+        if random.random_bool(0.5) {
+            options.mix.topics = random.random_range(1..=12);
+        }
+        options
+    }
+
+    fn draw_all(seed: u64, faulty_ms: u64, without: &BTreeSet<Fault>) -> Options {
         let mut random = StdRng::seed_from_u64(seed);
         let random = &mut random;
         let servers = [1, 2, 3, 3, 3, 5, 5, 5, 7][random.random_range(0..9)];
@@ -327,6 +339,7 @@ impl Mix {
             touch: part(3),
             expiring: part(4),
             flush: part(1),
+            topics: 0,
         }
     }
 }

@@ -299,7 +299,8 @@ impl World {
         for (id, answer) in answers {
             self.history
                 .answered(id, &answer, written, &self.witness, &mut self.coverage);
-            self.clients[client].learns(&answer);
+            let what = self.history.what(id);
+            self.clients[client].learns(what, &answer);
             redirected |= self.clients[client].hint.is_some();
             self.malformed_or_redirect(&answer);
         }

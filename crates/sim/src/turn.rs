@@ -2,8 +2,10 @@
 //! peers and the clients.
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use command::Command;
 use evaluator::{Input, Now, Output, StateHash};
 use raft::{Body, Fetch, Fetched, GroupId, Index, Message, ServerId, Timestamp};
 use rand::RngExt;
@@ -530,7 +532,7 @@ impl crate::host::Process {
             "connection {connection} is given {count} answers, and {owed} are owed"
         );
         *owed -= count;
-        *since = now;
+        *since = now.max(*since);
         if *owed == 0 {
             self.owed.remove(&connection);
         }
@@ -559,6 +561,10 @@ impl crate::host::Process {
                     let none = (0, now.monotonic);
                     let owed = self.owed.entry(batch.connection.0).or_insert(none);
                     owed.0 += batch.commands.len();
+                    // Who waits for a message has so much more time.
+                    let wait = batch.commands.last().and_then(Command::wait);
+                    let wait = Duration::from_secs(u64::from(wait.unwrap_or(0)));
+                    owed.1 = owed.1.max(now.monotonic + wait);
                     Input::Batch(batch)
                 }
                 FromClient::Disconnected(connection) => {

@@ -9,6 +9,7 @@ use command::{
     Key, MESSAGE_MEMORY_BYTES, Message, MessageBytes, MessageCounts, Reply, Take, TopicChange,
     TopicSettings,
 };
+use mutants::Mutant;
 
 use crate::messages::{Held, Messages, Page, State};
 use crate::order::{Order, page_of};
@@ -163,6 +164,9 @@ impl Topic {
     pub(crate) fn come_due(&mut self, second: u32) {
         while let Some((page, bits)) = self.reserved.pop_until(second) {
             self.counts.reserved -= u64::from(bits.count_ones());
+            if mutants::is_on(Mutant::ReservationNeverEnds) {
+                continue;
+            }
             self.come_back(page, bits, second);
         }
         while let Some((page, bits)) = self.delayed.pop_until(second) {
@@ -294,6 +298,11 @@ impl Topic {
             return Reply::Empty;
         };
         let Some(ttr) = ttr else {
+            if mutants::is_on(Mutant::TakenStays)
+                && let Some(held) = self.state.messages.get(id)
+            {
+                return Reply::Message(message(id, held));
+            }
             let held = self.remove(id);
             let held = held.unwrap_or_else(|| panic!("message {id} is ready and not there"));
             return Reply::Message(message(id, &held));
@@ -450,6 +459,7 @@ impl Held {
 /// What messages in this state are ordered by.
 fn number(state: State, priority: u32, until: u32) -> u32 {
     match state {
+        State::Ready if mutants::is_on(Mutant::PriorityIgnored) => 0,
         State::Ready => priority,
         State::Reserved | State::Delayed => until,
         State::Dead => 0,

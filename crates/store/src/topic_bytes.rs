@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 
 use bytes::{Buf, Bytes};
 use command::{Key, MessageBytes, TopicSettings};
+use mutants::Mutant;
 
 use crate::load::LoadError;
 use crate::messages::{Held, Messages, State};
@@ -257,6 +258,9 @@ impl TopicsDecoder {
         held.deliveries = view.deliveries;
         held.state = state;
         held.until = view.until;
+        if mutants::is_on(Mutant::LoadForgetsReservations) {
+            (held.state, held.until) = (State::Ready, 0);
+        }
         topic.messages.push(view.id, held);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use command::{Command, Outcome, Read, Reply, Write};
+use command::{Command, Outcome, Read, Reply, Take, TopicChange, TopicWrite, Write};
 use protocol::client::{Answer, ErrorLine};
 
 use super::witness::{Sent, mark};
@@ -57,6 +57,9 @@ struct Order {
 pub(crate) struct History {
     asked: Vec<Asked>,
     orders: BTreeMap<u64, Order>,
+    /// Commands on topics in the log that have no mark: where they are, what each came to, and whether
+    /// somebody was told of it.
+    unmarked: BTreeMap<String, Vec<(Place, Reply, bool)>>,
     /// Everything up to here is acknowledged.
     acknowledged: Place,
 }
@@ -89,6 +92,11 @@ impl History {
         id
     }
 
+    /// What an operation is.
+    pub(crate) fn what(&self, id: OpId) -> &Sent {
+        &self.asked[id as usize].what
+    }
+
     fn op(&mut self, id: OpId) -> &mut Asked {
         &mut self.asked[id as usize]
     }
@@ -106,6 +114,10 @@ impl History {
     /// The committed log has a command.
     pub(crate) fn placed(&mut self, place: Place, write: &Write, reply: Reply) {
         let Some(id) = mark(write).filter(|id| *id < self.next()) else {
+            if let Write::Topic(write) = write {
+                let places = self.unmarked.entry(shown(write)).or_default();
+                places.push((place, reply, false));
+            }
             return;
         };
         let op = self.op(id);
@@ -338,7 +350,16 @@ impl History {
                     )
                 })
             }
+            Sent::Command(Command::Write(Write::Topic(write)))
+                if !matches!(write.change, TopicChange::Push { .. }) =>
+            {
+                let shown = shown(write);
+                coverage.topics += 1;
+                coverage.taken += u64::from(matches!(reply, Reply::Message(_)));
+                self.claim(id, &shown, reply)
+            }
             Sent::Command(Command::Write(write)) if mark(write).is_some() => {
+                coverage.topics += u64::from(matches!(write, Write::Topic(_)));
                 let (place, expected) = self.took_effect(id, op);
                 assert!(
                     same(reply, expected),
@@ -350,6 +371,29 @@ impl History {
             _ => return,
         };
         self.acknowledges(id, place);
+    }
+
+    /// The first place in the log, behind all that was acknowledged before this operation was sent,
+    /// where a command like it came to this: it took effect there or later. There must be as many of
+    /// these as operations that were told of one: no message is taken by two.
+    fn claim(&mut self, id: OpId, shown: &str, reply: &Reply) -> Place {
+        let op = &self.asked[id as usize];
+        let floor = op.floor.max(self.orders[&op.connection].floor);
+        let places = self.unmarked.entry(shown.to_owned()).or_default();
+        let fits = |(place, expected, _): &&mut (Place, Reply, bool)| {
+            *place > floor && same(reply, expected)
+        };
+        let mut fitting = places.iter_mut().filter(fits).peekable();
+        let first = fitting.peek().map(|(place, ..)| *place);
+        let untold = fitting.find(|(.., is_told)| !*is_told);
+        let (Some(first), Some((.., is_told))) = (first, untold) else {
+            panic!(
+                "operation {id}, {shown}, is answered {reply:?}, and the log has nothing behind \
+                 {floor} that came to this and nobody else was told of"
+            );
+        };
+        *is_told = true;
+        first
     }
 
     fn refused(&mut self, connection: u64, written: u64) {
@@ -392,6 +436,15 @@ fn meta_line(id: OpId, write: &Write, reply: &Reply) -> String {
     }
 }
 
+/// A command on a topic as the log has it, which says nothing of waiting.
+fn shown(write: &TopicWrite) -> String {
+    let mut write = write.clone();
+    if let TopicChange::Take(Take { wait, .. }) = &mut write.change {
+        *wait = 0;
+    }
+    format!("{write:?}")
+}
+
 /// Whether a reply as its client reads it is this one: the unique is shown only where it was asked
 /// for.
 fn same(told: &Reply, expected: &Reply) -> bool {
@@ -403,6 +456,11 @@ fn same(told: &Reply, expected: &Reply) -> bool {
                         && told.flags == expected.flags
                         && (told.unique == 0 || told.unique == expected.unique)
                 })
+        }
+        // How often it was delivered is shown where it was reserved.
+        (Reply::Message(told), Reply::Message(expected)) => {
+            (told.id, &told.data) == (expected.id, &expected.data)
+                && (told.deliveries == 0 || told.deliveries == expected.deliveries)
         }
         _ => told == expected,
     }
