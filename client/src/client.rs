@@ -98,6 +98,11 @@ impl Client {
         }
     }
 
+    /// The same client, which waits so much longer.
+    pub(crate) fn waiting(&self, wait: Duration) -> Client {
+        self.with_timeout(self.timeout.saturating_add(wait))
+    }
+
     /// The server that led when it was last heard of.
     #[must_use]
     pub fn leader(&self) -> Option<Address> {
@@ -345,7 +350,7 @@ impl Client {
         self.run_one(&Command::Write(write)).await
     }
 
-    async fn run_one(&self, command: &Command) -> Outcome<Answer> {
+    pub(crate) async fn run_one(&self, command: &Command) -> Outcome<Answer> {
         match Request::new(command) {
             Ok(request) => only(self.run_requests(&[request]).await),
             Err(error) => bad_key(error),
@@ -374,7 +379,10 @@ fn only(mut outcomes: Vec<Outcome<Answer>>) -> Outcome<Answer> {
 }
 
 /// The reply in the form that its method returns; `form` knows all replies to its command.
-fn answer<T>(outcome: Outcome<Answer>, form: impl FnOnce(Reply) -> Option<T>) -> Outcome<T> {
+pub(crate) fn answer<T>(
+    outcome: Outcome<Answer>,
+    form: impl FnOnce(Reply) -> Option<T>,
+) -> Outcome<T> {
     let reply = match outcome {
         Outcome::Done(Answer::Reply(Reply::NonNumeric)) => {
             let line = NON_NUMERIC.to_owned();

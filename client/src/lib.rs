@@ -26,9 +26,11 @@ mod leader;
 mod outcome;
 mod request;
 pub mod status;
+mod topic;
 
 pub use address::{Address, AddressError, HOST_BYTES_MAX};
 pub use client::{CONNECTIONS_MAX, Client, ItemOptions, Stored, Swapped, TIMEOUT_DEFAULT};
 pub use command_line::main;
 pub use connection::ANSWER_BYTES_MAX;
 pub use outcome::{Doubt, KeyError, NotDone, Outcome, key};
+pub use topic::{Nacked, PushOptions, Taken, Topic};

@@ -5,10 +5,8 @@ use command::{Command, Outcome, Refusal, Reply, StoreMode, Write};
 use protocol::Output;
 use protocol::client::{self as text, ErrorLine, Expected, ReplyParser};
 
+use crate::topic::{TopicKind, admits, refusal};
 use crate::{Address, KeyError};
-
-/// How a server refuses an item for which its memory limit leaves no room.
-const OUT_OF_MEMORY: &str = "SERVER_ERROR out of memory storing object";
 
 /// A request, encoded, so that it can be sent again.
 #[derive(Clone, Debug)]
@@ -34,6 +32,7 @@ enum Kind {
     /// `add replace append prepend`.
     Conditional,
     Cas,
+    Topic(TopicKind),
 }
 
 /// A whole answer to a request.
@@ -68,6 +67,7 @@ impl Request {
                     Kind::Conditional
                 }
             },
+            Command::Write(Write::Topic(write)) => Kind::Topic(TopicKind::of(&write.change)),
             Command::Write(_) => Kind::Write,
             Command::Read(_) => Kind::Read,
             Command::Stats(_) => Kind::OfServer,
@@ -129,8 +129,10 @@ impl Request {
             .map_err(|_| Malformed)?;
         match answer {
             None => Ok(None),
-            Some(text::Answer::Outcome(Outcome::Done(Reply::OutOfMemory))) => {
-                Ok(Some(Answer::Refused(OUT_OF_MEMORY.to_owned())))
+            Some(text::Answer::Outcome(Outcome::Done(reply)))
+                if let Some(line) = refusal(&reply) =>
+            {
+                Ok(Some(Answer::Refused(line.to_owned())))
             }
             Some(text::Answer::Outcome(Outcome::Done(reply))) if self.admits(&reply) => {
                 Ok(Some(Answer::Reply(reply)))
@@ -164,6 +166,7 @@ impl Request {
             Kind::Version | Kind::Verbosity | Kind::OfServer | Kind::Read | Kind::Write => true,
             Kind::Set => matches!(reply, Reply::Stored),
             Kind::Conditional => matches!(reply, Reply::Stored | Reply::NotStored),
+            Kind::Topic(change) => admits(change, reply),
             Kind::Cas => matches!(reply, Reply::Stored | Reply::Exists | Reply::NotFound),
         }
     }
@@ -206,8 +209,9 @@ mod tests {
         assert!(answer(&conditional, "NOT_STORED\r\n").is_ok());
         assert!(answer(&conditional, "EXISTS\r\n").is_err());
         assert!(answer(&store(StoreMode::Cas(1)), "EXISTS\r\n").is_ok());
-        let refused = answer(&conditional, &format!("{OUT_OF_MEMORY}\r\n"));
-        assert!(matches!(refused, Ok(Some(Answer::Refused(line))) if line == OUT_OF_MEMORY));
+        let line = "SERVER_ERROR out of memory storing object";
+        let refused = answer(&conditional, &format!("{line}\r\n"));
+        assert!(matches!(refused, Ok(Some(Answer::Refused(told))) if told == line));
         assert!(answer(&store(StoreMode::Cas(1)), "NOT_STORED\r\n").is_err());
         assert!(answer(&Request::version(), "HELLO\r\n").is_err());
         assert!(answer(&Request::version(), "OK\r\n").is_err());

@@ -232,3 +232,75 @@ fn an_unknown_outcome_exits_with_4() {
     assert_eq!(ended.code(), Some(4), "{ended:#?}");
     server.join().expect("it was asked");
 }
+
+#[test]
+fn topics_are_made_filled_and_emptied() {
+    let cluster = cluster();
+    let prints = |arguments: &[&str], lines: &[&str], code: i32| {
+        assert_prints(&cluster, arguments, lines, code);
+    };
+    prints(&["pop", "my jobs"], &["NOT_FOUND"], 1);
+    prints(&["push", "my jobs", "x"], &["NOT_FOUND"], 1);
+    prints(
+        &["topic", "create", "my jobs", "--max-deliveries", "1"],
+        &["CREATED"],
+        0,
+    );
+    prints(&["topic", "create", "my jobs"], &["EXISTS"], 1);
+    prints(&["push", "my jobs", "one"], &["1"], 0);
+    prints(
+        &[
+            "push",
+            "my jobs",
+            "urgent",
+            "--priority",
+            "0",
+            "--delay",
+            "600",
+        ],
+        &["2"],
+        0,
+    );
+    let lines = run_with_input(&cluster, &["push", "my jobs"], b"two\n\nthree");
+    assert_eq!(lines.stdout, ["PUSHED 3"], "{lines:#?}");
+    prints(&["peek", "my jobs"], &["one"], 0);
+    prints(&["reserve", "my jobs", "--ttr", "600"], &["1 1", "one"], 0);
+    prints(&["extend", "my jobs", "1", "600"], &["EXTENDED"], 0);
+    prints(&["nack", "my jobs", "1"], &["BURIED"], 0);
+    prints(&["ack", "my jobs", "1"], &["NOT_FOUND"], 1);
+    prints(&["pop", "my jobs"], &["two"], 0);
+    prints(&["pop", "my jobs", "--wait", "20"], &[], 0);
+    let shown = run(&cluster, &["topic", "info", "my jobs"])
+        .stdout
+        .join("\n");
+    let row = shown.lines().last().expect("a row").split_whitespace();
+    assert_eq!(row.collect::<Vec<_>>(), ["my", "jobs", "1", "0", "1", "1"]);
+    prints(&["topic", "kick", "my jobs"], &["KICKED 1"], 0);
+    let reserved = run(&cluster, &["reserve", "my jobs", "--output", "json"]);
+    let reserved: Value = serde_json::from_str(&reserved.stdout[0]).expect("JSON");
+    let expected = json!({
+        "outcome": "done",
+        "message": { "topic": "my jobs", "id": 1, "deliveries": 1, "message": "one" },
+    });
+    assert_eq!(reserved, expected);
+    prints(&["ack", "my jobs", "1"], &["ACKED"], 0);
+    prints(&["topic", "purge", "my jobs"], &["PURGED 2"], 0);
+    prints(&["pop", "my jobs"], &["EMPTY"], 1);
+    prints(&["topic", "drop", "my jobs"], &["DROPPED"], 0);
+    prints(&["topic", "info", "my jobs"], &["NOT_FOUND"], 1);
+}
+
+#[test]
+fn a_topic_that_is_full_refuses_and_says_how_many_came_before() {
+    let cluster = cluster();
+    assert_prints(
+        &cluster,
+        &["topic", "create", "small", "--max-length", "2"],
+        &["CREATED"],
+        0,
+    );
+    let ended = run_with_input(&cluster, &["push", "small"], b"1\n2\n3\n4\n");
+    assert_eq!(ended.code(), Some(1), "{ended:#?}");
+    assert!(ended.stderr.join("\n").contains("topic full"), "{ended:#?}");
+    assert!(ended.stderr.join("\n").contains("2 messages"), "{ended:#?}");
+}

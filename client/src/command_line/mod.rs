@@ -4,6 +4,7 @@ mod print;
 mod run;
 mod servers;
 mod snapshot;
+mod topics;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -120,6 +121,31 @@ enum Subcommands {
     Stats {
         #[arg(value_enum, default_value_t = Which::General)]
         which: Which,
+    },
+    /// Topics, which are message queues
+    #[command(subcommand)]
+    Topic(topics::OfTopic),
+    /// Puts a message into a topic, and prints its id; or each line of standard input, and prints how
+    /// many
+    Push(topics::Push),
+    /// Takes the first message of a topic for good
+    Pop(topics::Take),
+    /// Takes the first message of a topic, until it is acknowledged or its time to run is over; before
+    /// it comes a line `<id> <deliveries>`
+    Reserve(topics::Reserve),
+    /// A reserved message is done with
+    Ack(topics::Held),
+    /// Gives a reserved message back
+    Nack(topics::Nack),
+    /// Gives a reserved message more time
+    Extend(topics::Extend),
+    /// Shows the first message of a topic, and leaves it there
+    Peek {
+        topic: OsString,
+    },
+    /// Takes messages of a topic as they come, and shows each on a line of its own, until it is ended
+    Tail {
+        topic: OsString,
     },
     /// A table of all servers, from the HTTP port of each: with --servers that is taken to be the
     /// client port + 2

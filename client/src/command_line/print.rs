@@ -5,15 +5,16 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
-use command::{Hit, Key};
+use command::{Hit, Key, Message, TopicCounts};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::servers::Server;
+use super::topics::flushed;
 use super::{Exit, Form};
 use crate::status::{self, Status, StatusError};
-use crate::{NotDone, Outcome};
+use crate::{NotDone, Outcome, Topic};
 
 /// What a command that was carried out shows.
 #[derive(Debug)]
@@ -29,6 +30,15 @@ pub(super) enum Printed {
         uniques: bool,
     },
     Number(u64),
+    /// A word and a number.
+    Count(&'static str, u64),
+    Message {
+        topic: Vec<u8>,
+        message: Message,
+        /// Its id and deliveries come before it.
+        with_id: bool,
+    },
+    Topics(Vec<TopicCounts>),
     Version(String),
     Stats(Vec<(String, String)>),
 }
@@ -103,9 +113,13 @@ fn exit_of(printed: &Printed) -> Exit {
     match printed {
         Printed::Word { exit, .. } => *exit,
         Printed::Items { hits, asked, .. } if hits.len() < asked.len() => Exit::Miss,
-        Printed::Items { .. } | Printed::Number(_) | Printed::Version(_) | Printed::Stats(_) => {
-            Exit::Ok
-        }
+        Printed::Items { .. }
+        | Printed::Number(_)
+        | Printed::Count(..)
+        | Printed::Message { .. }
+        | Printed::Topics(_)
+        | Printed::Version(_)
+        | Printed::Stats(_) => Exit::Ok,
     }
 }
 
@@ -113,6 +127,15 @@ fn write_text(printed: &Printed) {
     match printed {
         Printed::Word { word, .. } => text(word),
         Printed::Number(number) => text(number),
+        Printed::Count(word, count) => text(&format!("{word} {count}")),
+        Printed::Message {
+            message, with_id, ..
+        } => {
+            let ends = io::stdout().is_terminal();
+            // That nobody reads it is no failure of the command.
+            let _ = write_message(&mut io::stdout().lock(), message, *with_id, ends);
+        }
+        Printed::Topics(topics) => text(&topics_table(topics)),
         Printed::Version(version) => text(version),
         Printed::Stats(lines) => {
             for (name, value) in lines {
@@ -132,6 +155,68 @@ fn write_text(printed: &Printed) {
             }
         }
     }
+}
+
+fn write_message(
+    to: &mut impl Write,
+    message: &Message,
+    with_id: bool,
+    ends: bool,
+) -> io::Result<()> {
+    if with_id {
+        writeln!(to, "{} {}", message.id, message.deliveries)?;
+    }
+    to.write_all(message.data.as_slice())?;
+    if ends {
+        writeln!(to)?;
+    }
+    to.flush()
+}
+
+fn topics_table(topics: &[TopicCounts]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["topic", "ready", "reserved", "delayed", "dead"]);
+    for TopicCounts { topic, counts } in topics {
+        let name = String::from_utf8_lossy(topic.as_bytes());
+        let name: String = name.chars().flat_map(char::escape_debug).collect();
+        let numbers = [counts.ready, counts.reserved, counts.delayed, counts.dead];
+        let numbers = numbers.iter().map(u64::to_string);
+        table.add_row(std::iter::once(name).chain(numbers));
+    }
+    table
+}
+
+/// Shows a message at once, on a line of its own.
+pub(super) fn message(topic: &Topic, message: &Message, form: Form) -> io::Result<()> {
+    let mut to = io::stdout().lock();
+    match form {
+        Form::Text => flushed(&mut to, message.data.as_slice()),
+        Form::Json => {
+            let line = message_object(topic.name(), message).to_string();
+            flushed(&mut to, line.as_bytes())
+        }
+    }
+}
+
+fn message_object(topic: &[u8], message: &Message) -> Value {
+    object([
+        bytes_member("topic", topic),
+        ("id".to_owned(), json!(message.id)),
+        ("deliveries".to_owned(), json!(message.deliveries)),
+        bytes_member("message", message.data.as_slice()),
+    ])
+}
+
+fn topic_object(topic: &TopicCounts) -> Value {
+    let counts = &topic.counts;
+    object([
+        bytes_member("topic", topic.topic.as_bytes()),
+        ("ready".to_owned(), json!(counts.ready)),
+        ("reserved".to_owned(), json!(counts.reserved)),
+        ("delayed".to_owned(), json!(counts.delayed)),
+        ("dead".to_owned(), json!(counts.dead)),
+    ])
 }
 
 fn write_items(to: &mut impl Write, hits: &[Hit], uniques: bool, ends: bool) -> io::Result<()> {
@@ -156,7 +241,12 @@ fn missing<'a>(hits: &[Hit], asked: &'a [Key]) -> Vec<&'a Key> {
 fn done(printed: &Printed) -> Value {
     let (name, value) = match printed {
         Printed::Word { word, .. } => ("reply", json!(word)),
-        Printed::Number(number) => ("number", json!(number)),
+        Printed::Number(number) | Printed::Count(_, number) => ("number", json!(number)),
+        Printed::Message { topic, message, .. } => ("message", message_object(topic, message)),
+        Printed::Topics(topics) => {
+            let topics: Vec<Value> = topics.iter().map(topic_object).collect();
+            ("topics", json!(topics))
+        }
         Printed::Version(version) => ("version", json!(version)),
         Printed::Stats(lines) => {
             let lines = lines.iter().cloned();

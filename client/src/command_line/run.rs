@@ -11,10 +11,11 @@ use thiserror::Error;
 
 use super::print::{self, Printed};
 use super::servers::Server;
-use super::snapshot;
 use super::{
-    Addition, Arguments, Delta, Exit, Item, Options, Snapshot, Subcommands, Swap, Value, Which,
+    Addition, Arguments, Delta, Exit, Form, Item, Options, Snapshot, Subcommands, Swap, Value,
+    Which,
 };
+use super::{snapshot, topics};
 use crate::{Client, ItemOptions, KeyError, Outcome, Stored, Swapped, key};
 
 /// The longest value that is read from a file or standard input, in bytes.
@@ -22,7 +23,7 @@ const VALUE_BYTES_MAX: u64 = 128 << 20;
 
 /// The command can't be sent as it was given.
 #[derive(Debug, Error)]
-enum UsageError {
+pub(super) enum UsageError {
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error("{source_name}: {error}")]
@@ -44,7 +45,10 @@ pub(super) async fn run(arguments: &Arguments, servers: Vec<Server>) -> Exit {
     }
     let addresses = servers.into_iter().map(|server| server.client).collect();
     let client = Client::new(addresses).with_timeout(global.timeout);
-    match carry_out(&arguments.command, &client).await {
+    if let Subcommands::Tail { topic } = &arguments.command {
+        return topics::tail(&client, topic, global.output).await;
+    }
+    match carry_out(&arguments.command, &client, global.output).await {
         Ok(outcome) => print::outcome(outcome, global.output),
         Err(error) => {
             eprintln!("quorate-client: {error}");
@@ -53,7 +57,11 @@ pub(super) async fn run(arguments: &Arguments, servers: Vec<Server>) -> Exit {
     }
 }
 
-async fn carry_out(command: &Subcommands, client: &Client) -> Result<Outcome<Printed>, UsageError> {
+async fn carry_out(
+    command: &Subcommands,
+    client: &Client,
+    form: Form,
+) -> Result<Outcome<Printed>, UsageError> {
     use Subcommands as S;
     Ok(match command {
         S::Get(args) => retrieve(client, None, &args.keys, false).await?,
@@ -116,7 +124,15 @@ async fn carry_out(command: &Subcommands, client: &Client) -> Result<Outcome<Pri
             outcome.map(|()| Printed::ok("OK"))
         }
         S::Stats { which } => stats(client, *which).await,
-        S::Status | S::Snapshot(_) | S::Bench(_) => {
+        S::Topic(command) => topics::of_topic(client, command).await,
+        S::Push(args) => topics::push(client, args, form).await?,
+        S::Pop(args) => topics::pop(client, args).await,
+        S::Reserve(args) => topics::reserve(client, args).await,
+        S::Ack(args) => topics::ack(client, args).await,
+        S::Nack(args) => topics::nack(client, args).await,
+        S::Extend(args) => topics::extend(client, args).await,
+        S::Peek { topic } => topics::peek(client, topic).await,
+        S::Status | S::Snapshot(_) | S::Bench(_) | S::Tail { .. } => {
             unreachable!("{command:?} is no command of the protocol")
         }
     })
@@ -202,7 +218,7 @@ fn number(number: Option<u64>) -> Printed {
 }
 
 /// The value from where the command line says.
-fn read(value: &Value) -> Result<Bytes, UsageError> {
+pub(super) fn read(value: &Value) -> Result<Bytes, UsageError> {
     match (&value.value, &value.file) {
         (_, Some(file)) => {
             let source_name = file.display().to_string();
