@@ -65,6 +65,11 @@ pub(super) struct StatusBody {
     uncommitted_bytes: usize,
     items: u64,
     item_bytes: u64,
+    /// Topics, and messages of all of them, whatever state they are in, and what these take in memory
+    /// as it is counted.
+    topics: u64,
+    messages: u64,
+    topic_bytes: u64,
     log_time_ms: u64,
     elections: u64,
     peers: Vec<PeerBody>,
@@ -136,6 +141,9 @@ impl StatusBody {
             uncommitted_bytes: status.uncommitted_bytes,
             items: status.store.items,
             item_bytes: status.store.bytes,
+            topics: status.store.topics,
+            messages: status.store.messages,
+            topic_bytes: status.store.topic_bytes,
             log_time_ms: status.log_time.0,
             elections: status.raft.elections,
             snapshots_installed: status.raft.installed,
