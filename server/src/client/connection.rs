@@ -260,6 +260,8 @@ impl Connection {
         self.clients
             .evaluator
             .send(room, FromClient::Batch { batch, outcomes });
+        // Who is gone waits for nothing, however many commands were sent before.
+        self.stops_waiting |= self.ended && self.session.awaits_message();
     }
 
     /// Writes what the socket takes.
