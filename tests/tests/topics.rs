@@ -132,14 +132,14 @@ fn a_consumer_waits_for_its_message_and_one_that_is_gone_takes_none() {
     for id in cluster.ids() {
         let mut text = connect(&cluster, id);
         let mut gone = connect(&cluster, id);
-        gone.send("pop t wait=60\r\n");
+        gone.send("pop t wait=60\r\npop t wait=60\r\n");
         let mut half_gone = connect(&cluster, id);
-        half_gone.send("pop t wait=60\r\n");
+        half_gone.send("pop t wait=60\r\npop t wait=60\r\n");
         let mut stays = connect(&cluster, id);
         stays.send("reserve t 60 wait=60\r\n");
         drop(gone);
         half_gone.finish();
-        half_gone.expect("EMPTY\r\n");
+        half_gone.expect("EMPTY\r\nEMPTY\r\n");
         half_gone.expect_closed();
         wait_until("the server to notice", deadline(), || {
             match &cluster.status(id)?["client_connections"] {
@@ -227,7 +227,16 @@ fn rest_answers_to_the_letter_on_leader_and_follower() {
     assert_eq!(push(&cluster, leader, &long, "x"), answer(404, FAILURE));
     assert_eq!(pop(&cluster, leader, "none"), answer(200, FAILURE));
     assert_eq!(pop(&cluster, leader, &long), answer(200, FAILURE));
-    assert_eq!(pop(&cluster, leader, "%FF"), answer(400, FAILURE));
+    assert_eq!(pop(&cluster, leader, "%FF"), answer(200, FAILURE));
+    assert_eq!(pop(&cluster, leader, "%zz"), answer(200, FAILURE));
+    // Names of any bytes can be made by text.
+    let mut text = cluster.connect(leader);
+    text.exchange(
+        "topic %FF/\r\npush %FF/ 1\r\nx\r\n",
+        "CREATED\r\nPUSHED 1\r\n",
+    );
+    assert_eq!(pop(&cluster, leader, "%FF%2F"), taken("x"));
+    text.exchange("drop %FF/\r\n", "DROPPED\r\n");
     let largest = "x".repeat((1 << 20) - 300);
     assert_eq!(
         push(&cluster, leader, "jobs", &largest),
@@ -256,6 +265,8 @@ fn rest_answers_to_the_letter_on_leader_and_follower() {
     }
     assert_eq!(create(&cluster, follower, "other"), answer(400, FAILURE));
     assert_eq!(push(&cluster, follower, "jobs", "x"), answer(400, FAILURE));
+    assert_eq!(push(&cluster, follower, &long, "x"), answer(400, FAILURE));
+    assert_eq!(pop(&cluster, follower, &long), answer(400, FAILURE));
     assert_eq!(pop(&cluster, follower, "jobs"), answer(400, FAILURE));
     let posted = http(&cluster, follower, "POST", "/message/jobs/pop", "");
     assert_eq!(posted, answer(400, FAILURE));

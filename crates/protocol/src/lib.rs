@@ -38,4 +38,4 @@ pub use parser::{Parsed, Parser};
 pub use reply::write_reply;
 pub use request::{MessageShape, MetaCommand, MetaShape, Request, Shape};
 pub use session::{Run, Session, StatLine};
-pub use topic_name::append_topic_name;
+pub use topic_name::{append_topic_name, decode as topic_name};

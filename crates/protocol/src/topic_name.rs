@@ -10,7 +10,8 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 /// The name that a word stands for: `%` and two hex digits are a byte, any other byte is itself.
 /// `None` if a `%` has no two hex digits behind it, the word holds a NUL or `\r`, or the name would
 /// be longer than 250 bytes.
-pub(crate) fn decode(word: &[u8]) -> Option<Key> {
+#[must_use]
+pub fn decode(word: &[u8]) -> Option<Key> {
     let mut name = Vec::with_capacity(word.len().min(KEY_BYTES_MAX));
     let mut bytes = word.iter();
     while let Some(byte) = bytes.next() {

@@ -36,7 +36,7 @@ type Wrong = &'static str;
 pub(crate) fn line(name: &[u8], words: Words<'_>, limits: &Limits) -> Option<Line> {
     let line = match name {
         b"topic" => create(words),
-        b"topics" => Ok(Line::command(Command::Read(Read::Topics), Shape::Topics)),
+        b"topics" => end(words).map(|()| Line::command(Command::Read(Read::Topics), Shape::Topics)),
         b"push" => return Some(push(words, limits)),
         b"pop" => take(words, false),
         b"reserve" => take(words, true),
@@ -56,8 +56,13 @@ pub(crate) fn line(name: &[u8], words: Words<'_>, limits: &Limits) -> Option<Lin
 fn create(mut words: Words<'_>) -> Result<Line, Wrong> {
     let topic = topic(&mut words)?;
     let mut settings = TopicSettings::default();
+    let mut seen = Vec::new();
     for word in words {
         let (name, value) = option(word).ok_or(BAD_SETTING)?;
+        if seen.contains(&name) {
+            return Err(BAD_SETTING);
+        }
+        seen.push(name);
         let seconds = || within(value, &DELAYS);
         match name {
             b"max_length" => settings.max_length = unsigned(value).ok_or(BAD_NUMBER)?,
@@ -103,17 +108,21 @@ fn push(mut words: Words<'_>, limits: &Limits) -> Line {
 
 /// Priority and delay.
 fn push_options(words: Words<'_>) -> Result<(u32, u32), Wrong> {
-    let (mut priority, mut delay) = (0, 0);
+    let (mut priority, mut delay) = (None, None);
     let mut words = words.peekable();
     while let Some(word) = words.next() {
         match option(word) {
-            Some((b"priority", number)) => priority = within(number, &NUMBERS)?,
-            Some((b"delay", seconds)) => delay = within(seconds, &DELAYS)?,
+            Some((b"priority", number)) if priority.is_none() => {
+                priority = Some(within(number, &NUMBERS)?);
+            }
+            Some((b"delay", seconds)) if delay.is_none() => {
+                delay = Some(within(seconds, &DELAYS)?);
+            }
             None if word == b"noreply" && words.peek().is_none() => {}
             _ => return Err(BAD_OPTION),
         }
     }
-    Ok((priority, delay))
+    Ok((priority.unwrap_or(0), delay.unwrap_or(0)))
 }
 
 /// `<topic> [wait=<s>]`, for `reserve` with a time to run before it.

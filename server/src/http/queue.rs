@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
-use axum::http::{Method, StatusCode, header};
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use command::{
     Command, Key, MessageBytes, Outcome, Refusal, Reply, Take, TopicChange, TopicSettings,
@@ -95,7 +95,7 @@ pub(super) async fn push(State(site): State<Arc<Site>>, body: Body) -> Response 
         Err(status) => return failure(status),
     };
     let Some(topic) = name(&topic) else {
-        return failure(StatusCode::NOT_FOUND);
+        return failure(no_such_topic(&site, StatusCode::NOT_FOUND));
     };
     let bytes = message.len();
     if topic.as_bytes().len() + bytes + command::ITEM_OVERHEAD_BYTES > site.item_bytes_max {
@@ -114,30 +114,47 @@ pub(super) async fn push(State(site): State<Arc<Site>>, body: Body) -> Response 
     }
 }
 
-/// `GET /message/{topic}` and `POST /message/{topic}/pop`.
-pub(super) async fn pop(
-    method: Method,
-    State(site): State<Arc<Site>>,
-    path: Result<Path<String>, PathRejection>,
-) -> Response {
+/// `GET /message/{topic}`.
+pub(super) async fn get(method: Method, State(site): State<Arc<Site>>, uri: Uri) -> Response {
     // Where there is a GET there is a HEAD, which is to change nothing.
     if method == Method::HEAD {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        let allowed = [(header::ALLOW, "GET")];
+        return (StatusCode::METHOD_NOT_ALLOWED, allowed).into_response();
     }
-    let Ok(Path(topic)) = path else {
-        return failure(StatusCode::BAD_REQUEST);
-    };
+    let topic = uri.path().strip_prefix("/message/");
+    pop(&site, topic.unwrap_or_default()).await
+}
+
+/// `POST /message/{topic}/pop`.
+pub(super) async fn post(State(site): State<Arc<Site>>, uri: Uri) -> Response {
+    let topic = uri.path().strip_prefix("/message/");
+    let topic = topic.and_then(|rest| rest.strip_suffix("/pop"));
+    pop(&site, topic.unwrap_or_default()).await
+}
+
+/// Takes the first message of a topic whose name is percent-encoded.
+async fn pop(site: &Site, topic: &str) -> Response {
     let take = TopicChange::Take(Take { ttr: None, wait: 0 });
-    let Some(topic) = name(&topic) else {
-        return failure(StatusCode::OK);
+    let Some(topic) = protocol::topic_name(topic.as_bytes()) else {
+        return failure(no_such_topic(site, StatusCode::OK));
     };
-    match ask(&site, topic, take, 0).await {
+    match ask(site, topic, take, 0).await {
         Ok(Reply::Message(message)) => answer(Taken {
             success: true,
             message: taken(&message.data),
         }),
         Ok(_) => failure(StatusCode::OK),
         Err(status) => failure(status),
+    }
+}
+
+/// With what a name is answered that no topic can have: as the leader answers one that is not there.
+fn no_such_topic(site: &Site, status: StatusCode) -> StatusCode {
+    let newest = site.view.now();
+    let asks_leader = site.view.leads() || newest.is_some_and(|newest| newest.status.forwards);
+    match asks_leader {
+        true => status,
+        false => StatusCode::BAD_REQUEST,
     }
 }
 

@@ -44,8 +44,8 @@ pub(crate) fn router(site: Site) -> Router {
         .route("/snapshot", get(snapshot))
         .route("/topic", put(queue::create).get(queue::list))
         .route("/message", put(queue::push))
-        .route("/message/{topic}", get(queue::pop))
-        .route("/message/{topic}/pop", post(queue::pop))
+        .route("/message/{topic}", get(queue::get))
+        .route("/message/{topic}/pop", post(queue::post))
         .layer(DefaultBodyLimit::max(queue::BODY_BYTES_MAX))
         .with_state(Arc::new(site))
 }
