@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt, SeedableRng};
 
-/// Ports in a block: ten for each of nine servers, as the spawner lays them out, and ten more.
-const BLOCK: u16 = 100;
+/// Ports in a block: ten for each of nineteen servers, as the spawner lays them out, and ten more.
+const BLOCK: u16 = 200;
 
 /// The first block's first port, and the end of the last. Linux draws from 32,768 upwards.
 const FIRST: u16 = 12_000;
@@ -55,14 +55,14 @@ impl Ports {
         self.base
     }
 
-    /// The first of the ports of server `id`, 1 to 9.
+    /// The first of the ports of server `id`, 1 to 19.
     ///
     /// # Panics
     /// When the block has none for this id.
     #[must_use]
     pub fn of_server(&self, id: u64) -> u16 {
-        assert!((1..=9).contains(&id), "no ports for server {id}");
-        self.base + SERVER_STRIDE * (u16::try_from(id).expect("it is at most 9") - 1)
+        assert!((1..=19).contains(&id), "no ports for server {id}");
+        self.base + SERVER_STRIDE * (u16::try_from(id).expect("it is at most 19") - 1)
     }
 }
 

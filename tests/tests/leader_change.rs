@@ -230,6 +230,19 @@ fn a_new_cluster_has_a_leader_within_two_seconds() {
 }
 
 #[test]
+fn a_cluster_of_any_size_has_a_leader_when_its_servers_are_started_one_after_the_other() {
+    for servers in [1, 2, 4, 8, 19] {
+        let mut cluster = Plan::new(PROGRAMS, servers).prepare();
+        for id in cluster.ids() {
+            cluster.start(id);
+        }
+        cluster
+            .connect_to_leader()
+            .exchange("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+    }
+}
+
+#[test]
 fn without_a_majority_nothing_is_acknowledged_and_with_it_service_goes_on() {
     let mut cluster = Plan::new(PROGRAMS, 5).start();
     let load = Load::start(&cluster, "load", 8);

@@ -209,8 +209,9 @@ impl Evaluator {
         self.waiting.answer_reads(&mut self.answers);
         self.note_leadership(&output.refused_reads);
         self.note_heading();
+        let heard = |follower| self.raft.last_heard(follower);
         self.waiting
-            .tend_consumers(now.monotonic, &mut self.answers);
+            .tend_consumers(now.monotonic, heard, &mut self.answers);
         self.waiting
             .refuse_overdue(now.monotonic, &mut self.answers);
         self.untidy = self.answers.store.tidy();

@@ -295,6 +295,23 @@ fn a_client_of_a_follower_waits_at_the_leader() {
 }
 
 #[test]
+fn a_follower_that_is_not_heard_from_gets_nothing_for_its_clients() {
+    let (mut it, leader, follower) = Cluster::forwarding(3, Limits::default());
+    it.ask(leader, 998, vec![create()]);
+    it.ask(follower, 1, vec![pop_within(60)]);
+    it.ask(leader, 2, vec![pop_within(60)]);
+    it.isolate(follower);
+    it.run_ms(1100);
+    it.ask(leader, 9, vec![push("a")]);
+    assert_eq!(messages(&it.outcomes(leader, 2)), ["a"]);
+    it.ask(leader, 9, vec![push("b")]);
+    assert_eq!(ready(&mut it, leader), 1);
+    it.heal();
+    it.run_ms(300);
+    assert_eq!(messages(&it.outcomes(follower, 1)), ["b"]);
+}
+
+#[test]
 fn a_wait_at_a_leader_that_is_gone_ends_in_time() {
     let (mut it, leader, follower) = Cluster::forwarding(3, Limits::default());
     it.ask(leader, 998, vec![create()]);

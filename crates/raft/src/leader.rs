@@ -164,6 +164,19 @@ impl Raft {
         deadline.min(self.pace_deadline(leadership))
     }
 
+    /// When this leader heard from a follower the last time; `None` if it does not lead, or knows none
+    /// of this name.
+    #[must_use]
+    pub fn last_heard(&self, follower: ServerId) -> Option<Timestamp> {
+        match &self.role {
+            RoleState::Leader(leadership) => {
+                let progress = leadership.followers.get(&follower)?;
+                Some(progress.heard)
+            }
+            _ => None,
+        }
+    }
+
     /// When this leader will not have heard from a majority for T (rule 29).
     fn quorum_deadline(&self, leadership: &Leadership) -> Timestamp {
         let mut heard: Vec<Timestamp> = self

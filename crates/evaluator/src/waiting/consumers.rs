@@ -8,17 +8,24 @@
 //! once: it stands right behind the push in the same entry. What becomes ready otherwise is noticed by
 //! the store when it is applied.
 //!
+//! A follower that has not been heard from for a second stands still, and gets nothing for its clients:
+//! they may be gone.
+//!
 //! A command that waits is the last of its connection: the session sends nothing behind it. One that
 //! has something behind it all the same does not wait.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use command::{Key, Outcome, Reply, TopicWrite, Write, encoded_bytes};
 use mutants::Mutant;
-use raft::Timestamp;
+use raft::{ServerId, Timestamp};
 
 use super::{ANSWER_WITHIN, Deadline, Origin, Owner, Pending, Slot, Staged, Waiting, What};
 use crate::answers::Answers;
+
+/// A follower that was not heard from for so long gets no message for its clients.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
 
 /// A command that waits for a message.
 #[derive(Debug)]
@@ -52,6 +59,8 @@ pub(super) struct Consumers {
     late: BTreeSet<(Timestamp, Slot, u64)>,
     /// Topics for which somebody may wait, and that the store is to watch.
     unwatched: BTreeSet<Key>,
+    /// Followers whose clients wait, and that were not heard from lately.
+    silent: BTreeSet<ServerId>,
 }
 
 impl Consumers {
@@ -159,11 +168,11 @@ impl Waiting {
     /// So many of those that wait for this topic are carried out again.
     fn wake(&mut self, topic: &Key, count: u64, now: Timestamp) {
         for _ in 0..count {
-            let line = self.consumers.parked.get(topic);
-            let Some((_, slot)) = line.and_then(|line| line.first_key_value()) else {
+            let line = self.consumers.parked.get(topic).into_iter().flatten();
+            let mut slots = line.map(|(_, slot)| *slot);
+            let Some(slot) = slots.find(|slot| self.is_heard(*slot)) else {
                 return;
             };
-            let slot = *slot;
             let number = self.next_number;
             self.next_number += 1;
             let connection = self.slots[slot].as_mut();
@@ -190,9 +199,38 @@ impl Waiting {
         }
     }
 
+    /// Whether whoever has this slot may still be there, as far as his server is.
+    fn is_heard(&self, slot: Slot) -> bool {
+        let origin = self.slots[slot]
+            .as_ref()
+            .map(|connection| connection.origin);
+        match origin {
+            Some(Origin::Follower(follower, _)) => !self.consumers.silent.contains(&follower),
+            _ => true,
+        }
+    }
+
     /// Wakes whoever can be served, now that this turn's entries are applied, and answers who has
-    /// waited long enough.
-    pub(crate) fn tend_consumers(&mut self, now: Timestamp, answers: &mut Answers) {
+    /// waited long enough. `heard` says when a follower was heard from the last time.
+    pub(crate) fn tend_consumers(
+        &mut self,
+        now: Timestamp,
+        heard: impl Fn(ServerId) -> Option<Timestamp>,
+        answers: &mut Answers,
+    ) {
+        if !self.consumers.parked.is_empty() {
+            let followers = self.forwarding.followers();
+            let is_silent = |follower: &ServerId| {
+                heard(*follower).is_some_and(|heard| now.since(heard) > SILENT_AFTER)
+            };
+            let silent: BTreeSet<ServerId> = followers.filter(is_silent).collect();
+            if !self.consumers.silent.is_subset(&silent) {
+                // What they were passed over for may still be there.
+                let topics = self.consumers.parked.keys().cloned();
+                self.consumers.unwatched.extend(topics);
+            }
+            self.consumers.silent = silent;
+        }
         if mutants::is_on(Mutant::ConsumersForgotten) {
             return self.end_waits(now);
         }

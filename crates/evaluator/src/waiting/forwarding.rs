@@ -137,6 +137,11 @@ impl Forwarding {
         }
     }
 
+    /// Those that have sent something to this server.
+    pub(super) fn followers(&self) -> impl Iterator<Item = ServerId> {
+        self.followers.keys().copied()
+    }
+
     /// The stream that commands go into.
     pub(super) fn stream(&self) -> Option<Stream> {
         self.heading.as_ref().map(|heading| heading.stream)
