@@ -244,6 +244,17 @@ fn a_server_that_stops_sends_away_who_waits() {
 }
 
 #[test]
+fn a_follower_that_stops_has_its_clients_answered() {
+    let (mut it, leader, follower) = Cluster::forwarding(3, Limits::default());
+    it.ask(leader, 998, vec![create()]);
+    it.ask(follower, 1, vec![pop_within(60)]);
+    it.input(follower, Input::Transfer);
+    it.settle();
+    assert_eq!(it.outcomes(follower, 1), [EMPTY]);
+    assert!(it.evaluator(follower).may_stop());
+}
+
+#[test]
 fn those_that_wait_are_no_load() {
     let mut it = Cluster::with_limits(
         3,

@@ -292,10 +292,20 @@ impl Waiting {
         connection.give(slot, Outcome::Done(Reply::Empty), &mut self.ready);
     }
 
-    /// This server is about to stop: whoever waits is to wait elsewhere.
+    /// This server is about to stop: whoever waits here is to wait elsewhere, and whoever waits at the
+    /// leader is to wait no longer.
     pub(crate) fn refuse_parked(&mut self, answers: &mut Answers) {
         while let Some((_, slot, _)) = self.consumers.ends.first().copied() {
             self.refuse(slot, u64::MAX, answers);
+        }
+        let late: Vec<Slot> = self
+            .consumers
+            .late
+            .iter()
+            .map(|(_, slot, _)| *slot)
+            .collect();
+        for slot in late {
+            self.stop_forwarded(slot);
         }
     }
 
