@@ -258,7 +258,7 @@ fn a_dump_lists_the_items_of_snapshots_without_their_values() {
     let all = dump.stdout.join("\n");
     assert!(!all.contains("secret"), "{all}");
     for part in [
-        ".snap state items=3 log_time_ms=",
+        ".snap state items=3 topics=0 log_time_ms=",
         " memory_limit_bytes=104857600",
         ".snap item key=\"greet\\\"ing\" flags=5 over_at=0 value_bytes=6 unique=",
         ".snap item key=\"stale\" flags=2 over_at=2100000000 value_bytes=6 unique=",
