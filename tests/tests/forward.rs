@@ -206,6 +206,33 @@ fn large_values_go_both_ways() {
     text.exchange("delete k0\r\n", "DELETED\r\n");
 }
 
+/// A client that has sent this many `get`s of a megabyte before it reads is owed more than a follower
+/// holds for its clients.
+const LARGE_GETS: usize = 600;
+
+#[test]
+fn a_pipeline_of_large_values_is_read_to_its_end_and_disturbs_nobody() {
+    let cluster = plan(3).patient().start();
+    let leader = cluster.agreed_leader();
+    let follower = cluster.others(leader)[0];
+    let bytes = 1_000_000;
+    let value = "v".repeat(bytes);
+    let mut beside = connect(&cluster, follower);
+    beside.exchange(format!("set k 0 0 {bytes}\r\n{value}\r\n"), "STORED\r\n");
+    let expected = format!("VALUE k 0 {bytes}\r\n{value}\r\nEND\r\n");
+    for id in [follower, leader] {
+        let mut text = connect(&cluster, id);
+        text.send("get k\r\n".repeat(LARGE_GETS));
+        for number in 0..LARGE_GETS {
+            text.expect(&expected);
+            if number % 50 == 0 {
+                beside.exchange("set other 0 0 1\r\nx\r\n", "STORED\r\n");
+            }
+        }
+        text.exchange("mn\r\n", "MN\r\n");
+    }
+}
+
 #[test]
 fn five_hundred_clients_share_one_follower() {
     let cluster = plan(3).patient().start();

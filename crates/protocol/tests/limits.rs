@@ -34,6 +34,52 @@ fn a_line_of_2048_bytes_is_waited_for_and_a_longer_one_is_not() {
     assert_eq!(requests(Limits::default(), &[&gat]), [Request::Close]);
 }
 
+/// How many commands are taken of those that wait.
+fn taken(session: &mut Session) -> usize {
+    std::iter::from_fn(|| session.next_run())
+        .map(|run| run.commands.len())
+        .sum()
+}
+
+/// The next few commands find a value of this length, and the replies are written.
+fn answer(session: &mut Session, count: usize, bytes: usize) {
+    let key = Key::new(Bytes::from_static(b"k")).expect("a key");
+    let hit = Hit {
+        flags: 0,
+        unique: 1,
+        data: KeyValue::new(&key, &vec![b'v'; bytes]),
+    };
+    let reply = Outcome::Done(Reply::Hits(vec![hit]));
+    session.outcomes(std::iter::repeat_n(reply, count), |_| Vec::new());
+    let written = session.output().remaining();
+    session.written(written, 0);
+}
+
+#[test]
+fn replies_that_are_not_shared_are_asked_for_as_far_as_they_are_small() {
+    let mut session = Session::new(Limits {
+        reply_ahead_bytes: 64_000,
+        ..Limits::default()
+    });
+    let commands = b"get k\r\n".repeat(3000);
+    session.receive_buffer().extend_from_slice(&commands);
+    assert_eq!(taken(&mut session), 64, "nothing is known yet");
+    answer(&mut session, 4, 3999);
+    assert_eq!(taken(&mut session), 0, "60 are owed, and 16 may be");
+    answer(&mut session, 60, 3999);
+    assert_eq!(taken(&mut session), 16);
+    answer(&mut session, 16, 60_000);
+    assert_eq!(taken(&mut session), 8, "a few always may");
+    answer(&mut session, 1, 10);
+    assert_eq!(taken(&mut session), 1, "a large reply is remembered");
+    for _ in 0..100 {
+        answer(&mut session, 1, 10);
+        taken(&mut session);
+    }
+    answer(&mut session, 1, 10);
+    assert_eq!(taken(&mut session), 1, "1,024 are owed again");
+}
+
 #[test]
 fn a_longer_line_that_is_received_with_its_end_is_read() {
     let line = [[b'x'; 3000].as_slice(), b"\r\nmn\r\n"].concat();
