@@ -57,6 +57,8 @@ pub(super) struct Consumers {
     ends: BTreeSet<(Timestamp, Slot, u64)>,
     /// By when those are answered that wait at another server.
     late: BTreeSet<(Timestamp, Slot, u64)>,
+    /// Of each connection the newest of these: there is one at most.
+    late_of: BTreeMap<Slot, (Timestamp, u64)>,
     /// Topics for which somebody may wait, and that the store is to watch.
     unwatched: BTreeSet<Key>,
     /// Followers whose clients wait, and that were not heard from lately.
@@ -117,6 +119,9 @@ impl Consumers {
 impl Waiting {
     /// A command that waits is with another server, which answers it by then.
     pub(super) fn wait_elsewhere(&mut self, due: Timestamp, slot: Slot, number: u64) {
+        if let Some((old_due, old)) = self.consumers.late_of.insert(slot, (due, number)) {
+            self.consumers.late.remove(&(old_due, slot, old));
+        }
         self.consumers.late.insert((due, slot, number));
     }
 
@@ -315,6 +320,7 @@ impl Waiting {
             && (late <= now || !self.owes(slot, number))
         {
             self.consumers.late.pop_first();
+            self.consumers.late_of.remove(&slot);
             if self.owes(slot, number) {
                 self.refuse(slot, u64::MAX, answers);
             }
