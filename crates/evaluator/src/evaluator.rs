@@ -118,7 +118,9 @@ impl Evaluator {
                 return;
             }
             Input::StopWaiting(connection) => {
-                self.waiting.stop_waiting(Origin::Client(connection));
+                if !mutants::is_on(Mutant::StopWaitingIgnored) {
+                    self.waiting.stop_waiting(Origin::Client(connection));
+                }
                 return;
             }
             Input::Forward(from, message) => {

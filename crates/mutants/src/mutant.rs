@@ -287,6 +287,8 @@ mutants! {
     LoadForgetsReservations = "load-forgets-reservations",
     /// Who waits for a message is never carried out again.
     ConsumersForgotten = "consumers-forgotten",
+    /// A client that has closed its half of a connection goes on waiting for a message.
+    StopWaitingIgnored = "stop-waiting-ignored",
     /// A consumer that is gone takes a message with it.
     GoneConsumerTakes = "gone-consumer-takes",
     /// An `mg` of what is under way to be stale is a read (rule 38).

@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) waits: VecDeque<(OpId, Expected)>,
     parser: ReplyParser,
     received: BytesMut,
+    /// It sends nothing more.
+    pub(crate) ended: bool,
     pub(crate) sent_at: u64,
     /// When what was sent last in each direction arrives: bytes stay in order.
     pub(crate) to_server_at: u64,
@@ -59,6 +61,7 @@ impl Connection {
             waits: VecDeque::new(),
             parser: ReplyParser::new(VALUE_BYTES_MAX),
             received: BytesMut::new(),
+            ended: false,
             sent_at: 0,
             to_server_at: 0,
             to_client_at: 0,

@@ -149,6 +149,8 @@ coverage! {
     /// Replies that a client's socket took only in part.
     partial_writes,
     leavers,
+    /// Clients that waited for a message, and closed their half of the connection.
+    half_closed,
     malformed,
     /// Turns after a gap longer than an election timeout.
     graces,

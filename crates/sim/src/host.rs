@@ -136,6 +136,8 @@ pub(crate) struct Way {
 pub(crate) enum FromClient {
     Batch(Batch),
     Disconnected(ConnectionId),
+    /// The client has sent all it ever will, and waits for no message any longer.
+    StopWaiting(ConnectionId),
     /// What a follower forwards waits its turn with them.
     Forward(ServerId, ForwardMessage),
     FollowerGone(ServerId, Stream),
@@ -161,6 +163,9 @@ pub(crate) struct ServerSide {
     pub(crate) known: bool,
     /// The kernel takes no more replies for the moment.
     pub(crate) is_full: bool,
+    /// The client has sent all it ever will; and all of that was read.
+    pub(crate) ended: bool,
+    pub(crate) end_seen: bool,
 }
 
 /// A server that runs.

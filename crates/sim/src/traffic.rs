@@ -29,11 +29,21 @@ impl World {
             return;
         };
         let (waits, sent_at) = (!connection.waits.is_empty(), connection.sent_at);
-        let leaves = self.options.has(Fault::Leavers) && self.random.random_range(0..40) == 0;
-        if leaves || (waits && now - sent_at > PATIENCE_NS) {
+        let ended = connection.ended;
+        let leavers = self.options.has(Fault::Leavers);
+        if leavers && self.random.random_range(0..40) == 0 || (waits && now - sent_at > PATIENCE_NS)
+        {
             self.coverage.leavers += 1;
             self.client_leaves(client);
-        } else if !waits {
+        } else if ended {
+            if !waits {
+                self.client_leaves(client);
+            }
+        } else if waits {
+            if leavers && self.random.random_range(0..10) == 0 {
+                self.client_ends(client);
+            }
+        } else {
             let count = self.random.random_range(1..=self.options.pipeline_max);
             let mut requests = Vec::new();
             for at in 0..count {
@@ -64,6 +74,8 @@ impl World {
             outcomes: std::collections::VecDeque::new(),
             known: false,
             is_full: false,
+            ended: false,
+            end_seen: false,
         };
         if let Some(process) = &mut self.host_mut(server).process {
             process.connections.insert(id, side);
@@ -179,13 +191,14 @@ impl World {
     /// commands to the evaluator, replies to the socket, and then it reads.
     pub(crate) fn serve(&mut self, server: ServerId, connection: u64) {
         let reads_max = self.random.random_range(1..=4096);
+        let read_bytes = Limits::default().read_bytes;
         // Replies are short: most sockets take them whole.
         let mut writes_max = match self.random.random_range(0..16) {
             0 => self.random.random_range(0..64),
             _ => usize::MAX,
         };
         let mut written = Vec::new();
-        let (mut handed, mut filled) = (false, false);
+        let (mut handed, mut filled, mut stops_waiting) = (false, false, false);
         let Some(process) = &mut self.host_mut(server).process else {
             return;
         };
@@ -207,6 +220,7 @@ impl World {
                     commands: run.commands,
                     is_local: false,
                 }));
+                stops_waiting |= side.end_seen && side.session.awaits_message();
                 moved = true;
             }
             while side.session.output().has_remaining() && !side.is_full {
@@ -222,15 +236,32 @@ impl World {
                 }
                 filled |= side.is_full;
             }
-            if side.session.wants_input() && !side.unread.is_empty() {
+            // While it waits for a message the client is listened to, to learn that it goes away.
+            let awaits_message = side.session.awaits_message();
+            if side.session.wants_input()
+                || awaits_message && side.session.receive_buffer().len() < read_bytes
+            {
                 let length = side.unread.len().min(reads_max);
                 let read = side.unread.split_to(length);
                 side.session.receive_buffer().extend_from_slice(&read);
-                moved = true;
+                moved |= length > 0;
+                if side.ended && side.unread.is_empty() && !side.end_seen {
+                    side.end_seen = true;
+                    stops_waiting |= awaits_message;
+                    moved = true;
+                }
             }
             if !moved {
                 break;
             }
+        }
+        if stops_waiting {
+            let connection = ConnectionId(connection);
+            process
+                .clients
+                .push_back(FromClient::StopWaiting(connection));
+            self.coverage.half_closed += 1;
+            handed = true;
         }
         if handed {
             self.wake_for_client(server);
@@ -341,6 +372,29 @@ impl World {
                     connection: id,
                 },
             );
+        }
+    }
+
+    /// A client says that it sends nothing more, and hears what it is still owed.
+    fn client_ends(&mut self, client: usize) {
+        let Some(connection) = &mut self.clients[client].connection else {
+            return;
+        };
+        connection.ended = true;
+        let (server, id, life) = (connection.server, connection.id, connection.incarnation);
+        let at = connection.to_server_at.max(self.now) + 10_000;
+        if self.host(server).incarnation == life {
+            let connection = id;
+            self.schedule_at(at, Event::Ended { server, connection });
+        }
+    }
+
+    pub(crate) fn half_closed(&mut self, server: ServerId, connection: u64) {
+        if let Some(process) = &mut self.host_mut(server).process
+            && let Some(side) = process.connections.get_mut(&connection)
+        {
+            side.ended = true;
+            self.serve(server, connection);
         }
     }
 

@@ -571,6 +571,12 @@ impl crate::host::Process {
                     self.owed.remove(&connection.0);
                     Input::Disconnected(connection)
                 }
+                FromClient::StopWaiting(connection) => {
+                    if let Some(owed) = self.owed.get_mut(&connection.0) {
+                        owed.1 = owed.1.min(now.monotonic);
+                    }
+                    Input::StopWaiting(connection)
+                }
                 FromClient::Forward(from, message) => Input::Forward(from, message),
                 FromClient::FollowerGone(follower, stream) => Input::FollowerGone(follower, stream),
             };

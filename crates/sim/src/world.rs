@@ -83,6 +83,11 @@ pub(crate) enum Event {
         server: ServerId,
         connection: u64,
     },
+    /// A client has closed its half of its connection.
+    Ended {
+        server: ServerId,
+        connection: u64,
+    },
     /// A client has closed its connection.
     Left {
         server: ServerId,
@@ -115,6 +120,7 @@ impl Event {
             Event::Connect(from, _) | Event::Transfer(from, _) => Some(*from),
             Event::ToServer { server, .. }
             | Event::Writable { server, .. }
+            | Event::Ended { server, .. }
             | Event::Left { server, .. } => Some(*server),
             Event::Frame { .. }
             | Event::ToClient { .. }
@@ -362,6 +368,7 @@ impl World {
                 written,
             } => self.client_hears(client, connection, &bytes, written),
             Event::Writable { server, connection } => self.writable(server, connection),
+            Event::Ended { server, connection } => self.half_closed(server, connection),
             Event::Left { server, connection } => self.left(server, connection),
             Event::Client(client) => self.client_acts(client),
             Event::Start(id) => self.start(id),
