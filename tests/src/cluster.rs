@@ -448,9 +448,15 @@ impl Cluster {
     /// # Panics
     /// When they do not in time.
     pub fn wait_until_applied(&self) {
+        // A server shows where it is a few milliseconds later.
+        let mut committed_before = None;
         wait_until("equal logs", deadline(), || {
             let leader = self.find_leader()?;
             let committed = self.status(leader)?["commit_index"].clone();
+            let before = committed_before.replace(committed.clone());
+            if before.as_ref() != Some(&committed) {
+                return Err(format!("{before:?} was committed, and now {committed}"));
+            }
             for id in self.running() {
                 let status = self.status(id)?;
                 if status["last_applied"].as_u64() < committed.as_u64() {

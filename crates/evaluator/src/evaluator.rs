@@ -693,5 +693,6 @@ fn raft_config(config: &Config) -> raft::Config {
         window_bytes_max: config.limits.window_bytes_max,
         cache_bytes_max: config.limits.cache_bytes_max,
         catch_up_bytes_per_second: config.limits.catch_up_bytes_per_second,
+        deferral: config.limits.deferral,
     }
 }

@@ -48,6 +48,9 @@ pub struct Limits {
     /// How fast a follower that lacks more than that is sent it, as long as a majority is level:
     /// as fast as a snapshot is written, which the log's syncs beside it hardly notice.
     pub catch_up_bytes_per_second: u64,
+    /// How long entries may be kept from followers that a majority is there without. Zero for not at
+    /// all.
+    pub deferral: Duration,
     /// No more commands of clients are taken while more than this is not on this server's disk, or
     /// not committed. What is under way is to be committed within the time that a command has, or
     /// nobody knows what became of it; and twice the window keeps every follower busy.
@@ -77,6 +80,7 @@ impl Default for Limits {
             window_bytes_max: 8 << 20,
             cache_bytes_max: 16 << 20,
             catch_up_bytes_per_second: 20 << 20,
+            deferral: Duration::from_millis(5),
             unsettled_bytes_max: 16 << 20,
             staged_bytes_max: 2 << 20,
             owed_commands_max: 16 << 10,

@@ -3,16 +3,19 @@
 
 mod cluster;
 
+use std::time::Duration;
+
 use quorate_evaluator::{FrozenState, Input, Limits, LoadedState};
 use raft::{Index, Message, Seating, ServerId};
 use store::{Loader, Store};
 
 use cluster::*;
 
-/// A leader of three that takes a snapshot after so many entries.
+/// A leader of three that takes a snapshot after so many entries. They come to all one by one.
 fn serving(snapshot_entries: u64) -> (Cluster, ServerId) {
     let limits = Limits {
         snapshot_entries,
+        deferral: Duration::ZERO,
         ..Limits::default()
     };
     let mut cluster = Cluster::with_limits(3, limits);

@@ -112,6 +112,8 @@ mutants! {
     EveryConflictProbes = "every-conflict-probes",
     /// Entries are sent however many are on their way (rule 59).
     NoWindow = "no-window",
+    /// What is kept back from a follower that a majority is there without is never sent.
+    DeferredForGood = "deferred-for-good",
     /// One message holds all entries that there are (rule 61).
     NoAppendLimit = "no-append-limit",
 

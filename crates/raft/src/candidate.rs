@@ -1,6 +1,7 @@
 //! Elections: pre-votes, votes, and who is counted.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mutants::Mutant;
 
@@ -99,6 +100,9 @@ impl Raft {
             if granted && mutants::is_on(Mutant::PreVoteRaisesTerm) {
                 self.become_follower(term);
             }
+            if !up_to_date && self.live_leader().is_none() {
+                self.stand_instead();
+            }
             let reply = RequestVoteReply { campaign, granted };
             let term = if granted { term } else { self.hard_state.term };
             self.send_in_term(from.id, term, Body::RequestVoteReply(reply));
@@ -133,6 +137,15 @@ impl Raft {
         }
         let reply = RequestVoteReply { campaign, granted };
         self.send(from.id, Body::RequestVoteReply(reply));
+    }
+
+    /// Somebody asks for votes whom this server can't vote for, with the log that it has itself, and
+    /// nobody leads: it asks soon.
+    fn stand_instead(&mut self) {
+        if matches!(self.role, RoleState::Follower) && self.is_willing() {
+            let soon = self.random_within(Duration::ZERO..self.config.heartbeat);
+            self.election_deadline = self.election_deadline.min(self.now + soon);
+        }
     }
 
     /// `RequestVoteReply` of this term, or a grant of a pre-vote.

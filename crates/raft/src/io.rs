@@ -38,6 +38,9 @@ pub struct Config {
     /// A follower that lacks more than that is sent so much of it a second, and twice what is
     /// appended meanwhile, until it is level: as long as a majority is level without it.
     pub catch_up_bytes_per_second: u64,
+    /// How long entries may be kept from followers that a majority is there without, so that several
+    /// go in one message. Zero: everybody is sent them at once.
+    pub deferral: Duration,
 }
 
 /// What the log held at start (`wal` reads it back).
@@ -239,6 +242,8 @@ pub struct Counters {
     pub full_windows: u64,
     /// Turns in which a follower that catches up was sent nothing, for the sake of the others.
     pub paced: u64,
+    /// How often followers that a majority was there without were to wait for their entries.
+    pub deferred: u64,
     /// Snapshots asked to be sent to a follower.
     pub installs: u64,
     /// Snapshots of a leader that took the place of this server's state.

@@ -9,6 +9,7 @@ use mutants::Mutant;
 use rand::RngExt;
 
 use crate::catch_up::CatchUp;
+use crate::deferral::Deferral;
 use crate::io::{Fetch, Reader};
 use crate::log::entry_bytes;
 use crate::message::{AppendEntries, AppendEntriesReply, Body, Heartbeat, HeartbeatReply, Sender};
@@ -31,6 +32,7 @@ pub(crate) const HANDOVER_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Leadership {
     pub(crate) followers: BTreeMap<ServerId, Progress>,
+    pub(crate) deferral: Deferral,
     /// The first entry of this term; reads and more wait for its commit (rule 21).
     pub(crate) first_index: Index,
     pub(crate) heartbeat_deadline: Timestamp,
@@ -60,6 +62,7 @@ impl Raft {
             .map(|id| (id, Progress::new(next, self.now)));
         self.role = RoleState::Leader(Leadership {
             followers: followers.collect(),
+            deferral: Deferral::default(),
             first_index: next,
             heartbeat_deadline: self.now,
             reads: Reads::default(),
@@ -146,6 +149,7 @@ impl Raft {
             let followers = leadership.followers.values_mut();
             let behind = followers.filter_map(|progress| progress.catch_up.as_mut());
             behind.for_each(|catch_up| catch_up.appended(bytes, rate));
+            leadership.deferral.appended(bytes);
         }
         self.append_to_log(entry);
         position
@@ -161,7 +165,9 @@ impl Raft {
         if let Some(transfer) = self.transfer_deadline(leadership) {
             deadline = deadline.min(transfer);
         }
-        deadline.min(self.pace_deadline(leadership))
+        deadline
+            .min(self.pace_deadline(leadership))
+            .min(leadership.deferral.deadline())
     }
 
     /// When this leader heard from a follower the last time; `None` if it does not lead, or knows none
@@ -221,6 +227,7 @@ impl Raft {
             self.broadcast_heartbeat();
         }
         self.widen_read_round();
+        self.deferral_tick();
         self.transfer_tick();
     }
 
@@ -283,12 +290,10 @@ impl Raft {
         }
     }
 
-    /// Sends each follower as many entries as its window takes.
+    /// Sends each follower that is due as many entries as its window takes.
     pub(crate) fn send_entries(&mut self) {
-        if matches!(self.role, RoleState::Leader(_)) {
-            for peer in self.peers() {
-                while self.send_entries_to(peer) {}
-            }
+        for follower in self.take_due() {
+            while self.send_entries_to(follower) {}
         }
     }
 

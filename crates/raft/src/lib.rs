@@ -9,6 +9,7 @@ mod apply;
 mod candidate;
 mod catch_up;
 mod check;
+mod deferral;
 mod follower;
 mod io;
 mod leader;

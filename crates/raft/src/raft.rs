@@ -3,6 +3,7 @@
 //! `leader.rs`.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use mutants::Mutant;
@@ -407,8 +408,12 @@ impl Raft {
     /// not keep in step (rule 26).
     pub(crate) fn hasten_election_timer(&mut self) {
         let heartbeat = self.config.heartbeat;
-        let soon = self.now + self.random.random_range(heartbeat..heartbeat * 2);
+        let soon = self.now + self.random_within(heartbeat..heartbeat * 2);
         self.election_deadline = self.election_deadline.min(soon);
+    }
+
+    pub(crate) fn random_within(&mut self, range: Range<Duration>) -> Duration {
+        self.random.random_range(range)
     }
 
     pub(crate) fn random(&mut self) -> &mut StdRng {

@@ -99,6 +99,7 @@ impl Victim {
             window_bytes_max: 300,
             cache_bytes_max: 200,
             catch_up_bytes_per_second: 1000,
+            deferral: Duration::from_millis(5 * (seed % 2)),
         };
         let now = Timestamp(0);
         // Half of them begin in a cluster, half begin one.

@@ -160,6 +160,7 @@ impl World {
                 window_bytes_max: 200,
                 cache_bytes_max: 100,
                 catch_up_bytes_per_second: 10_000,
+                deferral_ms: 5,
             }
         } else {
             Sizes::default()

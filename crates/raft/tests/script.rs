@@ -124,7 +124,8 @@ impl Script {
         self.cluster.as_mut().expect("`servers` comes first")
     }
 
-    /// `servers N [append=BYTES] [window=BYTES] [cache=BYTES] [rate=BYTES]`: all are started.
+    /// `servers N [append=BYTES] [window=BYTES] [cache=BYTES] [rate=BYTES] [deferral=MS]`: all are
+    /// started.
     fn servers(&mut self, args: &mut Args<'_>) -> Result<()> {
         let mut sizes = Sizes::default();
         for (key, size) in [
@@ -132,6 +133,7 @@ impl Script {
             ("window", &mut sizes.window_bytes_max),
             ("cache", &mut sizes.cache_bytes_max),
             ("rate", &mut sizes.catch_up_bytes_per_second),
+            ("deferral", &mut sizes.deferral_ms),
         ] {
             if let Some(bytes) = keyed(args, key)? {
                 *size = bytes;

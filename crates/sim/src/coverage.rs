@@ -68,6 +68,7 @@ coverage! {
     full_windows,
     /// Turns of a leader with entries for a follower far behind whose time had not come.
     paced,
+    deferred,
     /// Entries that a follower, or the store, needed back from the log.
     fetches,
     /// Messages of older terms or of an older start.

@@ -254,6 +254,7 @@ impl Process {
                 window_bytes_max: options.window_bytes_max,
                 cache_bytes_max: options.cache_bytes_max,
                 catch_up_bytes_per_second: CATCH_UP_BYTES_PER_SECOND,
+                deferral: Duration::from_millis(options.deferral_ms),
                 unsettled_bytes_max: options.unsettled_bytes_max,
                 owed_commands_max: options.owed_commands_max,
                 forwarded_bytes_max: options.unsettled_bytes_max,

@@ -327,6 +327,7 @@ impl World {
         self.coverage.truncations += counters.truncations;
         self.coverage.full_windows += counters.full_windows;
         self.coverage.paced += counters.paced;
+        self.coverage.deferred += counters.deferred;
         self.coverage.installed += counters.installed;
         self.coverage.healed += counters.healed;
         self.coverage.stale_messages += counters.stale;

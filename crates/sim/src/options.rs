@@ -176,6 +176,8 @@ pub struct Options {
     pub append_bytes_max: usize,
     pub window_bytes_max: usize,
     pub cache_bytes_max: usize,
+    /// How long entries may be kept from followers that a majority is there without.
+    pub deferral_ms: u64,
     pub unsettled_bytes_max: usize,
     pub owed_commands_max: usize,
     pub segment_bytes: u64,
@@ -231,6 +233,7 @@ impl Options {
         if random.random_bool(0.5) {
             options.mix.topics = random.random_range(1..=12);
         }
+        options.deferral_ms = [0, 5, 5, 30][random.random_range(0..4)];
         options
     }
 
@@ -278,6 +281,7 @@ impl Options {
             append_bytes_max: bytes(random, 100, 4000, 1 << 20),
             window_bytes_max: bytes(random, 200, 8000, 8 << 20),
             cache_bytes_max: bytes(random, 100, 8000, 1 << 20),
+            deferral_ms: 0,
             unsettled_bytes_max: bytes(random, 500, 20_000, 64 << 20),
             owed_commands_max: bytes(random, 2, 100, 16 << 10),
             segment_bytes: if faults.contains(&Fault::SmallSegments) {

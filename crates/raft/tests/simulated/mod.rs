@@ -257,6 +257,7 @@ pub(crate) struct Sizes {
     pub(crate) window_bytes_max: usize,
     pub(crate) cache_bytes_max: usize,
     pub(crate) catch_up_bytes_per_second: usize,
+    pub(crate) deferral_ms: usize,
 }
 
 impl Default for Sizes {
@@ -266,6 +267,7 @@ impl Default for Sizes {
             window_bytes_max: 4 << 20,
             cache_bytes_max: 16 << 20,
             catch_up_bytes_per_second: 1 << 40,
+            deferral_ms: 0,
         }
     }
 }
@@ -361,6 +363,7 @@ impl Cluster {
             window_bytes_max: sizes.window_bytes_max,
             cache_bytes_max: sizes.cache_bytes_max,
             catch_up_bytes_per_second: sizes.catch_up_bytes_per_second as u64,
+            deferral: Duration::from_millis(sizes.deferral_ms as u64),
         };
         let recovered = server.disk.recover();
         server.applied = server
