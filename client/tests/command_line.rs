@@ -190,6 +190,9 @@ async fn wrong_usage_exits_with_2() {
         &["--config", "/nonexistent/cluster.toml", "get", "hit"],
         &["--timeout", "soon", "get", "hit"],
         &["bench", "--ratio", "0:0"],
+        &["bench", "--zipf", "-1"],
+        &["bench", "--rate", "100", "--pipeline", "2"],
+        &["bench", "--rate", "100", "--ops", "2"],
         &["bench", "--value-size", "65537", "--pipeline", "1024"],
     ] {
         assert_eq!(run(&server, arguments).await, ran(2, ""), "{arguments:?}");
@@ -309,6 +312,60 @@ async fn a_benchmark_counts_what_it_sends() {
     assert_eq!(
         again["sets"]["count"], shown["sets"]["count"],
         "the seed is the same"
+    );
+}
+
+#[tokio::test]
+async fn a_benchmark_at_a_rate_sends_each_command_when_it_is_due() {
+    let server = Fake::start(|_, line| match line.split(' ').next() {
+        Some("ms") => Do::say("HD"),
+        Some("mg") => Do::say("VA 3\r\nabc"),
+        _ => Do::say("END"),
+    })
+    .await;
+    let load = ["--value-size", "3", "-c", "4", "--meta", "--zipf", "0.99"];
+    let times = ["--rate", "500", "--warm-up", "100ms", "-t", "200ms"];
+    let (code, shown) = bench(&server.address, &[&load[..], &times].concat()).await;
+    assert_eq!(code, 0);
+    assert_eq!(shown["rate"], 500);
+    let unsent = shown["unsent"].as_u64().unwrap();
+    let count = |kind: &str| shown[kind]["count"].as_u64().unwrap();
+    // Due from 100 to 300 ms, one each 2 ms, both ends included.
+    assert!(count("sets") + count("gets") + unsent >= 101, "{shown}");
+    // To find the leader, each key once, and what was due from 0 to 300 ms.
+    assert_eq!(server.heard().len() as u64, 1 + 50 + 151 - unsent);
+    let mut keys = [0; 50];
+    for line in server.heard().iter().skip(51) {
+        let key = line.split(' ').nth(1).unwrap().trim_start_matches("bench-");
+        keys[key.parse::<usize>().unwrap()] += 1;
+    }
+    let (most, rest) = keys.split_at(10);
+    let sum = |keys: &[u64]| keys.iter().sum::<u64>();
+    assert!(
+        sum(most) > sum(rest),
+        "few keys are asked for most: {keys:?}"
+    );
+}
+
+#[tokio::test]
+async fn at_a_rate_latency_counts_from_when_a_command_was_due() {
+    let server = Fake::start(|number, line| match (number, line.starts_with("set")) {
+        (_, false) => Do::say("END"),
+        // The first eight are answered with the ninth.
+        (0..9, true) => Do::Say(String::new()),
+        (9, true) => Do::Say("STORED\r\n".repeat(9)),
+        (_, true) => Do::say("STORED"),
+    })
+    .await;
+    let load = ["-w", "set", "-c", "1", "--rate", "100", "-t", "995ms"];
+    let (code, shown) = bench(&server.address, &load).await;
+    assert_eq!(code, 0);
+    let number = |name: &str| shown[name].as_u64().unwrap();
+    assert_eq!(number("commands") + number("unsent"), 100);
+    let longest = shown["sets"]["max_us"].as_f64().unwrap();
+    assert!(
+        longest >= 80_000.0,
+        "the first waited for the ninth: {shown}"
     );
 }
 

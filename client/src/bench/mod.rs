@@ -1,9 +1,11 @@
 //! `quorate-client bench`: a load generator for a cluster, or for a plain memcached. Closed loop:
 //! each connection sends a batch of `--pipeline` commands when it has the replies to the one
-//! before. It shares its machine with what it measures, so it spends little: requests are encoded
+//! before. Open loop: with `--rate` commands are sent at their time, whatever the server does, and
+//! latency counts from that time, so that what a slow server keeps waiting is not left out. It shares its machine with what it measures, so it spends little: requests are encoded
 //! beforehand, replies only told apart, and each thread has its own runtime, counters and share of
 //! the connections.
 
+mod pace;
 mod report;
 mod text;
 mod worker;
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use rand::{RngExt, rngs::StdRng};
+use rand_distr::{Distribution, Zipf};
 use serde::Serialize;
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
@@ -26,7 +29,8 @@ pub(crate) use report::Report;
 
 use crate::command_line::parse_duration;
 use crate::{Address, Client, NotDone};
-use text::{KEYS_MAX, Requests, Said};
+use pace::Pace;
+use text::{Family, KEYS_MAX, Requests, Said};
 use worker::{PreloadError, Worker};
 
 /// The most bytes of sets that one connection has under way.
@@ -56,6 +60,21 @@ pub(crate) struct BenchArgs {
     /// How many different keys
     #[arg(long, short, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(KEYS_MAX)))]
     keys: u32,
+    /// Choose keys by Zipf's law with this exponent, as 0.99: few keys often, most of them seldom;
+    /// without it each is as likely as any other
+    #[arg(long, value_name = "EXPONENT", value_parser = parse_exponent)]
+    zipf: Option<f64>,
+    /// Send ms and mg in place of set and get
+    #[arg(long)]
+    meta: bool,
+    /// So many commands a second, on all connections together, each at its time whether those before
+    /// it are answered or not; latency counts from that time. Without it a connection sends when it
+    /// has its replies
+    #[arg(long, conflicts_with_all = ["pipeline", "ops"], value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: Option<u32>,
+    /// Go on for so long before anything is counted, as 2s
+    #[arg(long, value_name = "DURATION", conflicts_with = "ops", value_parser = parse_duration)]
+    warm_up: Option<Duration>,
     /// What is sent; mixed is one set to nine gets
     #[arg(long, short, value_enum, default_value_t = Workload::Mixed)]
     workload: Workload,
@@ -97,10 +116,17 @@ struct Ratio {
 #[derive(Debug)]
 struct Plan {
     requests: Requests,
-    keys: u32,
+    keys: Keys,
     pipeline: u32,
     ratio: Ratio,
     seed: u64,
+}
+
+/// Which keys.
+#[derive(Debug)]
+enum Keys {
+    Uniform(u32),
+    Zipf(Zipf<f64>),
 }
 
 /// Where all workers send, and how far they are together.
@@ -128,6 +154,8 @@ struct Tally {
     misses: u64,
     /// Commands that were carried out.
     done: u64,
+    /// Commands that were due and never sent, since the server was too slow.
+    unsent: u64,
     errors: Errors,
     /// One line that a server refused a command with.
     refusal: Option<String>,
@@ -287,11 +315,26 @@ fn run_thread(
         return Ok((Duration::ZERO, Tally::new()));
     }
     *tally.borrow_mut() = Tally::new();
-    target.restart();
+    target.restart(args.warm_up());
     let start = tokio::time::Instant::now();
-    let end = args.ops.is_none().then(|| start + args.duration);
-    local.block_on(runtime, load(workers, end));
-    let elapsed = start.elapsed();
+    let counts_from = start + args.warm_up();
+    let end = counts_from + args.duration;
+    if let Some(rate) = args.rate {
+        // Threads take turns as connections do.
+        let interval = Duration::from_secs(1) / rate;
+        let share = f64::from(args.connections) / workers.len() as f64;
+        let begin = start + interval * number;
+        let pace = Pace::new((begin, end), interval.mul_f64(share), workers.len());
+        let unsent = local.block_on(runtime, load_at_pace(workers, counts_from, &pace))?;
+        tally.borrow_mut().unsent = unsent;
+    } else {
+        let end = args.ops.is_none().then_some(end);
+        local.block_on(runtime, load(workers, counts_from, end));
+    }
+    let elapsed = match args.rate {
+        Some(_) => args.duration,
+        None => counts_from.elapsed(),
+    };
     let tally = Rc::into_inner(tally).expect("the workers are gone");
     Ok((elapsed, tally.into_inner()))
 }
@@ -322,16 +365,41 @@ async fn preload(
     all
 }
 
-async fn load(workers: Vec<Worker>, end: Option<tokio::time::Instant>) {
+async fn load(
+    workers: Vec<Worker>,
+    counts_from: tokio::time::Instant,
+    end: Option<tokio::time::Instant>,
+) {
     let spawn = |mut worker: Worker| {
         tokio::task::spawn_local(async move {
-            worker.load(end).await;
+            worker.load(counts_from, end).await;
         })
     };
     let tasks: Vec<_> = workers.into_iter().map(spawn).collect();
     for task in tasks {
         task.await.expect("no worker panics or is aborted");
     }
+}
+
+/// How many commands were due and never sent.
+async fn load_at_pace(
+    workers: Vec<Worker>,
+    counts_from: tokio::time::Instant,
+    pace: &Rc<Pace>,
+) -> std::io::Result<u64> {
+    let spawn = |(number, mut worker): (usize, Worker)| {
+        let pace = Rc::clone(pace);
+        tokio::task::spawn_local(
+            async move { worker.load_at_pace(counts_from, number, &pace).await },
+        )
+    };
+    let tasks: Vec<_> = workers.into_iter().enumerate().map(spawn).collect();
+    pace.run().await?;
+    let mut unsent = 0;
+    for task in tasks {
+        unsent += task.await.expect("no worker panics or is aborted");
+    }
+    Ok(unsent)
 }
 
 /// The share of one of `of` in `whole`; all shares together are the whole.
@@ -350,17 +418,51 @@ impl BenchArgs {
         Ratio { sets, gets }
     }
 
+    fn warm_up(&self) -> Duration {
+        self.warm_up.unwrap_or_default()
+    }
+
     fn preloads(&self) -> bool {
         self.ratio().gets > 0 && !self.no_preload
     }
 
     fn plan(&self) -> Plan {
+        let family = match self.meta {
+            false => Family::Classic,
+            true => Family::Meta,
+        };
         Plan {
-            requests: Requests::new(self.value_size as usize),
-            keys: self.keys,
+            requests: Requests::new(family, self.value_size as usize),
+            keys: Keys::new(self.keys, self.zipf),
             pipeline: self.pipeline,
             ratio: self.ratio(),
             seed: self.seed,
+        }
+    }
+}
+
+/// An exponent of Zipf's law.
+fn parse_exponent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(exponent) if (0.0..=10.0).contains(&exponent) => Ok(exponent),
+        _ => Err("not a number from 0 to 10".to_owned()),
+    }
+}
+
+impl Keys {
+    fn new(count: u32, exponent: Option<f64>) -> Keys {
+        let zipf = exponent.map(|exponent| Zipf::new(f64::from(count), exponent));
+        match zipf {
+            Some(zipf) => Keys::Zipf(zipf.expect("at least one key, and no negative exponent")),
+            None => Keys::Uniform(count),
+        }
+    }
+
+    /// The number of a key, from 0.
+    fn draw(&self, random: &mut StdRng) -> u32 {
+        match self {
+            Keys::Uniform(count) => random.random_range(0..*count),
+            Keys::Zipf(zipf) => zipf.sample(random) as u32 - 1,
         }
     }
 }
@@ -428,18 +530,21 @@ impl Target {
         if commands == 0 {
             return;
         }
+        self.done.fetch_add(commands, Ordering::Relaxed);
         let now = now.saturating_duration_since(self.start).as_nanos() as u64;
+        if now < self.last.load(Ordering::Relaxed) {
+            return;
+        }
         let last = self.last.swap(now, Ordering::Relaxed);
         let pause = now.saturating_sub(last);
         if pause > self.pause.load(Ordering::Relaxed) {
             self.pause.fetch_max(pause, Ordering::Relaxed);
         }
-        self.done.fetch_add(commands, Ordering::Relaxed);
     }
 
-    /// The run starts: what was before does not count.
-    fn restart(&self) {
-        let now = self.start.elapsed().as_nanos() as u64;
+    /// The run starts: what was before, and what is in the next `warm_up`, does not count.
+    fn restart(&self, warm_up: Duration) {
+        let now = (self.start.elapsed() + warm_up).as_nanos() as u64;
         self.last.store(now, Ordering::Relaxed);
         self.pause.store(0, Ordering::Relaxed);
         self.done.store(0, Ordering::Relaxed);
@@ -458,6 +563,7 @@ impl Tally {
             gets: histogram(),
             misses: 0,
             done: 0,
+            unsent: 0,
             errors: Errors::default(),
             refusal: None,
         }
@@ -479,7 +585,7 @@ impl Tally {
                 self.refusal.get_or_insert_with(|| line.clone());
             }
         }
-        self.done += u64::from(matches!(said, Said::Stored | Said::Hit | Said::Miss));
+        self.done += u64::from(said.is_done());
     }
 
     fn add(&mut self, other: &Tally) {
@@ -487,6 +593,7 @@ impl Tally {
         self.gets.add(&other.gets).expect("the same bounds");
         self.misses += other.misses;
         self.done += other.done;
+        self.unsent += other.unsent;
         self.errors.add(&other.errors);
         if self.refusal.is_none() {
             self.refusal.clone_from(&other.refusal);

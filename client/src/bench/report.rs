@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{BenchArgs, Errors, PROGRESS_PERIOD, Tally, Target};
 use crate::Address;
 
-/// The figures of one run. Latencies are in microseconds, from the sending of a batch to the
-/// reply.
+/// The figures of one run. Latencies are in microseconds, from the sending of a batch to the reply, or
+/// at a given rate from the time when a command was to be sent.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     /// The server that the run started at.
@@ -22,8 +22,17 @@ pub(crate) struct Report {
     pipeline: u32,
     value_bytes: u32,
     keys: u32,
+    /// The exponent of Zipf's law, if keys are chosen by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zipf: Option<f64>,
+    meta: bool,
     threads: u32,
     seed: u64,
+    /// Commands that were to be sent in a second, and how many of them never were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<u32>,
+    unsent: u64,
+    warm_up_seconds: f64,
     seconds: f64,
     commands: u64,
     commands_per_second: f64,
@@ -65,6 +74,11 @@ impl Report {
             pipeline: args.pipeline,
             value_bytes: args.value_size,
             keys: args.keys,
+            zipf: args.zipf,
+            meta: args.meta,
+            rate: args.rate,
+            unsent: tally.unsent,
+            warm_up_seconds: args.warm_up().as_secs_f64(),
             threads: args.threads.min(args.connections),
             seed: args.seed,
             seconds: elapsed.as_secs_f64(),
@@ -134,6 +148,10 @@ impl fmt::Display for Report {
                 operation.write(name, f)?;
             }
         }
+        if let Some(rate) = self.rate {
+            let unsent = self.unsent;
+            writeln!(f, "\n{rate} a second were due; {unsent} were never sent")?;
+        }
         if self.misses > 0 {
             writeln!(f, "\n{} gets found nothing", self.misses)?;
         }
@@ -191,7 +209,8 @@ impl Report {
 /// Shows a bar on standard error until all threads have finished, which is when the other end of
 /// `finished` is dropped.
 pub(super) fn show_progress(args: &BenchArgs, target: &Target, finished: &Receiver<()>) {
-    let length = args.ops.unwrap_or(args.duration.as_millis() as u64);
+    let whole = args.warm_up() + args.duration;
+    let length = args.ops.unwrap_or(whole.as_millis() as u64);
     let bar = ProgressBar::new(length);
     let style = ProgressStyle::with_template("{wide_bar} {msg}");
     bar.set_style(style.expect("a fixed template"));

@@ -14,14 +14,28 @@ const PREFIX: &[u8] = b"bench-";
 /// The longest reply line, in bytes: longer than any that names a key.
 const LINE_BYTES_MAX: usize = 512;
 
+/// The commands that are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    /// `set` and `get`.
+    Classic,
+    /// `ms` and `mg`.
+    Meta,
+}
+
 /// The pieces that requests are put together from.
 #[derive(Debug)]
 pub(super) struct Requests {
-    /// ` 0 0 <bytes>\r\n<value>\r\n`.
+    family: Family,
+    set: &'static [u8],
+    /// ` 0 0 <bytes>\r\n<value>\r\n`, or without the zeros.
     set_end: Vec<u8>,
+    get: &'static [u8],
+    get_end: &'static [u8],
     /// How long the reply to a get is that finds a value written by these sets: up to and with the
-    /// line end of its first line, and in all.
+    /// line end of its first line, which is ` <bytes>\r\n`, and in all.
     hit_head: usize,
+    hit_head_end: Vec<u8>,
     hit: usize,
 }
 
@@ -43,45 +57,68 @@ pub(super) enum Said {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
+impl Said {
+    /// The command was carried out.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Said::Stored | Said::Hit | Said::Miss)
+    }
+}
+
 impl Requests {
-    /// Those with values of this many bytes.
-    pub(super) fn new(value_bytes: usize) -> Self {
+    /// Those of this family with values of this many bytes.
+    pub(super) fn new(family: Family, value_bytes: usize) -> Self {
         let length = value_bytes.to_string();
-        let mut set_end = format!(" 0 0 {length}\r\n").into_bytes();
+        let value_head = match family {
+            Family::Classic => format!(" 0 0 {length}\r\n"),
+            Family::Meta => format!(" {length}\r\n"),
+        };
+        let mut set_end = value_head.into_bytes();
         set_end.extend((b'a'..=b'z').cycle().take(value_bytes));
         set_end.extend_from_slice(b"\r\n");
-        let hit_head =
-            b"VALUE ".len() + PREFIX.len() + KEY_DIGITS + b" 0 ".len() + length.len() + 2;
-        let hit = hit_head + value_bytes + b"\r\nEND\r\n".len();
+        let (set, get, get_end): (&[u8], &[u8], &[u8]) = match family {
+            Family::Classic => (b"set ", b"get ", b"\r\n"),
+            Family::Meta => (b"ms ", b"mg ", b" v\r\n"),
+        };
+        let hit_head = length.len()
+            + match family {
+                Family::Classic => b"VALUE ".len() + PREFIX.len() + KEY_DIGITS + b" 0 \r\n".len(),
+                Family::Meta => b"VA \r\n".len(),
+            };
         Self {
+            family,
+            set,
             set_end,
+            get,
+            get_end,
             hit_head,
-            hit,
+            hit_head_end: format!(" {length}\r\n").into_bytes(),
+            hit: hit_head + value_bytes + family.hit_end().len(),
         }
     }
 
     pub(super) fn append_set(&self, key: u32, to: &mut Vec<u8>) {
-        to.extend_from_slice(b"set ");
+        to.extend_from_slice(self.set);
         append_key(key, to);
         to.extend_from_slice(&self.set_end);
     }
 
     pub(super) fn append_get(&self, key: u32, to: &mut Vec<u8>) {
-        to.extend_from_slice(b"get ");
+        to.extend_from_slice(self.get);
         append_key(key, to);
-        to.extend_from_slice(b"\r\n");
+        to.extend_from_slice(self.get_end);
     }
 
     /// The bytes of one set.
     pub(super) fn set_bytes(&self) -> usize {
-        b"set ".len() + PREFIX.len() + KEY_DIGITS + self.set_end.len()
+        self.set.len() + PREFIX.len() + KEY_DIGITS + self.set_end.len()
     }
 
     /// The reply to a set at the start of `bytes`, and how long it is; `None` while it is not
     /// whole.
     pub(super) fn set_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
-        if bytes.starts_with(b"STORED\r\n") {
-            return Ok(Some((Said::Stored, b"STORED\r\n".len())));
+        let stored = self.family.stored();
+        if bytes.starts_with(stored) {
+            return Ok(Some((Said::Stored, stored.len())));
         }
         let Some(line) = line(bytes)? else {
             return Ok(None);
@@ -92,11 +129,12 @@ impl Requests {
     /// The reply to a get at the start of `bytes`, and how long it is; `None` while it is not
     /// whole.
     pub(super) fn get_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
-        if bytes.starts_with(b"VALUE ") {
+        if bytes.starts_with(self.family.value()) {
             return self.hit_reply(bytes);
         }
-        if bytes.starts_with(b"END\r\n") {
-            return Ok(Some((Said::Miss, b"END\r\n".len())));
+        let miss = self.family.miss();
+        if bytes.starts_with(miss) {
+            return Ok(Some((Said::Miss, miss.len())));
         }
         let Some(line) = line(bytes)? else {
             return Ok(None);
@@ -105,23 +143,64 @@ impl Requests {
     }
 
     fn hit_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
+        let hit_end = self.family.hit_end();
         // The usual hit is one of our own values, whose reply has a known length.
-        if bytes.get(self.hit_head - 2..self.hit_head) == Some(b"\r\n")
-            && bytes.get(self.hit - 7..self.hit) == Some(b"\r\nEND\r\n")
+        if bytes.get(self.hit_head - self.hit_head_end.len()..self.hit_head)
+            == Some(&self.hit_head_end)
+            && bytes.get(self.hit - hit_end.len()..self.hit) == Some(hit_end)
         {
             return Ok(Some((Said::Hit, self.hit)));
         }
         let Some(line) = line(bytes)? else {
             return Ok(None);
         };
-        let length = line.split(|&byte| byte == b' ').nth(3).ok_or(Malformed)?;
+        let word = match self.family {
+            Family::Classic => 3,
+            Family::Meta => 1,
+        };
+        let length = line
+            .split(|&byte| byte == b' ')
+            .nth(word)
+            .ok_or(Malformed)?;
         let length = std::str::from_utf8(length).map_err(|_| Malformed)?;
         let length: u32 = length.parse().map_err(|_| Malformed)?;
         let end = line.len() + 2 + length as usize;
-        match bytes.get(end..end + 7) {
+        let whole = end + hit_end.len();
+        match bytes.get(end..whole) {
             None => Ok(None),
-            Some(b"\r\nEND\r\n") => Ok(Some((Said::Hit, end + 7))),
+            Some(found) if found == hit_end => Ok(Some((Said::Hit, whole))),
             Some(_) => Err(Malformed),
+        }
+    }
+}
+
+impl Family {
+    fn stored(self) -> &'static [u8] {
+        match self {
+            Family::Classic => b"STORED\r\n",
+            Family::Meta => b"HD\r\n",
+        }
+    }
+
+    fn value(self) -> &'static [u8] {
+        match self {
+            Family::Classic => b"VALUE ",
+            Family::Meta => b"VA ",
+        }
+    }
+
+    /// Behind a value.
+    fn hit_end(self) -> &'static [u8] {
+        match self {
+            Family::Classic => b"\r\nEND\r\n",
+            Family::Meta => b"\r\n",
+        }
+    }
+
+    fn miss(self) -> &'static [u8] {
+        match self {
+            Family::Classic => b"END\r\n",
+            Family::Meta => b"EN\r\n",
         }
     }
 }
@@ -167,24 +246,36 @@ fn refusal(line: &[u8]) -> Result<Said, Malformed> {
 mod tests {
     use super::*;
 
-    fn requests() -> Requests {
-        Requests::new(3)
+    fn requests(family: Family) -> Requests {
+        Requests::new(family, 3)
+    }
+
+    #[track_caller]
+    fn sent(family: Family, expected: &str) {
+        let mut bytes = Vec::new();
+        let requests = requests(family);
+        requests.append_set(12, &mut bytes);
+        assert_eq!(bytes.len(), requests.set_bytes());
+        requests.append_get(KEYS_MAX - 1, &mut bytes);
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
 
     #[test]
     fn requests_are_those_of_the_text_protocol() {
-        let mut bytes = Vec::new();
-        requests().append_set(12, &mut bytes);
-        assert_eq!(bytes.len(), requests().set_bytes());
-        requests().append_get(KEYS_MAX - 1, &mut bytes);
-        let expected = "set bench-0000000012 0 0 3\r\nabc\r\nget bench-0999999999\r\n";
-        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+        sent(
+            Family::Classic,
+            "set bench-0000000012 0 0 3\r\nabc\r\nget bench-0999999999\r\n",
+        );
+        sent(
+            Family::Meta,
+            "ms bench-0000000012 3\r\nabc\r\nmg bench-0999999999 v\r\n",
+        );
     }
 
     /// The reply is recognized when its last byte is there and not before, whatever follows.
     #[track_caller]
-    fn recognized(reply: &str, get: bool, said: &Said) {
-        let requests = requests();
+    fn recognized(family: Family, reply: &str, get: bool, said: &Said) {
+        let requests = requests(family);
         let scan = |bytes: &[u8]| match get {
             true => requests.get_reply(bytes),
             false => requests.set_reply(bytes),
@@ -207,26 +298,44 @@ mod tests {
 
     #[test]
     fn replies_are_told_apart_at_every_cut() {
-        recognized("STORED\r\n", false, &Said::Stored);
-        recognized("END\r\n", true, &Said::Miss);
-        recognized(
-            "VALUE bench-0000000012 0 3\r\nabc\r\nEND\r\n",
-            true,
-            &Said::Hit,
-        );
-        recognized(
-            "VALUE bench-0000000012 7 5\r\na\r\nbc\r\nEND\r\n",
-            true,
-            &Said::Hit,
-        );
-        for get in [false, true] {
+        let hits = [
+            (
+                Family::Classic,
+                "VALUE bench-0000000012 0 3\r\nabc\r\nEND\r\n",
+            ),
+            (
+                Family::Classic,
+                "VALUE bench-0000000012 7 5\r\na\r\nbc\r\nEND\r\n",
+            ),
+            (Family::Meta, "VA 3\r\nabc\r\n"),
+            // As long as the usual one up to where that ends.
+            (Family::Meta, "VA 5\r\nabc\r\n\r\n"),
+        ];
+        for (family, reply) in hits {
+            recognized(family, reply, true, &Said::Hit);
+        }
+        recognized(Family::Classic, "STORED\r\n", false, &Said::Stored);
+        recognized(Family::Classic, "END\r\n", true, &Said::Miss);
+        recognized(Family::Meta, "HD\r\n", false, &Said::Stored);
+        recognized(Family::Meta, "EN\r\n", true, &Said::Miss);
+        for (family, get) in [
+            (Family::Classic, false),
+            (Family::Classic, true),
+            (Family::Meta, false),
+            (Family::Meta, true),
+        ] {
             let leader = Said::Redirect(Address::new("::1", 9010));
-            recognized("ERR_REDIRECT ::1 9010\r\n", get, &leader);
-            recognized("SERVER_ERROR no leader\r\n", get, &Said::NoLeader);
-            recognized("SERVER_ERROR outcome unknown\r\n", get, &Said::Unknown);
+            recognized(family, "ERR_REDIRECT ::1 9010\r\n", get, &leader);
+            recognized(family, "SERVER_ERROR no leader\r\n", get, &Said::NoLeader);
+            recognized(
+                family,
+                "SERVER_ERROR outcome unknown\r\n",
+                get,
+                &Said::Unknown,
+            );
             let line = "SERVER_ERROR object too large for cache";
             let refused = Said::Refused(line.to_owned());
-            recognized(&format!("{line}\r\n"), get, &refused);
+            recognized(family, &format!("{line}\r\n"), get, &refused);
         }
     }
 
@@ -238,15 +347,21 @@ mod tests {
             "ERR_REDIRECT\r\n",
             "HELLO\r\n",
             "\r\n",
+            "VALUE k 0 3\r\nabcdefEND\r\n",
             &long,
         ] {
             assert_eq!(
-                requests().get_reply(bytes.as_bytes()),
+                requests(Family::Classic).get_reply(bytes.as_bytes()),
                 Err(Malformed),
                 "{bytes:?}"
             );
         }
-        let longer = "VALUE k 0 3\r\nabcdefEND\r\n";
-        assert_eq!(requests().get_reply(longer.as_bytes()), Err(Malformed));
+        for bytes in ["VA\r\n", "VA x\r\n", "VA 3\r\nabcd\r\n", "END\r\n"] {
+            assert_eq!(
+                requests(Family::Meta).get_reply(bytes.as_bytes()),
+                Err(Malformed),
+                "{bytes:?}"
+            );
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! One connection under load: sends a batch, reads its replies, and so on. After a refusal or a
-//! broken connection it goes on at the leader, and counts.
+//! One connection under load: sends a batch, reads its replies, and so on, or sends each command
+//! when it is due. After a refusal or a broken connection it goes on at the leader, and counts.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use super::pace::Pace;
 use super::text::{Malformed, Said};
 use super::{Plan, Tally, Target};
 
@@ -32,6 +34,10 @@ const PRELOAD_PATIENCE: Duration = Duration::from_secs(10);
 const PRELOAD_BATCH_BYTES: usize = 64 << 10;
 
 const READ_BYTES: usize = 64 << 10;
+
+/// The most commands that are due and sent on one connection without an answer. Beyond it they are
+/// sent later than they are due, and their latency counts from then all the same.
+const UNDER_WAY_MAX: usize = 10_000;
 
 /// How one batch ended.
 enum End {
@@ -54,6 +60,14 @@ pub(super) enum PreloadError {
     NoProgress,
 }
 
+/// A request.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    is_set: bool,
+    /// When it was to be sent.
+    due: Instant,
+}
+
 #[derive(Debug)]
 pub(super) struct Worker {
     plan: Rc<Plan>,
@@ -64,11 +78,14 @@ pub(super) struct Worker {
     /// that which commands are sent follows from the seed alone.
     budget: Option<u64>,
     connection: Option<(crate::Address, TcpStream)>,
-    /// The batch that is on its way, what of it is sent, and which of its requests are sets.
+    /// What is on its way, and how much of that is sent.
     batch: Vec<u8>,
     sent: usize,
-    sets: Vec<bool>,
+    /// The requests that are not answered.
+    asked: VecDeque<Asked>,
     received: BytesMut,
+    /// What was to be sent before is not counted.
+    counts_from: Instant,
     /// Redirects in a row.
     redirects: u32,
     watchdog: Pin<Box<Sleep>>,
@@ -92,8 +109,9 @@ impl Worker {
             connection: None,
             batch: Vec::new(),
             sent: 0,
-            sets: Vec::new(),
+            asked: VecDeque::new(),
             received: BytesMut::with_capacity(READ_BYTES),
+            counts_from: Instant::now(),
             redirects: 0,
             watchdog: Box::pin(sleep(REPLY_TIME_MAX)),
         }
@@ -105,15 +123,14 @@ impl Worker {
         keys: impl Iterator<Item = u32>,
     ) -> Result<(), PreloadError> {
         let per_batch = (PRELOAD_BATCH_BYTES / self.plan.requests.set_bytes()).max(1);
-        let mut keys = keys.peekable();
-        while keys.peek().is_some() {
-            self.clear_batch();
-            for key in keys.by_ref().take(per_batch) {
-                self.add_set(key);
-            }
+        let keys: Vec<u32> = keys.collect();
+        for keys in keys.chunks(per_batch) {
             let start = Instant::now();
             loop {
-                self.sent = 0;
+                self.clear_batch();
+                for key in keys {
+                    self.add(true, *key, start);
+                }
                 match self.run_batch().await {
                     End::Whole => break,
                     End::Refused(line) => return Err(PreloadError::Refused { line }),
@@ -128,26 +145,95 @@ impl Worker {
     }
 
     /// Sends batches until the time is over or the operations are used up.
-    pub(super) async fn load(&mut self, end: Option<Instant>) {
+    pub(super) async fn load(&mut self, counts_from: Instant, end: Option<Instant>) {
+        self.counts_from = counts_from;
         while end.is_none_or(|end| Instant::now() < end) {
             let size = self.take_budget();
             if size == 0 {
                 return;
             }
             self.clear_batch();
+            let now = Instant::now();
             for _ in 0..size {
-                let key = self.random.random_range(0..self.plan.keys);
-                if self.plan.ratio.is_set(&mut self.random) {
-                    self.add_set(key);
-                } else {
-                    self.add_get(key);
-                }
+                self.draw(now);
             }
             match self.run_batch().await {
                 End::Whole | End::Refused(_) => {}
                 end => self.move_on(end).await,
             }
         }
+    }
+
+    /// Sends each command when it is due, whether those before it are answered or not. Gives how many
+    /// were due and never sent, since the server was too slow.
+    pub(super) async fn load_at_pace(
+        &mut self,
+        counts_from: Instant,
+        connection: usize,
+        pace: &Pace,
+    ) -> u64 {
+        self.counts_from = counts_from;
+        let mut taken = 0;
+        loop {
+            while !pace.is_over() && taken == pace.due(connection) {
+                pace.changed(connection).await;
+            }
+            if pace.is_over() {
+                return pace.due(connection) - taken;
+            }
+            self.clear_batch();
+            match self.keep_pace(connection, pace, &mut taken).await {
+                End::Whole | End::Refused(_) => {}
+                end => self.move_on(end).await,
+            }
+        }
+    }
+
+    /// Sends what is due and reads replies, until a command is refused, the connection is lost, or
+    /// nothing is due any more; then only reads.
+    async fn keep_pace(&mut self, connection: usize, pace: &Pace, taken: &mut u64) -> End {
+        let Some((address, stream)) = self.connect().await else {
+            self.tally.borrow_mut().errors.unreachable += 1;
+            return End::Elsewhere;
+        };
+        let mut end = End::Whole;
+        loop {
+            let goes_on = matches!(end, End::Whole | End::Refused(_)) && !pace.is_over();
+            while goes_on && *taken < pace.due(connection) && self.asked.len() < UNDER_WAY_MAX {
+                self.draw(pace.time(connection, *taken));
+                *taken += 1;
+            }
+            if self.asked.is_empty() && !goes_on {
+                self.connection = Some((address, stream));
+                return end;
+            }
+            // Nothing is lost if one of the two is dropped while it waits for the other.
+            let stepped = tokio::select! {
+                biased;
+                stepped = self.step(&stream), if !self.asked.is_empty() => stepped,
+                () = pace.changed(connection), if goes_on => continue,
+            };
+            match self.take_replies(end) {
+                Ok(so_far) => end = so_far,
+                Err(Malformed) => {
+                    self.tally.borrow_mut().errors.malformed += 1;
+                    self.target.forget(&address);
+                    return End::Elsewhere;
+                }
+            }
+            if let Err(error) = stepped {
+                self.count_loss(&error);
+                self.target.forget(&address);
+                return End::Elsewhere;
+            }
+        }
+    }
+
+    /// Draws a command.
+    fn draw(&mut self, due: Instant) {
+        let key = self.plan.keys.draw(&mut self.random);
+        let is_set = self.plan.ratio.is_set(&mut self.random);
+        self.add(is_set, key, due);
     }
 
     /// How many commands the next batch has.
@@ -163,18 +249,20 @@ impl Worker {
 
     fn clear_batch(&mut self) {
         self.batch.clear();
-        self.sets.clear();
+        self.asked.clear();
         self.sent = 0;
     }
 
-    fn add_set(&mut self, key: u32) {
-        self.plan.requests.append_set(key, &mut self.batch);
-        self.sets.push(true);
-    }
-
-    fn add_get(&mut self, key: u32) {
-        self.plan.requests.append_get(key, &mut self.batch);
-        self.sets.push(false);
+    fn add(&mut self, is_set: bool, key: u32, due: Instant) {
+        if self.sent == self.batch.len() {
+            self.batch.clear();
+            self.sent = 0;
+        }
+        match is_set {
+            true => self.plan.requests.append_set(key, &mut self.batch),
+            false => self.plan.requests.append_get(key, &mut self.batch),
+        }
+        self.asked.push_back(Asked { is_set, due });
     }
 
     /// Sends the batch and reads its replies; counts each.
@@ -184,11 +272,11 @@ impl Worker {
             return End::Elsewhere;
         };
         let start = Instant::now();
-        let mut answered = 0;
+        self.asked.iter_mut().for_each(|asked| asked.due = start);
         let mut end = End::Whole;
-        while answered < self.sets.len() {
-            let stepped = self.step(&stream, start).await;
-            match self.take_replies(start, &mut answered, end) {
+        while !self.asked.is_empty() {
+            let stepped = self.step(&stream).await;
+            match self.take_replies(end) {
                 Ok(so_far) => end = so_far,
                 Err(Malformed) => {
                     self.tally.borrow_mut().errors.malformed += 1;
@@ -197,7 +285,7 @@ impl Worker {
                 }
             }
             if let Err(error) = stepped {
-                self.count_loss(&error, answered);
+                self.count_loss(&error);
                 self.target.forget(&address);
                 return End::Elsewhere;
             }
@@ -210,7 +298,11 @@ impl Worker {
     }
 
     /// Waits until the socket takes or gives something, and lets it.
-    async fn step(&mut self, stream: &TcpStream, start: Instant) -> io::Result<()> {
+    async fn step(&mut self, stream: &TcpStream) -> io::Result<()> {
+        let start = self
+            .asked
+            .front()
+            .map_or_else(Instant::now, |asked| asked.due);
         let unsent = self.batch.get(self.sent..).unwrap_or_default();
         let interest = match unsent.is_empty() {
             true => Interest::READABLE,
@@ -250,21 +342,15 @@ impl Worker {
     }
 
     /// Counts every whole reply. The batch's end is the last refusal, or whole.
-    fn take_replies(
-        &mut self,
-        start: Instant,
-        answered: &mut usize,
-        mut end: End,
-    ) -> Result<End, Malformed> {
+    fn take_replies(&mut self, mut end: End) -> Result<End, Malformed> {
         if self.received.is_empty() {
             return Ok(end);
         }
         let now = Instant::now();
-        let nanoseconds = now.duration_since(start).as_nanos() as u64;
         let mut tally = self.tally.borrow_mut();
-        let before = tally.done;
+        let mut done = 0;
         let mut taken = 0;
-        while let Some(&is_set) = self.sets.get(*answered) {
+        while let Some(Asked { is_set, due }) = self.asked.front().copied() {
             let rest = self.received.get(taken..).unwrap_or_default();
             let reply = match is_set {
                 true => self.plan.requests.set_reply(rest)?,
@@ -274,8 +360,11 @@ impl Worker {
                 break;
             };
             taken += bytes;
-            *answered += 1;
-            tally.count(&said, nanoseconds);
+            self.asked.pop_front();
+            done += u64::from(said.is_done());
+            if due >= self.counts_from {
+                tally.count(&said, now.duration_since(due).as_nanos() as u64);
+            }
             end = match said {
                 Said::Stored | Said::Hit | Said::Miss => end,
                 Said::Refused(line) => End::Refused(line),
@@ -284,15 +373,15 @@ impl Worker {
             };
         }
         self.received.advance(taken);
-        self.target.progress(now.into_std(), tally.done - before);
+        self.target.progress(now.into_std(), done);
         Ok(end)
     }
 
     /// The requests that were sent and not answered have an unknown outcome.
-    fn count_loss(&mut self, error: &io::Error, answered: usize) {
+    fn count_loss(&mut self, error: &io::Error) {
         let lost = match self.sent {
             0 => 0,
-            _ => (self.sets.len() - answered) as u64,
+            _ => self.asked.len() as u64,
         };
         let errors = &mut self.tally.borrow_mut().errors;
         match error.kind() {

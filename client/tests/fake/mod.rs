@@ -124,11 +124,11 @@ impl Fake {
 /// Reads the data block of a storage command; whether it came.
 async fn skip_block(stream: &mut BufReader<TcpStream>, line: &str) -> bool {
     let words: Vec<&str> = line.split(' ').collect();
-    let stores = ["set", "add", "replace", "append", "prepend", "cas"];
-    if !stores.contains(&words[0]) {
-        return true;
-    }
-    let length: usize = words[4].parse().unwrap();
+    let length: usize = match words[0] {
+        "set" | "add" | "replace" | "append" | "prepend" | "cas" => words[4].parse().unwrap(),
+        "ms" => words[2].parse().unwrap(),
+        _ => return true,
+    };
     let mut block = vec![0; length + 2];
     stream.read_exact(&mut block).await.is_ok()
 }
