@@ -12,7 +12,7 @@ use wire::Identity;
 use crate::clock::Clock;
 
 /// Published again at least this often, and when something changes that others act on.
-pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
 
 /// What only tells how far a server has come is published this often while it changes.
 pub(crate) const INTERVAL_BUSY: Duration = Duration::from_millis(5);
