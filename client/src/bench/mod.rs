@@ -48,6 +48,12 @@ pub(crate) struct BenchArgs {
     /// Measure this server, which need not be quorate's, instead of the cluster
     #[arg(long, value_name = "HOST:PORT")]
     memcached: Option<Address>,
+    /// Measure this redis instead of the cluster
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["memcached", "meta"])]
+    redis: Option<Address>,
+    /// Follow each SET with a WAIT for so many of redis's replicas
+    #[arg(long, value_name = "COUNT", requires = "redis", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=9))]
+    replicas: u8,
     /// Connections at a time
     #[arg(long, short, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
@@ -217,7 +223,10 @@ pub(crate) fn run(
         Some(server) => vec![server.clone()],
         None => servers,
     };
-    let leader = find_leader(servers.clone(), timeout)?;
+    let (servers, leader) = match &args.redis {
+        Some(redis) => (vec![redis.clone()], Some(redis.clone())),
+        None => (servers.clone(), find_leader(servers, timeout)?),
+    };
     let target = Arc::new(Target::new(servers, leader.clone()));
     let (elapsed, tally) = run_threads(args, &target, progress)?;
     Ok(Report::new(args, leader, elapsed, &tally, &target))
@@ -427,9 +436,11 @@ impl BenchArgs {
     }
 
     fn plan(&self) -> Plan {
-        let family = match self.meta {
-            false => Family::Classic,
-            true => Family::Meta,
+        let replicas = self.replicas;
+        let family = match (&self.redis, self.meta) {
+            (Some(_), _) => Family::Redis { replicas },
+            (None, true) => Family::Meta,
+            (None, false) => Family::Classic,
         };
         Plan {
             requests: Requests::new(family, self.value_size as usize),

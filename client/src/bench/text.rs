@@ -21,6 +21,9 @@ pub(super) enum Family {
     Classic,
     /// `ms` and `mg`.
     Meta,
+    /// Another server's, to compare with: `SET` and `GET` of redis, each set with a `WAIT` for so many
+    /// replicas, from 0 to 9, that have it too.
+    Redis { replicas: u8 },
 }
 
 /// The pieces that requests are put together from.
@@ -28,12 +31,12 @@ pub(super) enum Family {
 pub(super) struct Requests {
     family: Family,
     set: &'static [u8],
-    /// ` 0 0 <bytes>\r\n<value>\r\n`, or without the zeros.
+    /// ` 0 0 <bytes>\r\n<value>\r\n`, or what the family has for it.
     set_end: Vec<u8>,
     get: &'static [u8],
     get_end: &'static [u8],
     /// How long the reply to a get is that finds a value written by these sets: up to and with the
-    /// line end of its first line, which is ` <bytes>\r\n`, and in all.
+    /// line end of its first line, which is `<bytes>\r\n`, and in all.
     hit_head: usize,
     hit_head_end: Vec<u8>,
     hit: usize,
@@ -71,18 +74,31 @@ impl Requests {
         let value_head = match family {
             Family::Classic => format!(" 0 0 {length}\r\n"),
             Family::Meta => format!(" {length}\r\n"),
+            Family::Redis { .. } => format!("\r\n${length}\r\n"),
         };
         let mut set_end = value_head.into_bytes();
         set_end.extend((b'a'..=b'z').cycle().take(value_bytes));
         set_end.extend_from_slice(b"\r\n");
+        if let Family::Redis { replicas: 1.. } = family {
+            let replicas = family.replicas();
+            let wait = format!("*3\r\n$4\r\nWAIT\r\n$1\r\n{replicas}\r\n$1\r\n0\r\n");
+            set_end.extend_from_slice(wait.as_bytes());
+        }
         let (set, get, get_end): (&[u8], &[u8], &[u8]) = match family {
             Family::Classic => (b"set ", b"get ", b"\r\n"),
             Family::Meta => (b"ms ", b"mg ", b" v\r\n"),
+            Family::Redis { .. } => (
+                b"*3\r\n$3\r\nSET\r\n$16\r\n",
+                b"*2\r\n$3\r\nGET\r\n$16\r\n",
+                b"\r\n",
+            ),
         };
-        let hit_head = length.len()
+        let hit_head_end = format!("{length}\r\n").into_bytes();
+        let hit_head = hit_head_end.len()
             + match family {
-                Family::Classic => b"VALUE ".len() + PREFIX.len() + KEY_DIGITS + b" 0 \r\n".len(),
-                Family::Meta => b"VA \r\n".len(),
+                Family::Classic => b"VALUE ".len() + PREFIX.len() + KEY_DIGITS + b" 0 ".len(),
+                Family::Meta => b"VA ".len(),
+                Family::Redis { .. } => b"$".len(),
             };
         Self {
             family,
@@ -91,7 +107,7 @@ impl Requests {
             get,
             get_end,
             hit_head,
-            hit_head_end: format!(" {length}\r\n").into_bytes(),
+            hit_head_end,
             hit: hit_head + value_bytes + family.hit_end().len(),
         }
     }
@@ -117,8 +133,12 @@ impl Requests {
     /// whole.
     pub(super) fn set_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
         let stored = self.family.stored();
-        if bytes.starts_with(stored) {
-            return Ok(Some((Said::Stored, stored.len())));
+        if let Some(rest) = bytes.strip_prefix(stored) {
+            return match self.family.replicas() {
+                0 => Ok(Some((Said::Stored, stored.len()))),
+                wanted => waited(wanted, rest)
+                    .map(|it| it.map(|(said, length)| (said, stored.len() + length))),
+            };
         }
         let Some(line) = line(bytes)? else {
             return Ok(None);
@@ -129,12 +149,12 @@ impl Requests {
     /// The reply to a get at the start of `bytes`, and how long it is; `None` while it is not
     /// whole.
     pub(super) fn get_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
-        if bytes.starts_with(self.family.value()) {
-            return self.hit_reply(bytes);
-        }
         let miss = self.family.miss();
         if bytes.starts_with(miss) {
             return Ok(Some((Said::Miss, miss.len())));
+        }
+        if bytes.starts_with(self.family.value()) {
+            return self.hit_reply(bytes);
         }
         let Some(line) = line(bytes)? else {
             return Ok(None);
@@ -154,14 +174,12 @@ impl Requests {
         let Some(line) = line(bytes)? else {
             return Ok(None);
         };
-        let word = match self.family {
-            Family::Classic => 3,
-            Family::Meta => 1,
+        let length = match self.family {
+            Family::Classic => line.split(|&byte| byte == b' ').nth(3),
+            Family::Meta => line.split(|&byte| byte == b' ').nth(1),
+            Family::Redis { .. } => line.strip_prefix(b"$"),
         };
-        let length = line
-            .split(|&byte| byte == b' ')
-            .nth(word)
-            .ok_or(Malformed)?;
+        let length = length.ok_or(Malformed)?;
         let length = std::str::from_utf8(length).map_err(|_| Malformed)?;
         let length: u32 = length.parse().map_err(|_| Malformed)?;
         let end = line.len() + 2 + length as usize;
@@ -179,6 +197,7 @@ impl Family {
         match self {
             Family::Classic => b"STORED\r\n",
             Family::Meta => b"HD\r\n",
+            Family::Redis { .. } => b"+OK\r\n",
         }
     }
 
@@ -186,6 +205,7 @@ impl Family {
         match self {
             Family::Classic => b"VALUE ",
             Family::Meta => b"VA ",
+            Family::Redis { .. } => b"$",
         }
     }
 
@@ -193,7 +213,7 @@ impl Family {
     fn hit_end(self) -> &'static [u8] {
         match self {
             Family::Classic => b"\r\nEND\r\n",
-            Family::Meta => b"\r\n",
+            Family::Meta | Family::Redis { .. } => b"\r\n",
         }
     }
 
@@ -201,8 +221,32 @@ impl Family {
         match self {
             Family::Classic => b"END\r\n",
             Family::Meta => b"EN\r\n",
+            Family::Redis { .. } => b"$-1\r\n",
         }
     }
+
+    /// How many replicas each set waits for.
+    fn replicas(self) -> u8 {
+        match self {
+            Family::Redis { replicas } => replicas,
+            Family::Classic | Family::Meta => 0,
+        }
+    }
+}
+
+/// The reply to a `WAIT`: `:<how many>\r\n`.
+fn waited(wanted: u8, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
+    let Some(line) = line(bytes)? else {
+        return Ok(None);
+    };
+    let count = std::str::from_utf8(line).map_err(|_| Malformed)?;
+    let count = count.strip_prefix(':').ok_or(Malformed)?;
+    let count: u32 = count.parse().map_err(|_| Malformed)?;
+    let said = match count >= wanted.into() {
+        true => Said::Stored,
+        false => Said::Refused(format!("{count} replicas")),
+    };
+    Ok(Some((said, line.len() + 2)))
 }
 
 fn append_key(key: u32, to: &mut Vec<u8>) {
@@ -238,6 +282,8 @@ fn refusal(line: &[u8]) -> Result<Said, Malformed> {
         Some("SERVER_ERROR") if line == "SERVER_ERROR no leader" => Ok(Said::NoLeader),
         Some("SERVER_ERROR") if line == "SERVER_ERROR outcome unknown" => Ok(Said::Unknown),
         Some("SERVER_ERROR" | "CLIENT_ERROR" | "ERROR") => Ok(Said::Refused(line.to_owned())),
+        // Redis's.
+        Some(word) if word.starts_with('-') => Ok(Said::Refused(line.to_owned())),
         _ => Err(Malformed),
     }
 }
@@ -269,6 +315,12 @@ mod tests {
         sent(
             Family::Meta,
             "ms bench-0000000012 3\r\nabc\r\nmg bench-0999999999 v\r\n",
+        );
+        sent(
+            Family::Redis { replicas: 2 },
+            "*3\r\n$3\r\nSET\r\n$16\r\nbench-0000000012\r\n$3\r\nabc\r\n\
+             *3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$1\r\n0\r\n\
+             *2\r\n$3\r\nGET\r\n$16\r\nbench-0999999999\r\n",
         );
     }
 
@@ -318,6 +370,15 @@ mod tests {
         recognized(Family::Classic, "END\r\n", true, &Said::Miss);
         recognized(Family::Meta, "HD\r\n", false, &Said::Stored);
         recognized(Family::Meta, "EN\r\n", true, &Said::Miss);
+        let redis = Family::Redis { replicas: 2 };
+        recognized(redis, "+OK\r\n:3\r\n", false, &Said::Stored);
+        let few = Said::Refused("1 replicas".to_owned());
+        recognized(redis, "+OK\r\n:1\r\n", false, &few);
+        recognized(redis, "$3\r\nabc\r\n", true, &Said::Hit);
+        recognized(redis, "$5\r\nabc\r\n\r\n", true, &Said::Hit);
+        recognized(redis, "$-1\r\n", true, &Said::Miss);
+        let wrong = Said::Refused("-ERR no".to_owned());
+        recognized(redis, "-ERR no\r\n", true, &wrong);
         for (family, get) in [
             (Family::Classic, false),
             (Family::Classic, true),
