@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use command::{CodecError, Outcome, PayloadEncoder, Preamble, TopicCounts, Write, decode};
+use command::{PayloadEncoder, Preamble, TopicCounts};
 use mutants::Mutant;
 use raft::{
     Candidacy, Entry, EntryKind, Index, Message, Raft, ReadId, Recovered, Seating, ServerId,
@@ -39,24 +39,24 @@ const LIGHT_BYTES_MAX: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Evaluator {
     raft: Raft,
-    answers: Answers,
-    waiting: Waiting,
+    pub(crate) answers: Answers,
+    pub(crate) waiting: Waiting,
     clock: LogClock,
     peer_clocks: PeerClocks,
     encoder: PayloadEncoder,
     snapshots: Snapshots,
-    state_hashes: StateHashes,
+    pub(crate) state_hashes: StateHashes,
     /// A state that an entry of this turn has asked to be hashed.
-    hash_job: Option<HashJob>,
+    pub(crate) hash_job: Option<HashJob>,
     /// To be handed out and dropped.
     retired: Vec<Store>,
-    item_bytes_max: u32,
-    memory_limit_bytes: u64,
+    pub(crate) item_bytes_max: u32,
+    pub(crate) memory_limit_bytes: u64,
     id: ServerId,
     /// As follower, this server forwards commands.
     forwards: bool,
     limits: Limits,
-    now: Now,
+    pub(crate) now: Now,
     /// When the last entry of commands was proposed.
     proposed_at: Timestamp,
     /// The term in which this server leads and has its majority, as of the end of the last turn.
@@ -590,50 +590,6 @@ impl Evaluator {
         self.answers.last_applied = entry.index;
     }
 
-    /// One command at a time: reads of its owner's connection come right before it (rule 54).
-    fn apply_commands(&mut self, index: u64, payload: Bytes, owners: &[Owner]) {
-        let (mut preamble, commands) = decode(payload).unwrap_or_else(|it| unreadable(index, it));
-        if mutants::is_on(Mutant::LocalTime) {
-            preamble.log_time = self.now.wall;
-        }
-        if mutants::is_on(Mutant::LocalLimit) {
-            preamble.item_bytes_max = self.item_bytes_max;
-        }
-        if mutants::is_on(Mutant::LocalMemoryLimit) {
-            preamble.memory_limit_bytes = self.memory_limit_bytes;
-        }
-        self.answers.store.enter(index, &preamble);
-        let mut owners = owners.iter();
-        for (write, place) in commands.zip(0..) {
-            let write = write.unwrap_or_else(|error| unreadable(index, error));
-            match owners.next() {
-                Some(owner) => self.apply_own(place, &write, *owner),
-                None => {
-                    self.answers.store.apply(place, &write);
-                }
-            }
-        }
-        if self.state_hashes.applied(preamble.mark.as_ref()) {
-            self.state_hashes.begun();
-            self.hash_job = Some(HashJob {
-                index: Index(index),
-                store: self.answers.store.freeze(),
-            });
-        }
-        self.answers.differs_at = self.state_hashes.differs_at();
-    }
-
-    fn apply_own(&mut self, place: u16, write: &Write, owner: Owner) {
-        let answers = &mut self.answers;
-        let early = mutants::is_on(Mutant::ReadSeesLaterWrite);
-        let early = early.then(|| answers.apply(place, write));
-        let owed = self.waiting.before_write(owner, answers);
-        let reply = early.unwrap_or_else(|| answers.apply(place, write));
-        if owed {
-            self.waiting.applied(owner, Outcome::Done(reply), answers);
-        }
-    }
-
     /// Takes note of where commands are forwarded to, while this server follows.
     fn note_heading(&mut self) {
         let view = &self.answers.view;
@@ -666,11 +622,6 @@ impl Evaluator {
             self.waiting.refuse_staged(&mut self.answers);
         }
     }
-}
-
-/// To pass over a committed entry would make this server differ from the others for good.
-fn unreadable<T>(index: u64, error: CodecError) -> T {
-    panic!("committed entry {index} can't be read: {error}");
 }
 
 fn raft_config(config: &Config) -> raft::Config {

@@ -6,6 +6,7 @@
 //! came to is handed out at once.
 
 mod answers;
+mod applying;
 mod evaluator;
 mod forward;
 mod io;

@@ -19,6 +19,7 @@ mod tally;
 mod topic;
 mod topic_bytes;
 mod topics;
+mod warm;
 
 pub use departed::Gone;
 pub use dump::{Dump, Listed};

@@ -31,6 +31,10 @@ pub struct TableSize {
     pub bytes: u64,
 }
 
+/// For so many items memory is read together, at most: about as many reads as a processor keeps under
+/// way.
+pub(crate) const WARMED_MAX: usize = 16;
+
 /// The bits of a hash that choose the shard; its table uses lower and higher ones.
 const SHARD_SHIFT: u32 = 40;
 
@@ -133,6 +137,33 @@ impl Map {
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<&Item> {
         let shard = self.shards.shard(shard_of(hash))?;
         shard.find(hash, |item| item.key() == key)
+    }
+
+    /// Reads what `find` reads on its way to items with these hashes, a step for all of them and then
+    /// the next. Each step waits for memory, and what does not depend on each other is waited for
+    /// together.
+    pub(crate) fn warm(&self, hashes: &[u64]) {
+        let mut shards = [None; WARMED_MAX];
+        let mut items = [None; WARMED_MAX];
+        // What a change looks at is read as well: who shares the group, and the shard.
+        let mut read = 0;
+        for (shard, hash) in shards.iter_mut().zip(hashes) {
+            let number = shard_of(*hash);
+            if let Some(group) = &self.shards.0[number / GROUP_SHARDS] {
+                read += Arc::strong_count(group);
+                *shard = group[number % GROUP_SHARDS].as_ref();
+            }
+        }
+        for shard in shards.iter().flatten() {
+            read += Arc::strong_count(shard) + shard.len();
+        }
+        for ((item, shard), hash) in items.iter_mut().zip(shards).zip(hashes) {
+            *item = shard.and_then(|shard| shard.find(*hash, |_| true));
+        }
+        for item in items.into_iter().flatten() {
+            read += item.key().len();
+        }
+        std::hint::black_box(read);
     }
 
     pub(crate) fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Item> {
