@@ -34,6 +34,11 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(900);
 /// may ask for hundreds of thousands in one line, and peers are not kept waiting for all of them.
 const KEYS_EACH_TURN: usize = 16 << 10;
 
+/// Reads of so many connections, and so many reads in all, are looked up together before they are
+/// answered one after the other.
+const SLOTS_AHEAD: usize = 16;
+const READS_AHEAD: usize = 256;
+
 /// A queue that is empty and has room for more commands than this gives its memory back.
 const QUEUE_KEPT_MAX: usize = 1024;
 
@@ -370,10 +375,25 @@ impl Waiting {
         }
         let readable = self.readable;
         while let Some(round) = self.asked.pop_front_if(|round| round.id <= readable) {
-            for slot in round.slots {
-                self.progress(slot, answers);
+            for slots in round.slots.chunks(SLOTS_AHEAD) {
+                self.warm(slots, answers);
+                for slot in slots {
+                    self.progress(*slot, answers);
+                }
             }
         }
+    }
+
+    /// Has the processor read what the reads of these connections are about.
+    fn warm(&self, slots: &[Slot], answers: &Answers) {
+        let connections = slots.iter().filter_map(|slot| self.slots[*slot].as_ref());
+        let reads = connections.flat_map(|connection| {
+            connection.queue.iter().map_while(|it| match &it.what {
+                What::Read(read, round) if *round <= self.readable => Some(read),
+                _ => None,
+            })
+        });
+        answers.store.warm_reads(reads.take(READS_AHEAD));
     }
 
     /// The owners of this entry's commands, if this server has proposed it in this leadership. If
