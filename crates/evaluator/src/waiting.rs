@@ -376,7 +376,9 @@ impl Waiting {
         let readable = self.readable;
         while let Some(round) = self.asked.pop_front_if(|round| round.id <= readable) {
             for slots in round.slots.chunks(SLOTS_AHEAD) {
-                self.warm(slots, answers);
+                if self.keys_left > 0 {
+                    self.warm(slots, answers);
+                }
                 for slot in slots {
                     self.progress(*slot, answers);
                 }

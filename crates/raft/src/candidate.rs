@@ -142,8 +142,14 @@ impl Raft {
     /// Somebody asks for votes whom this server can't vote for, with the log that it has itself, and
     /// nobody leads: it asks soon.
     fn stand_instead(&mut self) {
-        if matches!(self.role, RoleState::Follower) && self.is_willing() {
-            let soon = self.random_within(Duration::ZERO..self.config.heartbeat);
+        let heartbeat = self.config.heartbeat;
+        // Rather this one, which should not lead, than nobody; but not before one that should.
+        let soon = match self.is_willing() {
+            true => Duration::ZERO..heartbeat,
+            false => heartbeat * 2..heartbeat * 4,
+        };
+        if matches!(self.role, RoleState::Follower) {
+            let soon = self.random_within(soon);
             self.election_deadline = self.election_deadline.min(self.now + soon);
         }
     }

@@ -3,6 +3,8 @@
 //! get several entries in one message a little later, for the same safety at a part of that price,
 //! and no later than they are needed.
 
+use std::time::Duration;
+
 use mutants::Mutant;
 
 use crate::leader::Leadership;
@@ -13,6 +15,9 @@ use crate::types::{ServerId, Timestamp};
 /// Once so much has been appended, nothing more is kept from anybody: the others are to go on writing
 /// small pieces too.
 const DEFERRED_BYTES_MAX: usize = 256 << 10;
+
+/// Answers that take no longer are all alike.
+const PROMPT_ANSWER: Duration = Duration::from_millis(1);
 
 /// Whom a leader keeps waiting, and until when.
 #[derive(Debug, Default)]
@@ -61,11 +66,24 @@ impl Raft {
         let RoleState::Leader(leadership) = &self.role else {
             return Vec::new();
         };
-        if self.config.deferral.is_zero() || leadership.is_transferring() {
+        let stalled = |at| self.now.since(at) >= self.config.deferral;
+        if self.config.deferral.is_zero()
+            || leadership.is_transferring()
+            // Without this leader's disk a majority takes one more of them.
+            || self.oldest_write_at().is_some_and(stalled)
+        {
             return peers;
         }
         let deferral = &leadership.deferral;
-        if deferral.is_over || deferral.bytes >= DEFERRED_BYTES_MAX || deferral.prompt.is_empty() {
+        let is_sound = |id| {
+            let follower = leadership.followers.get(id);
+            follower.is_some_and(|it| self.may_be_chosen(*id, it))
+        };
+        if deferral.is_over
+            || deferral.bytes >= DEFERRED_BYTES_MAX
+            || deferral.prompt.is_empty()
+            || !deferral.prompt.iter().all(is_sound)
+        {
             let prompt = self.nearest(leadership);
             if let RoleState::Leader(leadership) = &mut self.role {
                 leadership.deferral = Deferral {
@@ -98,28 +116,32 @@ impl Raft {
         due
     }
 
-    /// As many followers as make a majority with this leader: those that are furthest, and of equals
-    /// those that were chosen before. The others have had their entries for a while when this is
-    /// asked, so that one that lags behind them is slow or gone. None if there are not as many.
+    /// Whether this follower acknowledges entries as they come, and that counts.
+    fn may_be_chosen(&self, id: ServerId, progress: &Progress) -> bool {
+        progress.flow == Flow::Replicate
+            && progress.catch_up.is_none()
+            && self.may_hold_the_majority(id, progress)
+    }
+
+    /// As many followers as make a majority with this leader: those that acknowledge soonest. One that
+    /// was chosen before stays, unless another takes less than half of its time. None if there are not
+    /// as many.
     fn nearest(&self, leadership: &Leadership) -> Vec<ServerId> {
         let followers = leadership.followers.iter();
         let mut ranked: Vec<_> = followers
-            .filter(|(id, progress)| {
-                progress.flow == Flow::Replicate
-                    && progress.catch_up.is_none()
-                    && self.may_hold_the_majority(**id, progress)
-            })
+            .filter(|(id, progress)| self.may_be_chosen(**id, progress))
             .map(|(id, progress)| {
                 let was_chosen = leadership.deferral.prompt.contains(id);
-                ((progress.match_index, was_chosen), *id)
+                let time = progress.answer_time(self.now) / if was_chosen { 2 } else { 1 };
+                (time.max(PROMPT_ANSWER), !was_chosen, *id)
             })
             .collect();
         let needed = self.majority() - 1;
         if ranked.len() < needed {
             return Vec::new();
         }
-        ranked.sort_by(|(one, _), (other, _)| other.cmp(one));
+        ranked.sort_unstable();
         ranked.truncate(needed);
-        ranked.into_iter().map(|(_, id)| id).collect()
+        ranked.into_iter().map(|(.., id)| id).collect()
     }
 }

@@ -401,7 +401,7 @@ impl Raft {
         self.send(to, Body::AppendEntries(request));
         let (rate, now) = (self.config.catch_up_bytes_per_second, self.now);
         if let Some(progress) = self.follower_mut(to) {
-            progress.sent(last, bytes);
+            progress.sent(last, bytes, now);
             if let Some(catch_up) = &mut progress.catch_up {
                 catch_up.sent(bytes, rate, now);
             }
@@ -462,9 +462,10 @@ impl Raft {
             self.counters.malformed += 1;
             return;
         }
+        let now = self.now;
         if self
             .follower_mut(from)
-            .is_some_and(|progress| progress.matches(match_index))
+            .is_some_and(|progress| progress.matches(match_index, now))
         {
             self.advance_commit_index();
         }

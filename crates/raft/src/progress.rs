@@ -22,8 +22,8 @@ pub(crate) struct Progress {
     /// The next entry to send; above `match_index`.
     pub(crate) next_index: Index,
     pub(crate) flow: Flow,
-    /// Last index and bytes of every message of entries on its way.
-    in_flight: VecDeque<(Index, usize)>,
+    /// Last index and bytes of every message of entries on its way, and when it was sent.
+    in_flight: VecDeque<(Index, usize, Timestamp)>,
     in_flight_bytes: usize,
     /// Entries were asked back from the log for it.
     pub(crate) fetching: bool,
@@ -43,6 +43,8 @@ pub(crate) struct Progress {
     idle_heartbeats: u32,
     idle_counted: Timestamp,
     patience: u32,
+    /// How long messages of entries took lately until they were acknowledged.
+    answers_in: Duration,
 }
 
 /// Whether a follower has what it has promised.
@@ -81,7 +83,15 @@ impl Progress {
             idle_heartbeats: 0,
             idle_counted: Timestamp(0),
             patience: PATIENCE_MIN,
+            answers_in: Duration::ZERO,
         }
+    }
+
+    /// How long this follower takes to acknowledge entries, as far as is known now.
+    pub(crate) fn answer_time(&self, now: Timestamp) -> Duration {
+        let oldest = self.in_flight.front();
+        let waited = oldest.map_or(Duration::ZERO, |(.., sent)| now.since(*sent));
+        self.answers_in.max(waited)
     }
 
     /// Room for another message.
@@ -93,9 +103,9 @@ impl Progress {
     }
 
     /// Entries up to `last`, or a probe without any, are on their way.
-    pub(crate) fn sent(&mut self, last: Option<Index>, bytes: usize) {
+    pub(crate) fn sent(&mut self, last: Option<Index>, bytes: usize, now: Timestamp) {
         if let Some(last) = last {
-            self.in_flight.push_back((last, bytes));
+            self.in_flight.push_back((last, bytes, now));
             self.in_flight_bytes += bytes;
         }
         match (&mut self.flow, last) {
@@ -106,23 +116,21 @@ impl Progress {
     }
 
     /// It matches up to `index`, synced. True if that changed anything (rule 19).
-    pub(crate) fn matches(&mut self, index: Index) -> bool {
+    pub(crate) fn matches(&mut self, index: Index, now: Timestamp) -> bool {
         let found = matches!(self.flow, Flow::Probe { .. }) && index.next() >= self.next_index;
         if index <= self.match_index && !found {
             return false;
         }
         self.match_index = self.match_index.max(index);
         self.next_index = self.next_index.max(self.match_index.next());
-        if found && let Some((last, _)) = self.in_flight.back() {
+        if found && let Some((last, ..)) = self.in_flight.back() {
             // The probe's entries have arrived with it, synced or not.
             self.next_index = self.next_index.max(last.next());
         }
-        while self
-            .in_flight
-            .front()
-            .is_some_and(|(last, _)| *last <= self.match_index)
-        {
-            self.in_flight_bytes -= self.in_flight.pop_front().map_or(0, |(_, bytes)| bytes);
+        let matched = self.match_index;
+        while let Some((_, bytes, sent)) = self.in_flight.pop_front_if(|it| it.0 <= matched) {
+            self.in_flight_bytes -= bytes;
+            self.answers_in = (self.answers_in * 3 + now.since(sent)) / 4;
         }
         if found {
             self.flow = Flow::Replicate;
@@ -202,7 +210,7 @@ impl Progress {
             self.match_index,
             self.next_index,
         );
-        let bytes: usize = self.in_flight.iter().map(|(_, bytes)| bytes).sum();
+        let bytes: usize = self.in_flight.iter().map(|(_, bytes, _)| bytes).sum();
         assert!(
             bytes == self.in_flight_bytes,
             "{bytes} bytes on their way, counted {}",
