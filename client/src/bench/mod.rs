@@ -340,8 +340,9 @@ fn run_thread(
         let end = args.ops.is_none().then_some(end);
         local.block_on(runtime, load(workers, counts_from, end));
     }
+    // At a rate the last replies come behind the end.
     let elapsed = match args.rate {
-        Some(_) => args.duration,
+        Some(_) => counts_from.elapsed().max(args.duration),
         None => counts_from.elapsed(),
     };
     let tally = Rc::into_inner(tally).expect("the workers are gone");

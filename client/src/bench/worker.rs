@@ -81,8 +81,11 @@ pub(super) struct Worker {
     /// What is on its way, and how much of that is sent.
     batch: Vec<u8>,
     sent: usize,
-    /// The requests that are not answered.
+    /// Something of what is on its way has been sent.
+    has_sent: bool,
+    /// The requests that are not answered, and since when their replies are waited for.
     asked: VecDeque<Asked>,
+    waits_since: Instant,
     received: BytesMut,
     /// What was to be sent before is not counted.
     counts_from: Instant,
@@ -109,7 +112,9 @@ impl Worker {
             connection: None,
             batch: Vec::new(),
             sent: 0,
+            has_sent: false,
             asked: VecDeque::new(),
+            waits_since: Instant::now(),
             received: BytesMut::with_capacity(READ_BYTES),
             counts_from: Instant::now(),
             redirects: 0,
@@ -216,13 +221,13 @@ impl Worker {
             match self.take_replies(end) {
                 Ok(so_far) => end = so_far,
                 Err(Malformed) => {
-                    self.tally.borrow_mut().errors.malformed += 1;
+                    self.count_loss(None);
                     self.target.forget(&address);
                     return End::Elsewhere;
                 }
             }
             if let Err(error) = stepped {
-                self.count_loss(&error);
+                self.count_loss(Some(&error));
                 self.target.forget(&address);
                 return End::Elsewhere;
             }
@@ -251,6 +256,7 @@ impl Worker {
         self.batch.clear();
         self.asked.clear();
         self.sent = 0;
+        self.has_sent = false;
     }
 
     fn add(&mut self, is_set: bool, key: u32, due: Instant) {
@@ -261,6 +267,9 @@ impl Worker {
         match is_set {
             true => self.plan.requests.append_set(key, &mut self.batch),
             false => self.plan.requests.append_get(key, &mut self.batch),
+        }
+        if self.asked.is_empty() {
+            self.waits_since = Instant::now();
         }
         self.asked.push_back(Asked { is_set, due });
     }
@@ -273,19 +282,20 @@ impl Worker {
         };
         let start = Instant::now();
         self.asked.iter_mut().for_each(|asked| asked.due = start);
+        self.waits_since = start;
         let mut end = End::Whole;
         while !self.asked.is_empty() {
             let stepped = self.step(&stream).await;
             match self.take_replies(end) {
                 Ok(so_far) => end = so_far,
                 Err(Malformed) => {
-                    self.tally.borrow_mut().errors.malformed += 1;
+                    self.count_loss(None);
                     self.target.forget(&address);
                     return End::Elsewhere;
                 }
             }
             if let Err(error) = stepped {
-                self.count_loss(&error);
+                self.count_loss(Some(&error));
                 self.target.forget(&address);
                 return End::Elsewhere;
             }
@@ -299,10 +309,6 @@ impl Worker {
 
     /// Waits until the socket takes or gives something, and lets it.
     async fn step(&mut self, stream: &TcpStream) -> io::Result<()> {
-        let start = self
-            .asked
-            .front()
-            .map_or_else(Instant::now, |asked| asked.due);
         let unsent = self.batch.get(self.sent..).unwrap_or_default();
         let interest = match unsent.is_empty() {
             true => Interest::READABLE,
@@ -316,7 +322,7 @@ impl Worker {
             }
             // Set anew only when it goes off, which is seldom: a timer for each batch would cost
             // more than the batch.
-            let due = start + REPLY_TIME_MAX;
+            let due = self.waits_since + REPLY_TIME_MAX;
             if Instant::now() >= due {
                 return Err(io::ErrorKind::TimedOut.into());
             }
@@ -324,7 +330,10 @@ impl Worker {
         };
         if ready.is_writable() && !unsent.is_empty() {
             match stream.try_write(unsent) {
-                Ok(bytes) => self.sent += bytes,
+                Ok(bytes) => {
+                    self.sent += bytes;
+                    self.has_sent = true;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -333,7 +342,7 @@ impl Worker {
             self.received.reserve(READ_BYTES);
             match stream.try_read_buf(&mut self.received) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
+                Ok(_) => self.waits_since = Instant::now(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -361,7 +370,10 @@ impl Worker {
             };
             taken += bytes;
             self.asked.pop_front();
-            done += u64::from(said.is_done());
+            if said.is_done() {
+                done += 1;
+                self.redirects = 0;
+            }
             if due >= self.counts_from {
                 tally.count(&said, now.duration_since(due).as_nanos() as u64);
             }
@@ -377,18 +389,21 @@ impl Worker {
         Ok(end)
     }
 
-    /// The requests that were sent and not answered have an unknown outcome.
-    fn count_loss(&mut self, error: &io::Error) {
-        let lost = match self.sent {
-            0 => 0,
-            _ => self.asked.len() as u64,
-        };
-        let errors = &mut self.tally.borrow_mut().errors;
-        match error.kind() {
-            io::ErrorKind::TimedOut => errors.timed_out += 1,
-            _ => errors.closed += 1,
+    /// The connection is lost, for this reason or for a reply that was none: the requests that may have
+    /// been sent and are not answered have an unknown outcome.
+    fn count_loss(&mut self, error: Option<&io::Error>) {
+        if Instant::now() < self.counts_from {
+            return;
         }
-        errors.unanswered += lost;
+        let errors = &mut self.tally.borrow_mut().errors;
+        match error.map(io::Error::kind) {
+            None => errors.malformed += 1,
+            Some(io::ErrorKind::TimedOut) => errors.timed_out += 1,
+            Some(_) => errors.closed += 1,
+        }
+        if self.has_sent {
+            errors.unanswered += self.asked.len() as u64;
+        }
     }
 
     /// The connection that is there, or one to the leader or the next server.
