@@ -572,7 +572,10 @@ impl crate::host::Process {
                     Input::Disconnected(connection)
                 }
                 FromClient::StopWaiting(connection) => {
-                    if let Some(owed) = self.owed.get_mut(&connection.0) {
+                    // A follower has to tell the leader, over a link that may lose it.
+                    if self.evaluator.status().role == "Leader"
+                        && let Some(owed) = self.owed.get_mut(&connection.0)
+                    {
                         owed.1 = owed.1.min(now.monotonic);
                     }
                     Input::StopWaiting(connection)
