@@ -402,8 +402,7 @@ impl EvaluatorThread {
         let seating = self.evaluator.seating();
         if let Some(last) = &self.last {
             let old = &last.status;
-            let is_same = (old.role, old.term, old.leader, old.quorum)
-                == (status.role, status.term, status.leader, status.quorum)
+            let is_same = standing(old) == standing(&status)
                 && last.may_stop == may_stop
                 && last.identity.seating == seating;
             let has_moved = progress(old) != progress(&status);
@@ -451,16 +450,28 @@ impl EvaluatorThread {
     }
 }
 
-/// What tells how far a server has come.
+/// What others act on at once.
+fn standing(status: &evaluator::Status) -> impl PartialEq {
+    let leading = (status.role, status.term, status.leader, status.quorum);
+    let health = (status.recovering, status.stranded, status.out_of_disk);
+    (leading, status.serves, health, status.differs_at)
+}
+
+/// How far a server has come.
 fn progress(status: &evaluator::Status) -> impl PartialEq {
     let indexes = (
         status.commit_index,
         status.last_applied,
         status.last_log_index,
+        status.persisted_index,
+        status.before,
     );
+    let snapshots = (status.raft.installed, status.raft.installs);
+    let hash = status.state_hash.map(|hash| hash.index);
     (
         indexes,
-        status.persisted_index,
+        snapshots,
+        hash,
         status.seats_filled,
         status.commands_owed,
     )

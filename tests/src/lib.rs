@@ -32,7 +32,7 @@ pub use plan::Plan;
 pub use ports::Ports;
 pub use process::{Ended, Process};
 pub use programs::Programs;
-pub use rot::{flip, forge};
+pub use rot::{IN_THE_FIRST_RECORD, flip, forge};
 pub use shared::{Shared, User};
 pub use text::Text;
 pub use turn::Turn;

@@ -24,6 +24,9 @@ const SALT: usize = 80;
 const RECORDS: usize = 4096;
 const HEADER: usize = 48;
 
+/// A byte of the first record of every segment that has one, however the entries came to be in it.
+pub const IN_THE_FIRST_RECORD: u64 = (RECORDS + HEADER) as u64;
+
 /// Writes other bytes of the same length over these in the payload of an entry, with checksums that
 /// say that this is what was written.
 ///

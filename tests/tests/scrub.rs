@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use quorate_tests::{Cluster, Load, Plan, Programs, Written, deadline, flip, wait_until};
+use quorate_tests::{
+    Cluster, IN_THE_FIRST_RECORD, Load, Plan, Programs, Written, deadline, flip, wait_until,
+};
 
 const PROGRAMS: Programs = Programs::at(env!("CARGO_BIN_EXE_quorate-tests"));
 
@@ -95,7 +97,7 @@ fn a_rotten_segment_is_gone_before_it_is_needed_though_there_is_no_other_server(
         let segments = files(&directory, ".log");
         assert!(segments.len() > 2, "{segments:?}");
         let (name, offset) = match is_last {
-            false => (&segments[0], 6000),
+            false => (&segments[0], IN_THE_FIRST_RECORD),
             true => (&segments[segments.len() - 1], 100),
         };
         flip(&directory.join(name), offset);
@@ -130,7 +132,7 @@ fn a_follower_whose_log_rots_stays_a_whole_member() {
     let follower = cluster.follower();
     let directory = cluster.data_directory(follower);
     let name = files(&directory, ".log").remove(0);
-    flip(&directory.join(&name), 6000);
+    flip(&directory.join(&name), IN_THE_FIRST_RECORD);
     wait_until_sound(&cluster, follower);
     assert!(
         names_it(&cluster, follower, &name),
