@@ -51,7 +51,7 @@ pub(crate) struct BenchArgs {
     /// Measure this redis instead of the cluster
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["memcached", "meta"])]
     redis: Option<Address>,
-    /// Follow each SET with a WAIT for so many of redis's replicas
+    /// Follow SETs that are sent together with a WAIT for so many of redis's replicas
     #[arg(long, value_name = "COUNT", requires = "redis", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=9))]
     replicas: u8,
     /// Connections at a time
@@ -330,10 +330,10 @@ fn run_thread(
     let end = counts_from + args.duration;
     if let Some(rate) = args.rate {
         // Threads take turns as connections do.
-        let interval = Duration::from_secs(1) / rate;
+        let interval = 1.0 / f64::from(rate);
         let share = f64::from(args.connections) / workers.len() as f64;
-        let begin = start + interval * number;
-        let pace = Pace::new((begin, end), interval.mul_f64(share), workers.len());
+        let begin = start + Duration::from_secs_f64(interval * f64::from(number));
+        let pace = Pace::new((begin, end), interval * share, workers.len());
         let unsent = local.block_on(runtime, load_at_pace(workers, counts_from, &pace))?;
         tally.borrow_mut().unsent = unsent;
     } else {

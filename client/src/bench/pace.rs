@@ -23,8 +23,8 @@ const TICK: Duration = Duration::from_micros(50);
 pub(super) struct Pace {
     start: Instant,
     end: Instant,
-    /// Between two commands of this thread.
-    interval: Duration,
+    /// Seconds between two commands of this thread: whole nanoseconds would add up.
+    interval: f64,
     turns: Vec<Turn>,
     is_over: Cell<bool>,
 }
@@ -40,7 +40,7 @@ struct Turn {
 impl Pace {
     pub(super) fn new(
         (start, end): (Instant, Instant),
-        interval: Duration,
+        interval: f64,
         connections: usize,
     ) -> Rc<Pace> {
         Rc::new(Pace {
@@ -59,7 +59,7 @@ impl Pace {
     }
 
     fn offset(&self, number: u64) -> Duration {
-        Duration::from_secs_f64(self.interval.as_secs_f64() * number as f64)
+        Duration::from_secs_f64(self.interval * number as f64)
     }
 
     /// How many commands of this connection were to be sent by now.
@@ -151,7 +151,7 @@ mod tests {
     async fn commands_are_due_in_turn_and_at_their_rate() {
         let start = Instant::now();
         let end = start + Duration::from_millis(10);
-        let pace = Pace::new((start, end), Duration::from_millis(1), 3);
+        let pace = Pace::new((start, end), 0.001, 3);
         pace.run().await.expect("a timer");
         assert!(Instant::now() >= end, "it ends with the schedule");
         assert!(pace.is_over());

@@ -21,9 +21,18 @@ pub(super) enum Family {
     Classic,
     /// `ms` and `mg`.
     Meta,
-    /// Another server's, to compare with: `SET` and `GET` of redis, each set with a `WAIT` for so many
-    /// replicas, from 0 to 9, that have it too.
+    /// Another server's, to compare with: `SET` and `GET` of redis, and behind sets that are sent together
+    /// a `WAIT` for so many replicas, from 0 to 9, that have them too.
     Redis { replicas: u8 },
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Set,
+    Get,
+    /// That the sets before it are replicated. Counts for no command itself.
+    Wait,
 }
 
 /// The pieces that requests are put together from.
@@ -79,11 +88,6 @@ impl Requests {
         let mut set_end = value_head.into_bytes();
         set_end.extend((b'a'..=b'z').cycle().take(value_bytes));
         set_end.extend_from_slice(b"\r\n");
-        if let Family::Redis { replicas: 1.. } = family {
-            let replicas = family.replicas();
-            let wait = format!("*3\r\n$4\r\nWAIT\r\n$1\r\n{replicas}\r\n$1\r\n0\r\n");
-            set_end.extend_from_slice(wait.as_bytes());
-        }
         let (set, get, get_end): (&[u8], &[u8], &[u8]) = match family {
             Family::Classic => (b"set ", b"get ", b"\r\n"),
             Family::Meta => (b"ms ", b"mg ", b" v\r\n"),
@@ -112,16 +116,48 @@ impl Requests {
         }
     }
 
-    pub(super) fn append_set(&self, key: u32, to: &mut Vec<u8>) {
+    pub(super) fn append(&self, what: What, key: u32, to: &mut Vec<u8>) {
+        match what {
+            What::Set => self.append_set(key, to),
+            What::Get => self.append_get(key, to),
+            What::Wait => self.append_wait(to),
+        }
+    }
+
+    /// The reply at the start of `bytes`, and how long it is; `None` while it is not whole.
+    pub(super) fn reply(
+        &self,
+        what: What,
+        bytes: &[u8],
+    ) -> Result<Option<(Said, usize)>, Malformed> {
+        match what {
+            What::Set => self.set_reply(bytes),
+            What::Get => self.get_reply(bytes),
+            What::Wait => self.wait_reply(bytes),
+        }
+    }
+
+    fn append_set(&self, key: u32, to: &mut Vec<u8>) {
         to.extend_from_slice(self.set);
         append_key(key, to);
         to.extend_from_slice(&self.set_end);
     }
 
-    pub(super) fn append_get(&self, key: u32, to: &mut Vec<u8>) {
+    fn append_get(&self, key: u32, to: &mut Vec<u8>) {
         to.extend_from_slice(self.get);
         append_key(key, to);
         to.extend_from_slice(self.get_end);
+    }
+
+    /// Whether sets that are sent together are carried out only once a `WAIT` behind them is answered.
+    pub(super) fn waits(&self) -> bool {
+        self.family.replicas() > 0
+    }
+
+    fn append_wait(&self, to: &mut Vec<u8>) {
+        let replicas = self.family.replicas();
+        let wait = format!("*3\r\n$4\r\nWAIT\r\n$1\r\n{replicas}\r\n$1\r\n0\r\n");
+        to.extend_from_slice(wait.as_bytes());
     }
 
     /// The bytes of one set.
@@ -129,16 +165,10 @@ impl Requests {
         self.set.len() + PREFIX.len() + KEY_DIGITS + self.set_end.len()
     }
 
-    /// The reply to a set at the start of `bytes`, and how long it is; `None` while it is not
-    /// whole.
-    pub(super) fn set_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
+    fn set_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
         let stored = self.family.stored();
-        if let Some(rest) = bytes.strip_prefix(stored) {
-            return match self.family.replicas() {
-                0 => Ok(Some((Said::Stored, stored.len()))),
-                wanted => waited(wanted, rest)
-                    .map(|it| it.map(|(said, length)| (said, stored.len() + length))),
-            };
+        if bytes.starts_with(stored) {
+            return Ok(Some((Said::Stored, stored.len())));
         }
         let Some(line) = line(bytes)? else {
             return Ok(None);
@@ -146,9 +176,25 @@ impl Requests {
         Ok(Some((refusal(line)?, line.len() + 2)))
     }
 
-    /// The reply to a get at the start of `bytes`, and how long it is; `None` while it is not
-    /// whole.
-    pub(super) fn get_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
+    /// `:<how many>\r\n`.
+    fn wait_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
+        let Some(line) = line(bytes)? else {
+            return Ok(None);
+        };
+        let length = line.len() + 2;
+        let Some(count) = line.strip_prefix(b":") else {
+            return Ok(Some((refusal(line)?, length)));
+        };
+        let count = std::str::from_utf8(count).map_err(|_| Malformed)?;
+        let count: u32 = count.parse().map_err(|_| Malformed)?;
+        let said = match count >= self.family.replicas().into() {
+            true => Said::Stored,
+            false => Said::Refused(format!("{count} replicas")),
+        };
+        Ok(Some((said, length)))
+    }
+
+    fn get_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
         let miss = self.family.miss();
         if bytes.starts_with(miss) {
             return Ok(Some((Said::Miss, miss.len())));
@@ -225,28 +271,13 @@ impl Family {
         }
     }
 
-    /// How many replicas each set waits for.
+    /// How many replicas sets wait for.
     fn replicas(self) -> u8 {
         match self {
             Family::Redis { replicas } => replicas,
             Family::Classic | Family::Meta => 0,
         }
     }
-}
-
-/// The reply to a `WAIT`: `:<how many>\r\n`.
-fn waited(wanted: u8, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
-    let Some(line) = line(bytes)? else {
-        return Ok(None);
-    };
-    let count = std::str::from_utf8(line).map_err(|_| Malformed)?;
-    let count = count.strip_prefix(':').ok_or(Malformed)?;
-    let count: u32 = count.parse().map_err(|_| Malformed)?;
-    let said = match count >= wanted.into() {
-        true => Said::Stored,
-        false => Said::Refused(format!("{count} replicas")),
-    };
-    Ok(Some((said, line.len() + 2)))
 }
 
 fn append_key(key: u32, to: &mut Vec<u8>) {
@@ -300,9 +331,12 @@ mod tests {
     fn sent(family: Family, expected: &str) {
         let mut bytes = Vec::new();
         let requests = requests(family);
-        requests.append_set(12, &mut bytes);
+        requests.append(What::Set, 12, &mut bytes);
         assert_eq!(bytes.len(), requests.set_bytes());
-        requests.append_get(KEYS_MAX - 1, &mut bytes);
+        requests.append(What::Get, KEYS_MAX - 1, &mut bytes);
+        if requests.waits() {
+            requests.append(What::Wait, 0, &mut bytes);
+        }
         assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
 
@@ -319,19 +353,16 @@ mod tests {
         sent(
             Family::Redis { replicas: 2 },
             "*3\r\n$3\r\nSET\r\n$16\r\nbench-0000000012\r\n$3\r\nabc\r\n\
-             *3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$1\r\n0\r\n\
-             *2\r\n$3\r\nGET\r\n$16\r\nbench-0999999999\r\n",
+             *2\r\n$3\r\nGET\r\n$16\r\nbench-0999999999\r\n\
+             *3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$1\r\n0\r\n",
         );
     }
 
     /// The reply is recognized when its last byte is there and not before, whatever follows.
     #[track_caller]
-    fn recognized(family: Family, reply: &str, get: bool, said: &Said) {
+    fn recognized(family: Family, reply: &str, what: What, said: &Said) {
         let requests = requests(family);
-        let scan = |bytes: &[u8]| match get {
-            true => requests.get_reply(bytes),
-            false => requests.set_reply(bytes),
-        };
+        let scan = |bytes: &[u8]| requests.reply(what, bytes);
         for cut in 0..reply.len() {
             assert_eq!(
                 scan(&reply.as_bytes()[..cut]),
@@ -364,39 +395,40 @@ mod tests {
             (Family::Meta, "VA 5\r\nabc\r\n\r\n"),
         ];
         for (family, reply) in hits {
-            recognized(family, reply, true, &Said::Hit);
+            recognized(family, reply, What::Get, &Said::Hit);
         }
-        recognized(Family::Classic, "STORED\r\n", false, &Said::Stored);
-        recognized(Family::Classic, "END\r\n", true, &Said::Miss);
-        recognized(Family::Meta, "HD\r\n", false, &Said::Stored);
-        recognized(Family::Meta, "EN\r\n", true, &Said::Miss);
+        recognized(Family::Classic, "STORED\r\n", What::Set, &Said::Stored);
+        recognized(Family::Classic, "END\r\n", What::Get, &Said::Miss);
+        recognized(Family::Meta, "HD\r\n", What::Set, &Said::Stored);
+        recognized(Family::Meta, "EN\r\n", What::Get, &Said::Miss);
         let redis = Family::Redis { replicas: 2 };
-        recognized(redis, "+OK\r\n:3\r\n", false, &Said::Stored);
+        recognized(redis, ":3\r\n", What::Wait, &Said::Stored);
+        recognized(redis, "+OK\r\n", What::Set, &Said::Stored);
         let few = Said::Refused("1 replicas".to_owned());
-        recognized(redis, "+OK\r\n:1\r\n", false, &few);
-        recognized(redis, "$3\r\nabc\r\n", true, &Said::Hit);
-        recognized(redis, "$5\r\nabc\r\n\r\n", true, &Said::Hit);
-        recognized(redis, "$-1\r\n", true, &Said::Miss);
+        recognized(redis, ":1\r\n", What::Wait, &few);
+        recognized(redis, "$3\r\nabc\r\n", What::Get, &Said::Hit);
+        recognized(redis, "$5\r\nabc\r\n\r\n", What::Get, &Said::Hit);
+        recognized(redis, "$-1\r\n", What::Get, &Said::Miss);
         let wrong = Said::Refused("-ERR no".to_owned());
-        recognized(redis, "-ERR no\r\n", true, &wrong);
-        for (family, get) in [
-            (Family::Classic, false),
-            (Family::Classic, true),
-            (Family::Meta, false),
-            (Family::Meta, true),
+        recognized(redis, "-ERR no\r\n", What::Get, &wrong);
+        for (family, what) in [
+            (Family::Classic, What::Set),
+            (Family::Classic, What::Get),
+            (Family::Meta, What::Set),
+            (Family::Meta, What::Get),
         ] {
             let leader = Said::Redirect(Address::new("::1", 9010));
-            recognized(family, "ERR_REDIRECT ::1 9010\r\n", get, &leader);
-            recognized(family, "SERVER_ERROR no leader\r\n", get, &Said::NoLeader);
+            recognized(family, "ERR_REDIRECT ::1 9010\r\n", what, &leader);
+            recognized(family, "SERVER_ERROR no leader\r\n", what, &Said::NoLeader);
             recognized(
                 family,
                 "SERVER_ERROR outcome unknown\r\n",
-                get,
+                what,
                 &Said::Unknown,
             );
             let line = "SERVER_ERROR object too large for cache";
             let refused = Said::Refused(line.to_owned());
-            recognized(family, &format!("{line}\r\n"), get, &refused);
+            recognized(family, &format!("{line}\r\n"), what, &refused);
         }
     }
 

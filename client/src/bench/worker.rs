@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::pace::Pace;
-use super::text::{Malformed, Said};
+use super::text::{Malformed, Said, What};
 use super::{Plan, Tally, Target};
 
 /// How long a batch may stay without a reply before its connection is given up.
@@ -63,7 +63,7 @@ pub(super) enum PreloadError {
 /// A request.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
-    is_set: bool,
+    what: What,
     /// When it was to be sent.
     due: Instant,
 }
@@ -85,6 +85,8 @@ pub(super) struct Worker {
     has_sent: bool,
     /// The requests that are not answered, and since when their replies are waited for.
     asked: VecDeque<Asked>,
+    /// Sets that are stored and not yet known to be replicated, and when they were to be sent.
+    stored: Vec<Instant>,
     waits_since: Instant,
     received: BytesMut,
     /// What was to be sent before is not counted.
@@ -114,6 +116,7 @@ impl Worker {
             sent: 0,
             has_sent: false,
             asked: VecDeque::new(),
+            stored: Vec::new(),
             waits_since: Instant::now(),
             received: BytesMut::with_capacity(READ_BYTES),
             counts_from: Instant::now(),
@@ -134,8 +137,9 @@ impl Worker {
             loop {
                 self.clear_batch();
                 for key in keys {
-                    self.add(true, *key, start);
+                    self.add(What::Set, *key, start);
                 }
+                self.await_replicas(start);
                 match self.run_batch().await {
                     End::Whole => break,
                     End::Refused(line) => return Err(PreloadError::Refused { line }),
@@ -162,6 +166,7 @@ impl Worker {
             for _ in 0..size {
                 self.draw(now);
             }
+            self.await_replicas(now);
             match self.run_batch().await {
                 End::Whole | End::Refused(_) => {}
                 end => self.move_on(end).await,
@@ -208,6 +213,7 @@ impl Worker {
                 self.draw(pace.time(connection, *taken));
                 *taken += 1;
             }
+            self.await_replicas(Instant::now());
             if self.asked.is_empty() && !goes_on {
                 self.connection = Some((address, stream));
                 return end;
@@ -218,18 +224,9 @@ impl Worker {
                 stepped = self.step(&stream), if !self.asked.is_empty() => stepped,
                 () = pace.changed(connection), if goes_on => continue,
             };
-            match self.take_replies(end) {
-                Ok(so_far) => end = so_far,
-                Err(Malformed) => {
-                    self.count_loss(None);
-                    self.target.forget(&address);
-                    return End::Elsewhere;
-                }
-            }
-            if let Err(error) = stepped {
-                self.count_loss(Some(&error));
-                self.target.forget(&address);
-                return End::Elsewhere;
+            match self.take_replies_or_leave(&address, stepped, end) {
+                Some(so_far) => end = so_far,
+                None => return End::Elsewhere,
             }
         }
     }
@@ -237,8 +234,11 @@ impl Worker {
     /// Draws a command.
     fn draw(&mut self, due: Instant) {
         let key = self.plan.keys.draw(&mut self.random);
-        let is_set = self.plan.ratio.is_set(&mut self.random);
-        self.add(is_set, key, due);
+        let what = match self.plan.ratio.is_set(&mut self.random) {
+            true => What::Set,
+            false => What::Get,
+        };
+        self.add(what, key, due);
     }
 
     /// How many commands the next batch has.
@@ -255,23 +255,30 @@ impl Worker {
     fn clear_batch(&mut self) {
         self.batch.clear();
         self.asked.clear();
+        self.stored.clear();
         self.sent = 0;
         self.has_sent = false;
     }
 
-    fn add(&mut self, is_set: bool, key: u32, due: Instant) {
+    /// Has the sets that were added last replicated, if it takes a command of its own.
+    fn await_replicas(&mut self, due: Instant) {
+        let new = self.asked.iter().rev();
+        let mut new = new.take_while(|asked| asked.what != What::Wait);
+        if self.plan.requests.waits() && new.any(|asked| asked.what == What::Set) {
+            self.add(What::Wait, 0, due);
+        }
+    }
+
+    fn add(&mut self, what: What, key: u32, due: Instant) {
         if self.sent == self.batch.len() {
             self.batch.clear();
             self.sent = 0;
         }
-        match is_set {
-            true => self.plan.requests.append_set(key, &mut self.batch),
-            false => self.plan.requests.append_get(key, &mut self.batch),
-        }
+        self.plan.requests.append(what, key, &mut self.batch);
         if self.asked.is_empty() {
             self.waits_since = Instant::now();
         }
-        self.asked.push_back(Asked { is_set, due });
+        self.asked.push_back(Asked { what, due });
     }
 
     /// Sends the batch and reads its replies; counts each.
@@ -286,24 +293,12 @@ impl Worker {
         let mut end = End::Whole;
         while !self.asked.is_empty() {
             let stepped = self.step(&stream).await;
-            match self.take_replies(end) {
-                Ok(so_far) => end = so_far,
-                Err(Malformed) => {
-                    self.count_loss(None);
-                    self.target.forget(&address);
-                    return End::Elsewhere;
-                }
-            }
-            if let Err(error) = stepped {
-                self.count_loss(Some(&error));
-                self.target.forget(&address);
-                return End::Elsewhere;
+            match self.take_replies_or_leave(&address, stepped, end) {
+                Some(so_far) => end = so_far,
+                None => return End::Elsewhere,
             }
         }
         self.connection = Some((address, stream));
-        if matches!(end, End::Whole) {
-            self.redirects = 0;
-        }
         end
     }
 
@@ -350,6 +345,24 @@ impl Worker {
         Ok(())
     }
 
+    /// Counts what has arrived in a step; the batch's end so far. `None` if the connection is lost with
+    /// it.
+    fn take_replies_or_leave(
+        &mut self,
+        address: &crate::Address,
+        stepped: io::Result<()>,
+        end: End,
+    ) -> Option<End> {
+        let lost = match (self.take_replies(end), stepped) {
+            (Ok(end), Ok(())) => return Some(end),
+            (Ok(_), Err(error)) => Some(error),
+            (Err(Malformed), _) => None,
+        };
+        self.count_loss(lost.as_ref());
+        self.target.forget(address);
+        None
+    }
+
     /// Counts every whole reply. The batch's end is the last refusal, or whole.
     fn take_replies(&mut self, mut end: End) -> Result<End, Malformed> {
         if self.received.is_empty() {
@@ -359,23 +372,31 @@ impl Worker {
         let mut tally = self.tally.borrow_mut();
         let mut done = 0;
         let mut taken = 0;
-        while let Some(Asked { is_set, due }) = self.asked.front().copied() {
+        let requests = &self.plan.requests;
+        while let Some(Asked { what, due }) = self.asked.front().copied() {
             let rest = self.received.get(taken..).unwrap_or_default();
-            let reply = match is_set {
-                true => self.plan.requests.set_reply(rest)?,
-                false => self.plan.requests.get_reply(rest)?,
-            };
-            let Some((said, bytes)) = reply else {
+            let Some((said, bytes)) = requests.reply(what, rest)? else {
                 break;
             };
             taken += bytes;
             self.asked.pop_front();
+            let ended = match what {
+                What::Set if said == Said::Stored && requests.waits() => {
+                    self.stored.push(due);
+                    continue;
+                }
+                What::Set | What::Get => &[due][..],
+                What::Wait => &self.stored,
+            };
+            for due in ended.iter().filter(|due| **due >= self.counts_from) {
+                tally.count(&said, now.duration_since(*due).as_nanos() as u64);
+            }
             if said.is_done() {
-                done += 1;
+                done += ended.len() as u64;
                 self.redirects = 0;
             }
-            if due >= self.counts_from {
-                tally.count(&said, now.duration_since(due).as_nanos() as u64);
+            if what == What::Wait {
+                self.stored.clear();
             }
             end = match said {
                 Said::Stored | Said::Hit | Said::Miss => end,
@@ -402,7 +423,8 @@ impl Worker {
             Some(_) => errors.closed += 1,
         }
         if self.has_sent {
-            errors.unanswered += self.asked.len() as u64;
+            let asked = self.asked.iter().filter(|asked| asked.what != What::Wait);
+            errors.unanswered += (asked.count() + self.stored.len()) as u64;
         }
     }
 
