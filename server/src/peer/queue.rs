@@ -408,8 +408,9 @@ mod tests {
         };
         let listens = async {
             let mut received = BytesMut::new();
-            let whole = sent * (1 << 20);
-            while received.len() < whole {
+            let mut one = Outgoing::new();
+            one.push_message(1, GROUP, &entry(1 << 20));
+            while received.len() < sent * one.remaining() {
                 let count = peer.read_buf(&mut received).await.expect("a connection");
                 assert!(count > 0, "the end after {} bytes", received.len());
             }
