@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use command::{Outcome, TopicCounts};
+use command::TopicCounts;
 use crossbeam_channel::Receiver;
 use evaluator::{ConnectionId, Evaluator, FrozenState, Input, Now, Outcomes, Output};
 use raft::{Fetch, Fetched, Index, Seating, ServerId, Timestamp, Write, WriteId};
@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 use wire::Identity;
 
 use crate::bell::{Bell, Sender};
-use crate::client::FromClient;
+use crate::client::{Delivery, FromClient, Recipient};
 use crate::clock::Clock;
 use crate::peer::{ForwardQueue, FromPeer, Queue};
 use crate::published::{self, Published, Publisher};
@@ -90,7 +90,9 @@ pub(crate) struct EvaluatorThread {
     /// This server as it was at start; seating and members are those of the moment.
     identity: Arc<Identity>,
     /// Those that have sent a batch.
-    connections: HashMap<ConnectionId, UnboundedSender<Vec<Outcome>>>,
+    connections: HashMap<ConnectionId, Recipient>,
+    /// What is to be delivered once the turn is over.
+    deliveries: Vec<Delivery>,
     /// Those that wait for a state, and the entry that it is to have taken in: one at most for each
     /// connection and backup.
     freezes: Vec<(Index, oneshot::Sender<Option<FrozenState>>)>,
@@ -131,6 +133,7 @@ impl EvaluatorThread {
             clock,
             identity: Arc::new(identity),
             connections: HashMap::new(),
+            deliveries: Vec::new(),
             freezes: Vec::new(),
             pauses: Pauses {
                 pause: election_timeout,
@@ -164,6 +167,11 @@ impl EvaluatorThread {
     /// little to do for clients, and none of them waits with more.
     pub(crate) fn is_light(&self) -> bool {
         self.channels.clients.is_empty() && self.evaluator.is_light()
+    }
+
+    /// What the last turns had for clients, for `client::deliver`.
+    pub(crate) fn take_deliveries(&mut self) -> Vec<Delivery> {
+        std::mem::take(&mut self.deliveries)
     }
 
     /// Takes a turn; when the next one is due if nothing comes until then.
@@ -359,10 +367,10 @@ impl EvaluatorThread {
             outcomes,
         } in output.outcomes
         {
-            if let Some(sender) = self.connections.get(&connection) {
-                // The connection may be gone, and `Disconnected` on its way.
-                let _ = sender.send(outcomes);
-            }
+            // The connection may be gone, and `Disconnected` on its way.
+            let recipient = self.connections.get(&connection);
+            let delivery = recipient.and_then(|recipient| recipient.put(outcomes));
+            self.deliveries.extend(delivery);
         }
         for connection in output.overlong {
             // It closes when it finds that nothing more will come.

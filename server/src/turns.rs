@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use raft::Timestamp;
 
 use crate::bell::{self, Ring};
+use crate::client;
 use crate::evaluator_thread::EvaluatorThread;
 
 /// An evaluator at work.
@@ -53,12 +54,18 @@ impl Turns {
         loop {
             let mut shared = self.shared();
             let due = shared.evaluator.turn();
-            if shared.evaluator.stops() {
+            let deliveries = shared.evaluator.take_deliveries();
+            let stops = shared.evaluator.stops();
+            let clock = shared.evaluator.clock();
+            if !stops {
+                shared.thread = Thread::Asleep(due);
+            }
+            drop(shared);
+            client::deliver(deliveries);
+            if stops {
                 return;
             }
-            shared.thread = Thread::Asleep(due);
-            let now = shared.evaluator.clock().monotonic();
-            drop(shared);
+            let now = clock.monotonic();
             if now < due {
                 bell::wait_timeout(due.since(now));
             }
@@ -81,14 +88,18 @@ impl Turns {
         let Thread::Asleep(until) = shared.thread else {
             return true;
         };
-        if ring == Ring::Soft || shared.evaluator.is_light() {
+        let takes_turn = ring == Ring::Soft || shared.evaluator.is_light();
+        let is_all = takes_turn && {
             let due = shared.evaluator.turn();
-            if until <= due && !shared.evaluator.stops() {
-                return true;
-            }
+            until <= due && !shared.evaluator.stops()
+        };
+        if !is_all {
+            shared.thread = Thread::Awake;
         }
-        shared.thread = Thread::Awake;
-        false
+        let deliveries = shared.evaluator.take_deliveries();
+        drop(shared);
+        client::deliver(deliveries);
+        is_all
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {

@@ -2,7 +2,6 @@
 //! evaluator, outcomes from it. All of it moves whenever any of it can: the task never waits for
 //! one thing while another could go on, and never blocks its thread.
 
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,12 +15,12 @@ use protocol::{Run, Session};
 use raft::Index;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
 
 use super::dumps::{DumpError, Dumping};
 use super::held::HeldHere;
+use super::mailbox::{Inbox, Recipient};
 use super::stats::Activity;
 use super::{Clients, FromClient, stats};
 use crate::room::Room;
@@ -49,9 +48,9 @@ pub(super) struct Connection {
     /// How many runs there have been.
     runs: u64,
     room: PollSemaphore,
-    outcomes: UnboundedReceiver<Vec<Outcome>>,
-    /// The other end of `outcomes`, until the evaluator has it.
-    outcomes_sender: Option<UnboundedSender<Vec<Outcome>>>,
+    /// Where outcomes are to go, until the evaluator knows.
+    recipient: Option<Recipient>,
+    has_asked: bool,
     /// The list of keys that the session owes, once it is begun.
     dumping: Option<Dumping>,
     /// When the client was last heard, for others.
@@ -65,6 +64,8 @@ pub(super) struct Connection {
     stops_waiting: bool,
     /// The evaluator gives nothing more: what is owed will never come.
     is_cut_off: bool,
+    /// The task is woken when the client says something, and has nothing to do until then but to answer.
+    only_listens: bool,
     held: HeldHere,
     /// Runs while a command is there in part.
     patience: Option<Patience>,
@@ -76,7 +77,7 @@ pub(super) struct Connection {
 }
 
 /// Why a connection is over.
-enum End {
+pub(super) enum End {
     /// All is said: the client may still read the last of it.
     Said,
     /// There is nobody left to talk to, or nothing left to say to them.
@@ -101,7 +102,6 @@ impl Connection {
         activity: Arc<Activity>,
         stop: CancellationToken,
     ) -> Connection {
-        let (sender, outcomes) = unbounded_channel();
         Connection {
             id,
             stream,
@@ -111,14 +111,15 @@ impl Connection {
             room: clients.evaluator.poll_room(),
             held: HeldHere::new(&clients.held),
             clients,
-            outcomes,
-            outcomes_sender: Some(sender),
+            recipient: None,
+            has_asked: false,
             dumping: None,
             activity,
             too_large: 0,
             ended: false,
             stops_waiting: false,
             is_cut_off: false,
+            only_listens: false,
             patience: None,
             // Of its own, so that connections do not wait for each other to look at it.
             stop: Box::pin(stop.child_token().cancelled_owned()),
@@ -127,10 +128,17 @@ impl Connection {
         }
     }
 
-    /// Serves the client to the end.
-    pub(super) async fn serve(mut self) {
-        let end = poll_fn(|context| self.poll(context)).await;
-        if self.outcomes_sender.is_none() {
+    /// The same, with its outcomes to go there.
+    pub(super) fn with_recipient(self, recipient: Recipient) -> Connection {
+        Connection {
+            recipient: Some(recipient),
+            ..self
+        }
+    }
+
+    /// Says so where that matters.
+    pub(super) async fn end(self, end: End) {
+        if self.has_asked {
             let room = self.clients.evaluator.reserve(0).await;
             self.clients
                 .evaluator
@@ -141,12 +149,14 @@ impl Connection {
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+    /// Moves all that can be moved.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>, inbox: &Inbox) -> Poll<End> {
+        self.only_listens = false;
         if self.quiet.is_none() && self.stop.as_mut().poll(context).is_ready() {
             self.quiet = Some(Box::pin(sleep_until(self.active_at + QUIET)));
         }
         loop {
-            let moved = self.take_outcomes(context)
+            let moved = self.take_outcomes(inbox)
                 | self.hand_out(context)
                 | self.stop_waiting(context)
                 | match self.dump(context) {
@@ -178,19 +188,42 @@ impl Connection {
     }
 
     /// Turns the outcomes that are there into replies.
-    fn take_outcomes(&mut self, context: &mut Context<'_>) -> Moved {
-        let mut moved = false;
-        while let Poll::Ready(outcomes) = self.outcomes.poll_recv(context) {
-            let Some(outcomes) = outcomes else {
-                self.is_cut_off = true;
-                break;
-            };
-            let clients = &self.clients;
-            self.session
-                .outcomes(outcomes, |kind| stats::lines(clients, kind));
-            moved = true;
-        }
+    fn take_outcomes(&mut self, inbox: &Inbox) -> Moved {
+        let Some(outcomes) = inbox.take() else {
+            self.is_cut_off = true;
+            return false;
+        };
+        self.reply(outcomes)
+    }
+
+    fn reply(&mut self, outcomes: Vec<Outcome>) -> Moved {
+        let moved = !outcomes.is_empty();
+        let clients = &self.clients;
+        self.session
+            .outcomes(outcomes, |kind| stats::lines(clients, kind));
         moved
+    }
+
+    /// Writes the replies to a few commands, if nothing else is to be done. False if the task is to go
+    /// on, which may have everything left to do.
+    pub(super) fn deliver(&mut self, inbox: &Inbox) -> bool {
+        if !self.only_listens {
+            return false;
+        }
+        let Some(outcomes) = inbox.take_few() else {
+            return false;
+        };
+        self.reply(outcomes);
+        while self.session.output().has_remaining() && !self.session.owes_refusal() {
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let count = self.session.output().chunks_vectored(&mut pieces);
+            match self.stream.try_write_vectored(&pieces[..count]) {
+                Ok(written) => self.written(written, 0),
+                // The task finds the same.
+                Err(_) => break,
+            }
+        }
+        self.session.is_settled() && self.held.set(self.session.held_bytes())
     }
 
     /// Goes on with a list of keys, as far as there is room.
@@ -256,7 +289,8 @@ impl Connection {
             commands: run.commands,
             is_local: false,
         };
-        let outcomes = self.outcomes_sender.take();
+        let outcomes = self.recipient.take();
+        self.has_asked = true;
         self.clients
             .evaluator
             .send(room, FromClient::Batch { batch, outcomes });
@@ -278,17 +312,18 @@ impl Connection {
             let count = self.session.output().chunks_vectored(&mut pieces);
             let stream = Pin::new(&mut self.stream);
             match stream.poll_write_vectored(context, &pieces[..count]) {
-                Poll::Ready(written) => {
-                    let written = written?;
-                    self.clients.counters.written.add(written as u64);
-                    self.session.written(written, unread);
-                }
+                Poll::Ready(written) => self.written(written?, unread),
                 Poll::Pending => break,
             }
             moved = true;
-            self.active_at = Instant::now();
         }
         Ok(moved)
+    }
+
+    fn written(&mut self, bytes: usize, unread: u64) {
+        self.clients.counters.written.add(bytes as u64);
+        self.session.written(bytes, unread);
+        self.active_at = Instant::now();
     }
 
     /// Reads what has arrived, once.
@@ -310,7 +345,10 @@ impl Connection {
                 self.clients.counters.read.add(count as u64);
                 Ok(true)
             }
-            Poll::Pending => Ok(false),
+            Poll::Pending => {
+                self.only_listens = self.session.wants_input() && self.quiet.is_none();
+                Ok(false)
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::Clients;
 use super::connection::{Connection, LINGER, linger};
+use super::mailbox::Mailbox;
 use super::stats::Activity;
 use crate::listen::Acceptor;
 
@@ -69,7 +70,7 @@ pub(crate) async fn serve(
             stop.clone(),
         );
         tasks.spawn(async move {
-            connection.serve().await;
+            Mailbox::serve(connection).await;
             drop(counted);
         });
     }

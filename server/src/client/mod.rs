@@ -4,23 +4,23 @@ mod connection;
 mod dumps;
 mod held;
 mod listener;
+mod mailbox;
 mod stats;
 
 pub(crate) use connection::QUIET;
 pub(crate) use dumps::Dumps;
 pub(crate) use held::Held;
 pub(crate) use listener::serve;
+pub(crate) use mailbox::{Delivery, Recipient, deliver};
 pub(crate) use stats::{Connections, Count, Counters};
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::Settings;
-use command::Outcome;
 use evaluator::{Batch, ConnectionId, ForwardMessage, Stream};
 use protocol::Limits;
 use raft::ServerId;
-use tokio::sync::mpsc::UnboundedSender;
 
 use crate::room::RoomSender;
 
@@ -29,9 +29,8 @@ use crate::room::RoomSender;
 pub(crate) enum FromClient {
     Batch {
         batch: Batch,
-        /// Where the outcomes of this connection's commands go. With its first batch only. What
-        /// waits there is bounded by the commands that one connection may have under way.
-        outcomes: Option<UnboundedSender<Vec<Outcome>>>,
+        /// Where the outcomes of this connection's commands go. With its first batch only.
+        outcomes: Option<Recipient>,
     },
     /// The connection is gone, and it had sent a batch.
     Disconnected(ConnectionId),

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::bell::Sender;
-use crate::client::FromClient;
+use crate::client::{FromClient, Recipient};
 use crate::evaluator_thread::Control;
 use crate::room::RoomSender;
 
@@ -80,7 +80,7 @@ impl Source {
         let room = timeout_at(deadline, self.evaluator.reserve(bytes));
         let room = room.await.ok()?;
         let (sender, mut outcomes) = unbounded_channel();
-        let outcomes_sender = Some(sender);
+        let outcomes_sender = Some(Recipient::Asker(sender));
         let batch = FromClient::Batch {
             batch,
             outcomes: outcomes_sender,
