@@ -1,9 +1,15 @@
-"""Five members of etcd, and as much of its protocol as it takes to keep them busy."""
+"""Five members of etcd, and as much of its protocol as it takes to keep them busy.
+
+    python3 bench/etcd.py PORT CONNECTIONS SECONDS
+
+sets on so many connections to the member at that port for so long.
+"""
 
 import json
 import math
 import select
 import struct
+import sys
 import time
 import urllib.request
 
@@ -146,7 +152,10 @@ class Call:
 
     def receive(self):
         """Whether all requests that were sent are answered."""
-        received = self.received + self.stream.recv(1 << 20)
+        more = self.stream.recv(1 << 20)
+        if not more:
+            raise OSError("etcd closes the connection")
+        received = self.received + more
         at = 0
         while len(received) - at >= 9:
             length = int.from_bytes(received[at : at + 3], "big")
@@ -196,3 +205,13 @@ def run_calls(calls, end=math.inf, once=False):
     poll.close()
     done = sum(call.answered for call in calls) - before
     return done, time.monotonic() - start, latencies
+
+
+def main():
+    port, connections, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    calls = [Call(port, mix(100, number, 1)) for number in range(connections)]
+    run_calls(calls, end=time.monotonic() + seconds)
+
+
+if __name__ == "__main__":
+    main()
