@@ -504,16 +504,17 @@ impl Evaluator {
         if !self.may_propose() {
             return Timestamp::NEVER;
         }
-        if let Some(until) = self.gathers_until() {
-            return until;
-        }
-        if self.waiting.staged() > 0 {
-            return self.now.monotonic;
-        }
-        let Some(due) = self.awaited_second() else {
-            return Timestamp::NEVER;
+        let due = match self.awaited_second() {
+            Some(due) => self.now.monotonic + self.clock.until(self.now, due),
+            None => Timestamp::NEVER,
         };
-        self.now.monotonic + self.clock.until(self.now, due)
+        let staged = self.waiting.staged() > 0;
+        match self.gathers_until() {
+            Some(until) if staged => until,
+            Some(until) => due.max(until),
+            None if staged => self.now.monotonic,
+            None => due,
+        }
     }
 
     fn ask_to_read(&mut self) {

@@ -2,6 +2,8 @@
 
 mod cluster;
 
+use std::time::Duration;
+
 use command::{Command, Outcome, Read, Reply, Write};
 use quorate_evaluator::{Batch, ConnectionId, Input, Limits};
 use raft::EntryKind;
@@ -325,6 +327,28 @@ fn writes_are_gathered_while_more_are_under_way_but_not_for_long() {
     it.heal();
     it.settle();
     assert_eq!(entries(&mut it), 5, "nothing is under way any more");
+}
+
+/// A thread that is woken for nothing is in the way of those that the write needs.
+#[test]
+fn nothing_is_due_while_a_write_is_under_way_and_none_waits() {
+    let mut it = Cluster::serving(3);
+    let leader = it.leader().unwrap();
+    let followers = it.others(leader);
+    it.stall_disks(&followers);
+    it.ask(leader, 1, vec![incr("n")]);
+    let soon = it.now(leader).monotonic + Duration::from_millis(4);
+    assert!(it.evaluator(leader).next_deadline() > soon);
+    it.ask(leader, 2, vec![set_for("soon", 1)]);
+    it.heal();
+    it.settle();
+    it.run_ms(2500);
+    let hits = it.ask(leader, 3, vec![get("soon")]);
+    assert_eq!(
+        value(&hits[0]),
+        None,
+        "what falls due is proposed all the same"
+    );
 }
 
 #[test]
