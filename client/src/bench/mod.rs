@@ -1,9 +1,9 @@
 //! `quorate-client bench`: a load generator for a cluster, or for a plain memcached. Closed loop:
 //! each connection sends a batch of `--pipeline` commands when it has the replies to the one
 //! before. Open loop: with `--rate` commands are sent at their time, whatever the server does, and
-//! latency counts from that time, so that what a slow server keeps waiting is not left out. It shares its machine with what it measures, so it spends little: requests are encoded
-//! beforehand, replies only told apart, and each thread has its own runtime, counters and share of
-//! the connections.
+//! latency counts from that time, so that what a slow server keeps waiting is not left out. It shares
+//! its machine with what it measures, so it spends little: requests are encoded beforehand, replies
+//! only told apart, and each thread has its own runtime, counters and share of the connections.
 
 mod pace;
 mod report;

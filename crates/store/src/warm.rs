@@ -1,4 +1,5 @@
-//! Reading ahead in memory: what the writes of an entry will need is asked for together.
+//! Reading ahead in memory: what the writes of an entry, or the reads of many connections, will need is
+//! asked for together.
 
 use command::{Key, Read, Write};
 
