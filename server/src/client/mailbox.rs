@@ -210,3 +210,36 @@ fn are_few(outcomes: &[Outcome]) -> bool {
             bytes <= BYTES_MAX
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: Outcome = Outcome::Done(Reply::Stored);
+
+    #[test]
+    fn what_is_long_is_left_to_the_task_with_all_behind_it() {
+        let inbox = Inbox::default();
+        inbox.put(vec![STORED; REPLIES_MAX]);
+        assert_eq!(inbox.take_few(), Some(vec![STORED; REPLIES_MAX]));
+        assert_eq!(inbox.take_few(), Some(vec![]));
+        let lines = Outcome::Done(Reply::Stats(Vec::new()));
+        for long in [vec![STORED; REPLIES_MAX + 1], vec![lines]] {
+            inbox.put(long.clone());
+            inbox.put(vec![Outcome::Unknown]);
+            assert_eq!(inbox.take_few(), None);
+            let all: Vec<Outcome> = long.into_iter().chain([Outcome::Unknown]).collect();
+            assert_eq!(inbox.take(), Some(all));
+        }
+    }
+
+    #[test]
+    fn the_task_takes_the_last_outcomes_and_then_learns_that_they_were() {
+        let inbox = Inbox::default();
+        inbox.put(vec![STORED]);
+        inbox.contents().is_closed = true;
+        assert_eq!(inbox.take_few(), None);
+        assert_eq!(inbox.take(), Some(vec![STORED]));
+        assert_eq!(inbox.take(), None);
+    }
+}
