@@ -395,11 +395,9 @@ impl Evaluator {
 
     /// Until when writes are kept for one entry with those that come next.
     fn gathers_until(&self) -> Option<Timestamp> {
-        let staged = self.waiting.staged();
-        let commit_index = self.raft.status().commit_index;
         let until = self.proposed_at + GATHER_TIME_MAX;
         let gathers = self.now.monotonic < until
-            && staged < self.waiting.under_way(commit_index)
+            && self.waiting.staged() < self.waiting.under_way(self.raft.commit_index())
             && self.waiting.staged_bytes() < GATHER_BYTES_MAX;
         gathers.then_some(until)
     }

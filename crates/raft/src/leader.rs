@@ -543,6 +543,9 @@ impl Raft {
         else {
             return;
         };
+        if self.commit_index == self.log.last().index {
+            return;
+        }
         let own = if mutants::is_on(Mutant::LeaderCountsUnsynced) {
             self.log.last().index
         } else {

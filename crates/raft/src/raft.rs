@@ -248,6 +248,12 @@ impl Raft {
         }
     }
 
+    /// The last entry that is known to be committed.
+    #[must_use]
+    pub fn commit_index(&self) -> Index {
+        self.commit_index
+    }
+
     /// What can be read off between two steps.
     #[must_use]
     pub fn status(&self) -> Status {

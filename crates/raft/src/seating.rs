@@ -274,7 +274,12 @@ impl Raft {
             return;
         };
         let committed = last.index <= self.commit_index || mutants::is_on(Mutant::SeatBeforeCommit);
-        if !self.serves() || !committed || leadership.is_transferring() {
+        let are_seated = last
+            .configuration
+            .members
+            .iter()
+            .all(|it| it.seat.is_some());
+        if are_seated || !self.serves() || !committed || leadership.is_transferring() {
             return;
         }
         let mut configuration = Configuration::clone(&last.configuration);
