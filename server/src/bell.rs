@@ -93,6 +93,11 @@ impl Bell {
         if may_answer && answer.is_some_and(|answer| answer(self.ring)) {
             return;
         }
+        self.wake();
+    }
+
+    /// Wakes the thread, whoever would answer.
+    pub(crate) fn wake(&self) {
         if let Some(thread) = self.shared.thread.get() {
             thread.unpark();
         }

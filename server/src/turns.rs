@@ -72,7 +72,8 @@ impl Turns {
         }
     }
 
-    /// Takes a turn, unless one is being taken. False if the thread is to be woken:
+    /// Takes a turn, unless one is being taken. The thread is to be woken, in the first case by who
+    /// rings, which is what false says:
     ///
     /// 1. Somebody takes a turn, and may have looked into the channel before the visitor sent. The
     ///    thread, once woken, waits for the end of that turn and takes another.
@@ -96,10 +97,15 @@ impl Turns {
         if !is_all {
             shared.thread = Thread::Awake;
         }
+        let bell = (!is_all).then(|| shared.evaluator.bell().clone());
         let deliveries = shared.evaluator.take_deliveries();
         drop(shared);
+        // First, since from now on all others take it to be awake.
+        if let Some(bell) = bell {
+            bell.wake();
+        }
         client::deliver(deliveries);
-        is_all
+        true
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {

@@ -151,7 +151,6 @@ impl Connection {
 
     /// Moves all that can be moved.
     pub(super) fn poll(&mut self, context: &mut Context<'_>, inbox: &Inbox) -> Poll<End> {
-        self.only_listens = false;
         if self.quiet.is_none() && self.stop.as_mut().poll(context).is_ready() {
             self.quiet = Some(Box::pin(sleep_until(self.active_at + QUIET)));
         }
@@ -207,7 +206,9 @@ impl Connection {
     /// Writes the replies to a few commands, if nothing else is to be done. False if the task is to go
     /// on, which may have everything left to do.
     pub(super) fn deliver(&mut self, inbox: &Inbox) -> bool {
-        if !self.only_listens {
+        // What a socket has not taken may be much. And a reply lets the rest of a command take longer.
+        let waits = self.session.output().has_remaining() || self.patience.is_some();
+        if !self.only_listens || waits {
             return false;
         }
         let Some(outcomes) = inbox.take_few() else {
@@ -223,7 +224,10 @@ impl Connection {
                 Err(_) => break,
             }
         }
-        self.session.is_settled() && self.held.set(self.session.held_bytes())
+        let is_written = !self.session.output().has_remaining();
+        let is_held = self.held.set(self.session.held_bytes());
+        // It is to hear more, as before, and so there is nothing that it could parse or close.
+        is_written && is_held && self.session.wants_input()
     }
 
     /// Goes on with a list of keys, as far as there is room.
@@ -328,6 +332,7 @@ impl Connection {
 
     /// Reads what has arrived, once.
     fn read(&mut self, context: &mut Context<'_>) -> io::Result<Moved> {
+        self.only_listens = false;
         if self.ended || self.run.is_some() || !self.listens() {
             return Ok(false);
         }

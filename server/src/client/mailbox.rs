@@ -31,6 +31,9 @@ pub(crate) enum Recipient {
 #[derive(Debug)]
 pub(crate) struct Client(Arc<Mailbox>);
 
+/// Takes the connection out, which may hold its own recipient, also when the task is dropped.
+struct Served(Arc<Mailbox>);
+
 /// Outcomes that their recipient has not heard of.
 #[derive(Debug)]
 pub(crate) struct Delivery(Arc<Mailbox>);
@@ -74,6 +77,13 @@ impl Recipient {
     }
 }
 
+impl Drop for Served {
+    fn drop(&mut self) {
+        let connection = self.0.connection().take();
+        drop(connection);
+    }
+}
+
 impl Drop for Client {
     fn drop(&mut self) {
         let mut contents = self.0.inbox.contents();
@@ -104,6 +114,8 @@ impl Mailbox {
         });
         let recipient = Recipient::Client(Client(Arc::clone(&mailbox)));
         *mailbox.connection() = Some(connection.with_recipient(recipient));
+        let served = Served(mailbox);
+        let mailbox = &served.0;
         let end = poll_fn(|context| {
             mailbox.inbox.attach(context.waker());
             let mut connection = mailbox.connection();
@@ -201,10 +213,10 @@ fn are_few(outcomes: &[Outcome]) -> bool {
                 }
                 Outcome::Done(Reply::MetaHit(hit)) => hit.data.bytes(),
                 Outcome::Done(Reply::Message(message)) => message.data.as_slice().len(),
-                // Their replies are put together from what there is when they are written.
-                Outcome::Done(Reply::Hits(_) | Reply::Stats(_) | Reply::Confirmed { .. }) => {
-                    return false;
-                }
+                // As long as there is much, or put together from what there is when they are written.
+                Outcome::Done(
+                    Reply::Hits(_) | Reply::Stats(_) | Reply::Topics(_) | Reply::Confirmed { .. },
+                ) => return false,
                 Outcome::Done(_) | Outcome::NotDone(_) | Outcome::Unknown => 0,
             };
             bytes <= BYTES_MAX
@@ -224,7 +236,8 @@ mod tests {
         assert_eq!(inbox.take_few(), Some(vec![STORED; REPLIES_MAX]));
         assert_eq!(inbox.take_few(), Some(vec![]));
         let lines = Outcome::Done(Reply::Stats(Vec::new()));
-        for long in [vec![STORED; REPLIES_MAX + 1], vec![lines]] {
+        let topics = Outcome::Done(Reply::Topics(Vec::new()));
+        for long in [vec![STORED; REPLIES_MAX + 1], vec![lines], vec![topics]] {
             inbox.put(long.clone());
             inbox.put(vec![Outcome::Unknown]);
             assert_eq!(inbox.take_few(), None);
