@@ -42,9 +42,11 @@ impl Reserved {
             0..2 => TopicChange::Create(settings(random)),
             2..10 => return push(topic, id, noreply, random),
             10..13 => take(None, 0),
-            13..15 => take(None, 1),
+            13 => take(None, 1),
+            14 => take(None, 2),
             15..18 => take(Some(random.random_range(1..=2)), 0),
-            18..20 => take(Some(1), 1),
+            18 => take(Some(1), 1),
+            19 => take(Some(1), 2),
             20..22 => return self.settle(topic, random),
             22 => return read(random),
             _ => match random.random_range(0..8) {
