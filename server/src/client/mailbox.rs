@@ -213,7 +213,7 @@ fn are_few(outcomes: &[Outcome]) -> bool {
                 }
                 Outcome::Done(Reply::MetaHit(hit)) => hit.data.bytes(),
                 Outcome::Done(Reply::Message(message)) => message.data.as_slice().len(),
-                // As long as there is much, or put together from what there is when they are written.
+                // Long, or put together when they are written.
                 Outcome::Done(
                     Reply::Hits(_) | Reply::Stats(_) | Reply::Topics(_) | Reply::Confirmed { .. },
                 ) => return false,
