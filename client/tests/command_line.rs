@@ -129,6 +129,10 @@ async fn json_says_the_same() {
     assert_eq!((code, &shown["reply"]), (1, &"NOT_FOUND".into()));
     let (_, shown) = json(&["stats"]).await;
     assert_eq!(shown["stats"]["pid"], "12");
+    let long = run(&server, &["-o", "json", "get", "hit"]).await;
+    assert_eq!(run(&server, &["get", "hit", "--json"]).await, long);
+    let both = run(&server, &["-o", "text", "get", "hit", "--json"]).await;
+    assert_eq!(both, long);
 }
 
 #[tokio::test]

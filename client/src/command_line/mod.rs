@@ -59,6 +59,18 @@ struct Global {
     /// The form of the output
     #[arg(long, short, global = true, value_enum, default_value_t = Form::Text)]
     output: Form,
+    /// JSON, whatever --output says
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Global {
+    fn form(&self) -> Form {
+        match self.json {
+            true => Form::Json,
+            false => self.output,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -296,10 +308,10 @@ fn dispatch(arguments: &Arguments) -> Exit {
 }
 
 fn run_bench(args: &bench::BenchArgs, servers: Vec<Address>, global: &Global) -> Exit {
-    let progress = io::stderr().is_terminal() && global.output == Form::Text;
+    let progress = io::stderr().is_terminal() && global.form() == Form::Text;
     match bench::run(args, servers, global.timeout, progress) {
         Ok(report) => {
-            match global.output {
+            match global.form() {
                 Form::Text => print::text(&report),
                 Form::Json => print::json(&report),
             }

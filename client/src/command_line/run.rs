@@ -38,7 +38,7 @@ pub(super) enum UsageError {
 pub(super) async fn run(arguments: &Arguments, servers: Vec<Server>) -> Exit {
     let global = &arguments.global;
     if matches!(arguments.command, Subcommands::Status) {
-        return print::status(&servers, global.timeout, global.output).await;
+        return print::status(&servers, global.timeout, global.form()).await;
     }
     if let Subcommands::Snapshot(Snapshot::Save { file }) = &arguments.command {
         return snapshot::run(file, &servers, global).await;
@@ -46,10 +46,10 @@ pub(super) async fn run(arguments: &Arguments, servers: Vec<Server>) -> Exit {
     let addresses = servers.into_iter().map(|server| server.client).collect();
     let client = Client::new(addresses).with_timeout(global.timeout);
     if let Subcommands::Tail { topic } = &arguments.command {
-        return topics::tail(&client, topic, global.output).await;
+        return topics::tail(&client, topic, global.form()).await;
     }
-    match carry_out(&arguments.command, &client, global.output).await {
-        Ok(outcome) => print::outcome(outcome, global.output),
+    match carry_out(&arguments.command, &client, global.form()).await {
+        Ok(outcome) => print::outcome(outcome, global.form()),
         Err(error) => {
             eprintln!("quorate-client: {error}");
             Exit::Usage

@@ -14,7 +14,7 @@ use crate::backup::{SaveError, Saved, save};
 /// Saves a backup. Whoever is interrupted leaves nothing.
 pub(super) async fn run(file: &Path, servers: &[Server], global: &Global) -> Exit {
     let addresses: Vec<_> = servers.iter().map(|server| server.http.clone()).collect();
-    let bar = match io::stderr().is_terminal() && global.output == Form::Text {
+    let bar = match io::stderr().is_terminal() && global.form() == Form::Text {
         true => ProgressBar::new_spinner().with_style(style()),
         false => ProgressBar::hidden(),
     };
@@ -25,18 +25,18 @@ pub(super) async fn run(file: &Path, servers: &[Server], global: &Global) -> Exi
         saved = save(&addresses, file, global.timeout, &mut progress) => saved,
         () = interrupted => {
             bar.finish_and_clear();
-            print::not_done(&"interrupted", global.output);
+            print::not_done(&"interrupted", global.form());
             return Exit::Unreachable;
         }
     };
     bar.finish_and_clear();
     match saved {
         Ok(saved) => {
-            show(file, &saved, global.output);
+            show(file, &saved, global.form());
             Exit::Ok
         }
         Err(error) => {
-            print::not_done(&error, global.output);
+            print::not_done(&error, global.form());
             match error {
                 SaveError::File { .. }
                 | SaveError::NoRegularFile { .. }
