@@ -5,12 +5,28 @@
 //! cores each of these is a switch to another thread and back, and all wait longer for their turn.
 //! So a thread that has found its channels empty sleeps at once, and whoever sends wakes it.
 
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendError, TrySendError};
+
+/// What has waited to be rung for so long is rung though the thread has more to do.
+const OVERDUE: Duration = Duration::from_micros(200);
+
+thread_local! {
+    /// Somebody calls `ring_gathered` before this thread sleeps.
+    static GATHERS: Cell<bool> = const { Cell::new(false) };
+    static GATHERED: RefCell<Gathered> = const { RefCell::new(Gathered { waiting: None }) };
+}
+
+/// What a thread is to ring when it has done all that it has to do just now.
+struct Gathered {
+    /// A bell, and since when it waits.
+    waiting: Option<(Bell, Instant)>,
+}
 
 /// Wakes one thread. A ring while the thread is awake makes its next wait end at once, so that
 /// nothing is missed between a look at the channels and the wait.
@@ -18,6 +34,7 @@ use crossbeam_channel::{Receiver, SendError, TrySendError};
 pub(crate) struct Bell {
     shared: Arc<Shared>,
     ring: Ring,
+    is_gathered: bool,
 }
 
 /// How a bell rings, which also tells who does: softly what can wait for the thread if need be.
@@ -52,6 +69,17 @@ impl Bell {
         Bell {
             shared: Arc::clone(&self.shared),
             ring: Ring::Soft,
+            is_gathered: false,
+        }
+    }
+
+    /// The same bell, for threads that have more to do: where `ring_gathered` is called before the
+    /// thread sleeps, it rings once for all that was sent until then.
+    pub(crate) fn gathered(&self) -> Bell {
+        Bell {
+            shared: Arc::clone(&self.shared),
+            ring: self.ring,
+            is_gathered: true,
         }
     }
 
@@ -60,6 +88,7 @@ impl Bell {
         Bell {
             shared: Arc::clone(&self.shared),
             ring: Ring::Waking,
+            is_gathered: false,
         }
     }
 
@@ -85,6 +114,13 @@ impl Bell {
     }
 
     fn ring(&self) {
+        if self.is_gathered && gather(self) {
+            return;
+        }
+        self.ring_now();
+    }
+
+    fn ring_now(&self) {
         if self.ring == Ring::Soft && !self.shared.heeds_soft.load(Ordering::SeqCst) {
             return;
         }
@@ -96,11 +132,67 @@ impl Bell {
         self.wake();
     }
 
+    /// Rings for the same thread, in the same way.
+    fn is(&self, other: &Bell) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared) && self.ring == other.ring
+    }
+
     /// Wakes the thread, whoever would answer.
     pub(crate) fn wake(&self) {
         if let Some(thread) = self.shared.thread.get() {
             thread.unpark();
         }
+    }
+}
+
+impl Gathered {
+    /// Takes a bell in, and gives back what is to be rung at once.
+    fn add(&mut self, bell: &Bell, now: Instant) -> Option<Bell> {
+        match &self.waiting {
+            Some((waiting, _)) if waiting.is(bell) => self.take_overdue(now),
+            _ => self.waiting.replace((bell.clone(), now)).map(|it| it.0),
+        }
+    }
+
+    fn take_overdue(&mut self, now: Instant) -> Option<Bell> {
+        let is_overdue = |(_, since): &mut (Bell, Instant)| now - *since > OVERDUE;
+        self.waiting.take_if(is_overdue).map(|it| it.0)
+    }
+}
+
+/// Leaves it to `ring_gathered`, if that is called on this thread.
+fn gather(bell: &Bell) -> bool {
+    if !GATHERS.get() {
+        return false;
+    }
+    let now = Instant::now();
+    // Not when the thread ends.
+    let other = GATHERED.try_with(|gathered| gathered.borrow_mut().add(bell, now));
+    if let Ok(Some(other)) = &other {
+        other.ring_now();
+    }
+    other.is_ok()
+}
+
+/// Rings what was gathered on this thread. To be called whenever it is about to sleep, and from the
+/// first time on it gathers.
+pub(crate) fn ring_gathered() {
+    GATHERS.set(true);
+    let waiting = GATHERED.with_borrow_mut(|gathered| gathered.waiting.take());
+    if let Some((bell, _)) = waiting {
+        bell.ring_now();
+    }
+}
+
+/// Rings what was gathered on this thread if it has waited for long. To be called now and then by
+/// those who keep the thread from sleeping.
+pub(crate) fn ring_overdue() {
+    let overdue = GATHERED.with_borrow_mut(|gathered| match gathered.waiting {
+        Some(_) => gathered.take_overdue(Instant::now()),
+        None => None,
+    });
+    if let Some(bell) = overdue {
+        bell.ring_now();
     }
 }
 
@@ -183,6 +275,7 @@ impl<T> Sender<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
 
     use crossbeam_channel::TryRecvError;
 
@@ -242,6 +335,58 @@ mod tests {
             }
             assert_eq!(end.join().expect("nothing panics there"), 20_000);
         });
+    }
+
+    /// A bell, and how often it has rung.
+    fn counted() -> (Bell, Arc<AtomicUsize>) {
+        let (bell, rings) = (Bell::default(), Arc::new(AtomicUsize::new(0)));
+        let counter = Arc::clone(&rings);
+        bell.answered_by(move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            true
+        });
+        (bell, rings)
+    }
+
+    #[test]
+    fn only_a_thread_that_says_when_it_sleeps_gathers() {
+        let (bell, rings) = counted();
+        let (sender, receiver) = unbounded(&bell.gathered());
+        let send = || sender.send(()).expect("somebody receives");
+        let sleeps = || {
+            send();
+            assert_eq!(rings.load(Ordering::SeqCst), 1);
+            ring_gathered();
+            send();
+            assert_eq!(receiver.len(), 2, "it is sent at once");
+            ring_gathered();
+            assert_eq!(rings.load(Ordering::SeqCst), 2);
+            ring_gathered();
+            assert_eq!(rings.load(Ordering::SeqCst), 2);
+        };
+        thread::scope(|scope| scope.spawn(sleeps).join().expect("nothing panics there"));
+        thread::scope(|scope| scope.spawn(send).join().expect("nothing panics there"));
+        assert_eq!(rings.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn what_is_gathered_waits_for_a_while_and_for_no_other_bell() {
+        let (bell, other) = (Bell::default(), Bell::default());
+        let mut gathered = Gathered { waiting: None };
+        let now = Instant::now();
+        assert!(gathered.add(&bell, now).is_none());
+        assert!(gathered.add(&bell, now + OVERDUE).is_none());
+        assert!(gathered.take_overdue(now + OVERDUE).is_none());
+        let late = now + 2 * OVERDUE;
+        assert!(gathered.add(&bell, late).is_some_and(|it| it.is(&bell)));
+        assert!(gathered.waiting.is_none());
+
+        assert!(gathered.add(&bell, late).is_none());
+        assert!(gathered.add(&other, late).is_some_and(|it| it.is(&bell)));
+        let soft = other.soft();
+        assert!(gathered.add(&soft, late).is_some_and(|it| it.is(&other)));
+        let later = late + 2 * OVERDUE;
+        assert!(gathered.take_overdue(later).is_some_and(|it| it.is(&soft)));
     }
 
     #[test]

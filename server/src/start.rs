@@ -9,7 +9,7 @@ use cluster::{Followers, Settings};
 use evaluator::{Config, Evaluator, Member};
 use raft::{Configuration, Recovered, Seating, ServerId};
 use tokio::net::TcpListener;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,7 +52,7 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 /// # Errors
 /// Why it does not start, or can't go on.
 pub(crate) fn serve(service: Service) -> Result<(), Error> {
-    let clients = runtime("quorate-io", service.settings.threads)?;
+    let clients = clients_runtime(service.settings.threads)?;
     // Of their own, so that no work for clients keeps heartbeats waiting.
     let peers = runtime("quorate-rpc", 1)?;
     let transfers = runtime("quorate-transfer", 1)?;
@@ -81,8 +81,19 @@ struct Others {
     http: Handle,
 }
 
+/// Its threads have many clients each that have become ready together.
+fn clients_runtime(threads: usize) -> Result<Runtime, Error> {
+    let mut builder = Builder::new_multi_thread();
+    builder.on_thread_park(bell::ring_gathered);
+    build(builder, "quorate-io", threads)
+}
+
 fn runtime(name: &str, threads: usize) -> Result<Runtime, Error> {
-    tokio::runtime::Builder::new_multi_thread()
+    build(Builder::new_multi_thread(), name, threads)
+}
+
+fn build(mut builder: Builder, name: &str, threads: usize) -> Result<Runtime, Error> {
+    builder
         .worker_threads(threads)
         .thread_name(name)
         .enable_all()
@@ -292,7 +303,7 @@ impl Parts {
         let config = config(&self.service, &opened, recovery::random()?);
         let evaluator = Evaluator::new(config, opened.recovered.clone(), store, clock.now());
         let (bell, log_bell) = (Bell::default(), Bell::default());
-        let (to_clients, clients) = room::channel(CLIENTS_BYTES_MAX, &bell.soft());
+        let (to_clients, clients) = room::channel(CLIENTS_BYTES_MAX, &bell.soft().gathered());
         let (to_peers, peers) = room::channel(PEERS_BYTES_MAX, &bell);
         let (to_forwards, forwards) = room::channel(FORWARDS_BYTES_MAX, &bell.soft());
         let leaders = forward_queues(&self.peers, peer::TO_LEADER_QUEUE_BYTES_MAX);

@@ -23,6 +23,7 @@ use super::held::HeldHere;
 use super::mailbox::{Inbox, Recipient};
 use super::stats::Activity;
 use super::{Clients, FromClient, stats};
+use crate::bell;
 use crate::room::Room;
 
 /// The pieces of one vectored write.
@@ -180,6 +181,7 @@ impl Connection {
                 break;
             }
         }
+        bell::ring_overdue();
         if self.runs_out_of_patience(context) {
             return Poll::Ready(End::Said);
         }
