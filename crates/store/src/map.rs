@@ -35,6 +35,11 @@ pub struct TableSize {
 /// way.
 pub(crate) const WARMED_MAX: usize = 16;
 
+/// So much of a value is read ahead. Of a longer one a processor reads the rest ahead by itself.
+const WARMED_VALUE_BYTES_MAX: usize = 1024;
+
+const CACHE_LINE_BYTES: usize = 64;
+
 /// The bits of a hash that choose the shard; its table uses lower and higher ones.
 const SHARD_SHIFT: u32 = 40;
 
@@ -139,9 +144,10 @@ impl Map {
         shard.find(hash, |item| item.key() == key)
     }
 
-    /// Reads what `find` reads on its way to items with these hashes, a step for all of them and then
-    /// the next. Each step waits for memory, and what does not depend on each other is waited for
-    /// together.
+    /// Reads what `find` reads on its way to items with these hashes, and the items, a step for all of
+    /// them and then the next. Each step waits for memory, and what does not depend on each other is
+    /// waited for together. A change needs the memory of the old item too: the allocator gives it to
+    /// the next one.
     pub(crate) fn warm(&self, hashes: &[u64]) {
         let mut shards = [None; WARMED_MAX];
         let mut items = [None; WARMED_MAX];
@@ -160,8 +166,12 @@ impl Map {
         for ((item, shard), hash) in items.iter_mut().zip(shards).zip(hashes) {
             *item = shard.and_then(|shard| shard.find(*hash, |_| true));
         }
+        // Of what lies beside key and value the first and the last part, which may be apart.
+        for item in items.iter().flatten() {
+            read += item.data.bytes() + item.key().len();
+        }
         for item in items.into_iter().flatten() {
-            read += item.key().len();
+            read += read_lines(item.value());
         }
         std::hint::black_box(read);
     }
@@ -293,4 +303,11 @@ impl MapBuilder {
 
 fn shard_of(hash: u64) -> usize {
     (hash >> SHARD_SHIFT) as usize % SHARDS
+}
+
+/// Reads every cache line of the front of these bytes. The sum is there for the reading to be done.
+pub(crate) fn read_lines(bytes: &[u8]) -> usize {
+    let bytes = &bytes[..bytes.len().min(WARMED_VALUE_BYTES_MAX)];
+    let places = bytes.iter().step_by(CACHE_LINE_BYTES).chain(bytes.last());
+    places.map(|byte| usize::from(*byte)).sum()
 }

@@ -3,7 +3,7 @@
 
 use command::{Key, Read, Write};
 
-use crate::map::{Map, WARMED_MAX};
+use crate::map::{Map, WARMED_MAX, read_lines};
 use crate::store::Store;
 
 /// So many of the keys of a `get` are looked up ahead.
@@ -15,9 +15,14 @@ impl Store {
     /// several times.
     pub fn warm(&self, writes: &[Write]) {
         let mut ahead = Ahead::new(&self.map);
-        for key in writes.iter().filter_map(key) {
-            ahead.push(key.as_bytes());
+        let mut read = 0;
+        for write in writes {
+            if let Some((key, value)) = key_and_value(write) {
+                read += read_lines(value);
+                ahead.push(key.as_bytes());
+            }
         }
+        std::hint::black_box(read);
         ahead.read();
     }
 
@@ -71,17 +76,17 @@ impl<'a> Ahead<'a> {
     }
 }
 
-/// The key of the item that a write is about, if it is about one.
-fn key(write: &Write) -> Option<&Key> {
+/// The key of the item that a write is about, if it is about one, and the value that comes with it.
+fn key_and_value(write: &Write) -> Option<(&Key, &[u8])> {
     match write {
-        Write::Store(store) => Some(&store.key),
+        Write::Store(store) => Some((&store.key, &store.value)),
+        Write::MetaSet(set) => Some((&set.store.key, &set.store.value)),
         Write::Delete { key } | Write::Arithmetic { key, .. } | Write::Touch { key, .. } => {
-            Some(key)
+            Some((key, &[]))
         }
-        Write::MetaGet(get) => Some(&get.key),
-        Write::MetaSet(set) => Some(&set.store.key),
-        Write::MetaDelete(delete) => Some(&delete.key),
-        Write::MetaArithmetic(arithmetic) => Some(&arithmetic.key),
+        Write::MetaGet(get) => Some((&get.key, &[])),
+        Write::MetaDelete(delete) => Some((&delete.key, &[])),
+        Write::MetaArithmetic(arithmetic) => Some((&arithmetic.key, &[])),
         Write::GetAndTouch { .. }
         | Write::FlushAll { .. }
         | Write::MemoryLimit { .. }
