@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,13 @@ pub(crate) const BLOCK_BYTES: u64 = 4096;
 
 /// The most that is copied for a write past the page cache at a time.
 const DIRECT_BYTES_MAX: usize = 1 << 20;
+
+/// What is written where zeros are wanted, again and again, so that it stays in a processor's cache.
+static ZEROS: Zeros = Zeros([0; 64 << 10]);
+
+/// Whole blocks that start where the device may read them.
+#[repr(align(4096))]
+struct Zeros([u8; 64 << 10]);
 
 /// One directory without folders in it. Names are plain file names.
 ///
@@ -62,6 +69,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 
     /// Writes all of it. Whole blocks of 4096 bytes take the least effort.
     fn write_at(&self, file: &Self::File, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Writes so many zeros. Whole blocks of 4096 bytes take the least effort.
+    fn write_zeros_at(&self, file: &Self::File, bytes: u64, offset: u64) -> io::Result<()> {
+        self.write_at(file, &vec![0; bytes as usize], offset)
+    }
 
     /// Makes what was written to this file durable, its length too.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
@@ -300,6 +312,29 @@ impl Disk for DirectoryDisk {
                 // The device has larger blocks. Nothing of it was written.
                 Err(error) if is_invalid(&error) => file.cached.write_all_at(chunk, offset)?,
                 Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_zeros_at(&self, file: &DirectoryFile, bytes: u64, offset: u64) -> io::Result<()> {
+        let whole_blocks = (offset | bytes).is_multiple_of(BLOCK_BYTES);
+        let direct = file.direct.as_ref().filter(|_| whole_blocks);
+        let mut to = direct.unwrap_or(&file.cached);
+        let end = offset + bytes;
+        let mut at = offset;
+        while at < end {
+            let left = (end - at) as usize;
+            let whole = std::iter::repeat_n(&ZEROS.0[..], left / ZEROS.0.len());
+            let part = ZEROS.0.get(..left % ZEROS.0.len()).unwrap_or_default();
+            let pieces: Vec<IoSlice<'_>> = whole.chain([part]).map(IoSlice::new).collect();
+            match rustix::io::pwritev(to, &pieces, at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => at += written as u64,
+                Err(Errno::INTR) => {}
+                // The device has larger blocks, or has stopped within one.
+                Err(Errno::INVAL) if !std::ptr::eq(to, &file.cached) => to = &file.cached,
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())

@@ -250,6 +250,34 @@ fn a_directory_of_a_newer_format_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_real_directory_writes_zeros_where_it_is_told_to_and_nowhere_else() {
+    let directory = tempfile::tempdir().expect("there is room for a directory");
+    let disk = DirectoryDisk::open(directory.path()).expect("it is there");
+    let file = disk.create("file").expect("it can be made");
+    let bytes = 3 << 20;
+    // Whole blocks, past the page cache: a step, a block, and what is no multiple of the zeros that
+    // are kept. Then through it: not from the start of a block, not to the end of one, and nothing.
+    let places = [
+        (1 << 20, 1 << 20),
+        (8192, 4096),
+        (4096, 17 << 12),
+        (4097, 70_000),
+        (4096, 70_001),
+        (4096, 0),
+    ];
+    for (offset, zeros) in places {
+        let mut expected = vec![0xa5; bytes];
+        disk.write_at(&file, &expected, 0).expect("there is room");
+        expected[offset..offset + zeros].fill(0);
+        disk.write_zeros_at(&file, zeros as u64, offset as u64)
+            .expect("there is room");
+        let mut found = vec![1; bytes];
+        disk.read_at(&file, &mut found, 0).expect("it can be read");
+        assert!(found == expected, "{zeros} zeros at {offset}");
+    }
+}
+
+#[test]
 fn a_real_directory_works_as_the_one_in_memory() {
     let parent = tempfile::tempdir().expect("there is room for a directory");
     let path = parent.path().join("quorate-data").join("1");
