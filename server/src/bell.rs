@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendError, TrySendError};
 
-/// What has waited to be rung for so long is rung though the thread has more to do.
+/// What has waited to be rung for so long is rung though the thread has more to do, once it has done
+/// with the system call or the commands that it is at.
 const OVERDUE: Duration = Duration::from_micros(200);
 
 thread_local! {
@@ -178,8 +179,8 @@ fn gather(bell: &Bell) -> bool {
 /// first time on it gathers.
 pub(crate) fn ring_gathered() {
     GATHERS.set(true);
-    let waiting = GATHERED.with_borrow_mut(|gathered| gathered.waiting.take());
-    if let Some((bell, _)) = waiting {
+    // Who is rung may gather again.
+    while let Some((bell, _)) = GATHERED.with_borrow_mut(|gathered| gathered.waiting.take()) {
         bell.ring_now();
     }
 }

@@ -81,7 +81,8 @@ struct Others {
     http: Handle,
 }
 
-/// Its threads have many clients each that have become ready together.
+/// Its threads have many clients each that have become ready together. None of them leaves by
+/// `block_in_place`, with something that it has not rung yet.
 fn clients_runtime(threads: usize) -> Result<Runtime, Error> {
     let mut builder = Builder::new_multi_thread();
     builder.on_thread_park(bell::ring_gathered);

@@ -156,6 +156,7 @@ impl Connection {
             self.quiet = Some(Box::pin(sleep_until(self.active_at + QUIET)));
         }
         loop {
+            bell::ring_overdue();
             let moved = self.take_outcomes(inbox)
                 | self.hand_out(context)
                 | self.stop_waiting(context)
@@ -181,7 +182,6 @@ impl Connection {
                 break;
             }
         }
-        bell::ring_overdue();
         if self.runs_out_of_patience(context) {
             return Poll::Ready(End::Said);
         }
@@ -322,6 +322,9 @@ impl Connection {
                 Poll::Pending => break,
             }
             moved = true;
+            if self.session.output().has_remaining() {
+                bell::ring_overdue();
+            }
         }
         Ok(moved)
     }

@@ -25,6 +25,7 @@ use super::handshake::{Caller, Purpose};
 use super::outbound::{Callee, PAUSE_MAX, PAUSE_MIN, connect};
 use super::transfer_frames::{invalid, out_of_order};
 use super::{FromPeer, Peers, SILENCE};
+use crate::bell;
 use crate::client::FromClient;
 
 /// A connection on which more than this waits to be sent is given up. To a leader: several times
@@ -132,6 +133,8 @@ impl ForwardQueue {
                 Ok(Err(error)) => return error,
                 Err(_) => return io::ErrorKind::TimedOut.into(),
             }
+            // The thread is a clients' one.
+            bell::ring_overdue();
         }
     }
 
