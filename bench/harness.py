@@ -90,8 +90,9 @@ class Peer:
 class Cluster:
     """Servers with the ids 1 to `count`, as processes."""
 
-    def __init__(self, directory, count, *settings):
+    def __init__(self, directory, count, *settings, binaries=BINARIES):
         self.directory = directory
+        self.binaries = binaries
         self.settings = settings
         self.ids = range(1, count + 1)
         ports = free_ports(3 * count)
@@ -108,7 +109,7 @@ class Cluster:
 
     def start(self, id):
         log = open(self.directory / f"log-{id}", "ab")
-        command = [BINARIES / "quorate-server", "--id", str(id), "--config", self.config]
+        command = [self.binaries / "quorate-server", "--id", str(id), "--config", self.config]
         command += ["--data-dir", self.directory / f"data-{id}", *self.settings]
         self.processes[id] = subprocess.Popen(command, stderr=log, stdout=log)
 

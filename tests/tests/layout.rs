@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The longest source file, in lines.
 const FILE_LINES_MAX: usize = 700;
@@ -41,6 +42,47 @@ fn a_crate_uses_only_what_the_table_allows() {
             );
         }
     }
+}
+
+/// What the compiler is told that cargo runs through `.cargo/rustc-with-profile`, whose `-vV` says this.
+fn told(version: &str, arguments: &[&str]) -> Vec<String> {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("version"), version).expect("it is written");
+    // By another process, so that no file that is written here is open while it is run.
+    let write = r#"printf '#!/bin/sh\n[ "$1" = -vV ] && exec cat "${0%%/*}/version"\nprintf "%%s\\n" "$@"\n' > "$0"
+chmod +x "$0""#;
+    let compiler = directory.path().join("compiler");
+    let written = Command::new("sh")
+        .args(["-c", write])
+        .arg(&compiler)
+        .status();
+    assert!(written.expect("sh runs").success());
+    let output = Command::new(workspace().join(".cargo/rustc-with-profile"))
+        .arg(&compiler)
+        .args(arguments)
+        .env_remove("QUORATE_PROFILE_INTO")
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stdout).expect("text");
+    told.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn release_builds_by_the_compiler_of_the_profile_use_it_and_no_others() {
+    let version =
+        fs::read_to_string(workspace().join(".cargo/release.rustc")).expect("it is there");
+    let release = ["-C", "opt-level=3", "a b"];
+    let used = told(&version, &release);
+    assert_eq!(used[..3], release);
+    let path = used[3].strip_prefix("-Cprofile-use=").expect("the profile");
+    assert!(Path::new(path).is_file(), "{path}");
+    let simulation = ["-C", "opt-level=3", "-C", "debug-assertions=on"];
+    for arguments in [&["-C", "opt-level=1"][..], &simulation, &["-vV"]] {
+        let said = told(&version, arguments);
+        assert!(!said.iter().any(|it| it.contains("profile")), "{said:?}");
+    }
+    assert_eq!(told("rustc 1.0.0", &release), release, "another compiler");
 }
 
 #[test]
