@@ -40,9 +40,13 @@ pub(crate) const NEXT_NAME: &str = "wal.next";
 /// The newest format that this release reads, and the one it writes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
-/// How much of a segment is written as zeros at a time: a write that comes meanwhile waits for about
-/// a millisecond. With a quarter of this, a fourth of all writes and syncs under full load was zeros.
-const ZERO_STEP_BYTES: u64 = 1 << 20;
+/// How much of a segment is written as zeros at a time, at least and at most: what comes meanwhile
+/// waits for it, a third of a millisecond for the least, and more where other servers use the disk.
+const ZERO_STEP_BYTES: u64 = 256 << 10;
+const ZERO_STEP_BYTES_MAX: u64 = 1 << 20;
+/// As many batches like the last one are written over it. With the least step at all times, a fourth of
+/// all writes and syncs under full load was zeros; with the most, few small writes waited for long.
+const ZERO_STEP_BATCHES: u64 = 8;
 const MAGIC: &[u8; 8] = b"QUOR-WAL";
 /// Where a file's checksum starts, in place of a salt.
 pub(crate) const ALL_ONES: u32 = u32::MAX;
@@ -367,16 +371,19 @@ pub(crate) fn create_next<D: Disk>(disk: &D, bytes: u64) -> Result<Next<D::File>
 }
 
 /// Writes zeros from the next block on, up to the next step, and makes them durable. Returns how
-/// far.
+/// far. The length of the last batch says how much is being written.
 pub(crate) fn write_zeros<D: Disk>(
     disk: &D,
     file: &D::File,
     name: &str,
     from: u64,
     file_bytes: u64,
+    batch_bytes: u64,
 ) -> Result<u64, Error> {
+    let step = (ZERO_STEP_BATCHES * batch_bytes).next_power_of_two();
+    let step = step.clamp(ZERO_STEP_BYTES, ZERO_STEP_BYTES_MAX);
     let from = from.next_multiple_of(BLOCK_BYTES).min(file_bytes);
-    let to = (from + 1).next_multiple_of(ZERO_STEP_BYTES).min(file_bytes);
+    let to = (from + 1).next_multiple_of(step).min(file_bytes);
     disk.write_zeros_at(file, to - from, from)
         .map_err(Error::io(disk, name, "write zeros"))?;
     disk.sync(file).map_err(Error::io(disk, name, "sync"))?;

@@ -68,7 +68,7 @@ pub struct Wal<D: Disk> {
     /// The most that `pending` can take up in a segment.
     pub(crate) pending_bytes: u64,
     pub(crate) synced: Synced,
-    /// The batch that is being written; kept for its memory.
+    /// The batch that is being written, or the last one; kept for its memory.
     pub(crate) buffer: Vec<u8>,
     pub(crate) failed: bool,
 }
@@ -480,6 +480,7 @@ impl<D: Disk> Wal<D> {
         }
         let ahead = segment.end + ZEROED_AHEAD_BYTES;
         let file_bytes = segment.header.file_bytes;
+        let batch_bytes = self.buffer.len() as u64;
         if segment.zeroed < ahead.min(file_bytes) {
             // Not below the end: what is written there must stay.
             let from = segment.zeroed.max(segment.end);
@@ -489,6 +490,7 @@ impl<D: Disk> Wal<D> {
                 &segment.header.name(),
                 from,
                 file_bytes,
+                batch_bytes,
             )?;
             return Ok(true);
         }
@@ -496,7 +498,8 @@ impl<D: Disk> Wal<D> {
         if let Some(next) = &mut self.next
             && next.zeroed < ahead_in_next.min(next.bytes)
         {
-            next.zeroed = write_zeros(disk, &next.file, NEXT_NAME, next.zeroed, next.bytes)?;
+            let (file, from) = (&next.file, next.zeroed);
+            next.zeroed = write_zeros(disk, file, NEXT_NAME, from, next.bytes, batch_bytes)?;
             return Ok(true);
         }
         Ok(false)
