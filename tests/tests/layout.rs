@@ -78,7 +78,8 @@ fn release_builds_by_the_compiler_of_the_profile_use_it_and_no_others() {
     let path = used[3].strip_prefix("-Cprofile-use=").expect("the profile");
     assert!(Path::new(path).is_file(), "{path}");
     let simulation = ["-C", "opt-level=3", "-C", "debug-assertions=on"];
-    for arguments in [&["-C", "opt-level=1"][..], &simulation, &["-vV"]] {
+    let counted = ["-C", "opt-level=3", "-C", "instrument-coverage"];
+    for arguments in [&["-C", "opt-level=1"][..], &simulation, &counted, &["-vV"]] {
         let said = told(&version, arguments);
         assert!(!said.iter().any(|it| it.contains("profile")), "{said:?}");
     }
