@@ -4,6 +4,7 @@
 
 mod fake;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::Stdio;
 
@@ -349,6 +350,48 @@ async fn a_benchmark_at_a_rate_sends_each_command_when_it_is_due() {
         sum(most) > sum(rest),
         "few keys are asked for most: {keys:?}"
     );
+}
+
+#[tokio::test]
+async fn a_benchmark_of_nats_puts_and_gets_on_subjects_of_its_connections() {
+    let nats = Fake::start(|_, line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let hit = "NATS/1.0\r\nNats-Stream: KV_bench\r\n\r\nabc";
+        match words[..] {
+            ["CONNECT", _] => Do::say(r#"INFO {"server_id":"N"}"#),
+            ["SUB", _, "1"] => Do::say("PING"),
+            ["PUB", subject, inbox, "3"] if subject.starts_with("$KV.bench.bench-") => Do::say(
+                &format!("MSG {inbox} 1 30\r\n{{\"stream\":\"KV_bench\", \"seq\":1}}"),
+            ),
+            ["PUB", subject, inbox, "0"] if subject.contains("KV_bench.$KV.bench.bench-") => {
+                Do::say(&format!("HMSG {inbox} 1 37 {}\r\n{hit}", hit.len()))
+            }
+            // A value.
+            ["abc"] | [""] => Do::Say(String::new()),
+            _ => Do::say("-ERR 'Unknown Protocol Operation'"),
+        }
+    })
+    .await;
+    let address = nats.address.to_string();
+    let load = ["--nats", &address, "-d", "3", "-c", "3", "--ops", "40"];
+    let mixed = ["--pipeline", "4", "--ratio", "1:1"];
+    let nobody = Address::new("127.0.0.1", free_port().await);
+    let (code, shown) = bench(&nobody, &[&load[..], &mixed].concat()).await;
+    assert_eq!(code, 0);
+    let count = |kind: &str| shown[kind]["count"].as_u64().unwrap();
+    assert_eq!(
+        (count("sets") + count("gets"), &shown["misses"]),
+        (40, &0.into())
+    );
+    assert_eq!(shown["refusal"], serde_json::Value::Null, "{shown}");
+    let heard = nats.heard();
+    let words = |verb: &str, at: usize| {
+        let lines = heard.iter().filter(|line| line.starts_with(verb));
+        let words = lines.filter_map(|line| line.split(' ').nth(at));
+        words.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(words("SUB", 1).len(), 3, "one for each connection");
+    assert_eq!(words("SUB", 1), words("PUB", 2));
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
-//! `quorate-client bench`: a load generator for a cluster, or for a plain memcached. Closed loop:
+//! `quorate-client bench`: a load generator for a cluster, or for another server to compare with. Closed loop:
 //! each connection sends a batch of `--pipeline` commands when it has the replies to the one
 //! before. Open loop: with `--rate` commands are sent at their time, whatever the server does, and
 //! latency counts from that time, so that what a slow server keeps waiting is not left out. It shares
 //! its machine with what it measures, so it spends little: requests are encoded beforehand, replies
 //! only told apart, and each thread has its own runtime, counters and share of the connections.
 
+mod nats;
 mod pace;
+mod protocol;
 mod report;
 mod text;
 mod worker;
@@ -30,7 +32,8 @@ pub(crate) use report::Report;
 use crate::command_line::parse_duration;
 use crate::{Address, Client, NotDone};
 use pace::Pace;
-use text::{Family, KEYS_MAX, Requests, Said};
+use protocol::{KEYS_MAX, Requests, Said};
+use text::Family;
 use worker::{PreloadError, Worker};
 
 /// The most bytes of sets that one connection has under way.
@@ -54,6 +57,9 @@ pub(crate) struct BenchArgs {
     /// Follow SETs that are sent together with a WAIT for so many of redis's replicas
     #[arg(long, value_name = "COUNT", requires = "redis", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=9))]
     replicas: u8,
+    /// Measure the key-value bucket `bench` of this NATS server instead of the cluster
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["memcached", "meta", "redis"])]
+    nats: Option<Address>,
     /// Connections at a time
     #[arg(long, short, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
@@ -223,8 +229,8 @@ pub(crate) fn run(
         Some(server) => vec![server.clone()],
         None => servers,
     };
-    let (servers, leader) = match &args.redis {
-        Some(redis) => (vec![redis.clone()], Some(redis.clone())),
+    let (servers, leader) = match args.redis.as_ref().or(args.nats.as_ref()) {
+        Some(other) => (vec![other.clone()], Some(other.clone())),
         None => (servers.clone(), find_leader(servers, timeout)?),
     };
     let target = Arc::new(Target::new(servers, leader.clone()));
@@ -437,14 +443,15 @@ impl BenchArgs {
     }
 
     fn plan(&self) -> Plan {
-        let replicas = self.replicas;
-        let family = match (&self.redis, self.meta) {
-            (Some(_), _) => Family::Redis { replicas },
-            (None, true) => Family::Meta,
-            (None, false) => Family::Classic,
+        let (replicas, value_bytes) = (self.replicas, self.value_size as usize);
+        let requests = match (&self.redis, &self.nats, self.meta) {
+            (Some(_), _, _) => Requests::text(Family::Redis { replicas }, value_bytes),
+            (None, Some(_), _) => Requests::nats(value_bytes),
+            (None, None, true) => Requests::text(Family::Meta, value_bytes),
+            (None, None, false) => Requests::text(Family::Classic, value_bytes),
         };
         Plan {
-            requests: Requests::new(family, self.value_size as usize),
+            requests,
             keys: Keys::new(self.keys, self.zipf),
             pipeline: self.pipeline,
             ratio: self.ratio(),

@@ -1,18 +1,8 @@
-//! The benchmark's requests, encoded beforehand, and as much of the replies as it takes to tell
-//! them apart. The general parser would cost more than a server does.
+//! Requests and replies of the protocols that answer in the order of the requests: memcached's and
+//! redis's.
 
+use super::protocol::{KEY_BYTES, Malformed, Said, What, append_key, line};
 use crate::Address;
-
-/// Digits of a key, behind the prefix: all keys are of one length.
-const KEY_DIGITS: usize = 10;
-
-/// The most keys, so that their numbers fit their digits.
-pub(super) const KEYS_MAX: u32 = 1_000_000_000;
-
-const PREFIX: &[u8] = b"bench-";
-
-/// The longest reply line, in bytes: longer than any that names a key.
-const LINE_BYTES_MAX: usize = 512;
 
 /// The commands that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,15 +14,6 @@ pub(super) enum Family {
     /// Another server's, to compare with: `SET` and `GET` of redis, and behind sets that are sent together
     /// a `WAIT` for so many replicas, from 0 to 9, that have them too.
     Redis { replicas: u8 },
-}
-
-/// What a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
-    Set,
-    Get,
-    /// That the sets before it are replicated. Counts for no command itself.
-    Wait,
 }
 
 /// The pieces that requests are put together from.
@@ -49,31 +30,6 @@ pub(super) struct Requests {
     hit_head: usize,
     hit_head_end: Vec<u8>,
     hit: usize,
-}
-
-/// What one reply says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    /// `STORED`.
-    Stored,
-    Hit,
-    Miss,
-    Redirect(Address),
-    NoLeader,
-    Unknown,
-    /// `ERROR`, `CLIENT_ERROR` or any other `SERVER_ERROR`.
-    Refused(String),
-}
-
-/// The bytes are no reply to what was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
-
-impl Said {
-    /// The command was carried out.
-    pub(super) fn is_done(&self) -> bool {
-        matches!(self, Said::Stored | Said::Hit | Said::Miss)
-    }
 }
 
 impl Requests {
@@ -100,7 +56,7 @@ impl Requests {
         let hit_head_end = format!("{length}\r\n").into_bytes();
         let hit_head = hit_head_end.len()
             + match family {
-                Family::Classic => b"VALUE ".len() + PREFIX.len() + KEY_DIGITS + b" 0 ".len(),
+                Family::Classic => b"VALUE ".len() + KEY_BYTES + b" 0 ".len(),
                 Family::Meta => b"VA ".len(),
                 Family::Redis { .. } => b"$".len(),
             };
@@ -162,7 +118,7 @@ impl Requests {
 
     /// The bytes of one set.
     pub(super) fn set_bytes(&self) -> usize {
-        self.set.len() + PREFIX.len() + KEY_DIGITS + self.set_end.len()
+        self.set.len() + KEY_BYTES + self.set_end.len()
     }
 
     fn set_reply(&self, bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
@@ -280,27 +236,6 @@ impl Family {
     }
 }
 
-fn append_key(key: u32, to: &mut Vec<u8>) {
-    let mut digits = [b'0'; KEY_DIGITS];
-    let mut rest = key;
-    for digit in digits.iter_mut().rev() {
-        *digit += (rest % 10) as u8;
-        rest /= 10;
-    }
-    to.extend_from_slice(PREFIX);
-    to.extend_from_slice(&digits);
-}
-
-/// The first line without its end; `None` while it has none.
-fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Malformed> {
-    let end = bytes.windows(2).take(LINE_BYTES_MAX);
-    match end.into_iter().position(|end| end == b"\r\n") {
-        Some(length) => Ok(bytes.get(..length)),
-        None if bytes.len() > LINE_BYTES_MAX => Err(Malformed),
-        None => Ok(None),
-    }
-}
-
 fn refusal(line: &[u8]) -> Result<Said, Malformed> {
     let line = std::str::from_utf8(line).map_err(|_| Malformed)?;
     let mut words = line.split(' ');
@@ -321,6 +256,7 @@ fn refusal(line: &[u8]) -> Result<Said, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::protocol::{KEYS_MAX, LINE_BYTES_MAX};
     use super::*;
 
     fn requests(family: Family) -> Requests {

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::io::Interest;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::pace::Pace;
-use super::text::{Malformed, Said, What};
+use super::protocol::{Malformed, Said, What};
 use super::{Plan, Tally, Target};
 
 /// How long a batch may stay without a reply before its connection is given up.
@@ -70,6 +70,7 @@ struct Asked {
 
 #[derive(Debug)]
 pub(super) struct Worker {
+    number: u64,
     plan: Rc<Plan>,
     target: std::sync::Arc<Target>,
     tally: Rc<RefCell<Tally>>,
@@ -106,6 +107,7 @@ impl Worker {
     ) -> Self {
         let random = StdRng::seed_from_u64(plan.seed.wrapping_add(number));
         Self {
+            number,
             plan,
             target,
             tally,
@@ -274,7 +276,8 @@ impl Worker {
             self.batch.clear();
             self.sent = 0;
         }
-        self.plan.requests.append(what, key, &mut self.batch);
+        let requests = &self.plan.requests;
+        requests.append(what, key, self.number, &mut self.batch);
         if self.asked.is_empty() {
             self.waits_since = Instant::now();
         }
@@ -435,15 +438,14 @@ impl Worker {
         }
         self.received.clear();
         let address = self.target.address();
-        let connect = TcpStream::connect((address.host.as_str(), address.port));
-        let stream = match timeout(CONNECT_TIME_MAX, connect).await {
-            Ok(Ok(stream)) if stream.set_nodelay(true).is_ok() => stream,
+        let opening = self.plan.requests.opening(self.number);
+        match timeout(CONNECT_TIME_MAX, open(&address, &opening)).await {
+            Ok(Ok(stream)) => Some((address, stream)),
             _ => {
                 self.target.forget(&address);
-                return None;
+                None
             }
-        };
-        Some((address, stream))
+        }
     }
 
     /// Leaves the server that did not carry out a batch.
@@ -466,4 +468,12 @@ impl Worker {
         }
         sleep(PAUSE_MAX.mul_f64(self.random.random_range(0.5..1.0))).await;
     }
+}
+
+/// A connection that has sent this.
+async fn open(address: &crate::Address, opening: &[u8]) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(opening).await?;
+    Ok(stream)
 }
