@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -19,6 +20,11 @@ DEADLINE = 300
 # What is stored where nothing else is said.
 VALUE_BYTES = 256
 KEYS = 10_000
+
+
+def find_program(name):
+    """Where it is installed, also where Debian puts servers; `None` if it is not."""
+    return shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
 
 
 def free_ports(count):
