@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::meta::{self, BackupId};
 use crate::open::{LOCK_NAME, Options, lock};
 use crate::snapshot_file::{
-    FileReader, FileWriter, NO_CLUSTER, SnapshotHeader, parse_snapshot_name, parse_stem,
+    FileReader, FileWriter, NO_CLUSTER, Reading, SnapshotHeader, parse_snapshot_name, parse_stem,
     snapshot_name, stem,
 };
 use crate::snapshots::{TEMPORARY, remove, verify};
@@ -58,7 +58,7 @@ impl<D: Disk> Backup<D> {
     /// # Errors
     /// As `open`.
     pub fn open_on(disk: D, name: &str) -> Result<Backup<D>, Error> {
-        let file = FileReader::open(&disk, name)?;
+        let file = FileReader::open(&disk, name, Reading::Cached)?;
         Ok(Backup { disk, file })
     }
 
@@ -134,7 +134,7 @@ pub fn restore<D: Disk, S: Disk>(
         .map_err(Error::io(disk, &temporary, "rename"))?;
     disk.sync_directory()
         .map_err(Error::io(disk, "", "sync the data directory"))?;
-    verify(disk, position, None, |_| Ok(()))?;
+    verify(disk, position, None, Reading::PastCache, |_| Ok(()))?;
     let mut random = StdRng::seed_from_u64(options.seed);
     let marked = Some(id).filter(|_| !mutants::is_on(Mutant::RestoreUnmarked));
     meta::begin(disk, options.server_id, marked, &mut random)?;
@@ -176,5 +176,6 @@ fn is_left_by_restore<D: Disk>(disk: &D, name: &str) -> bool {
         return true;
     }
     parse_snapshot_name(name).is_some()
-        && FileReader::open(disk, name).is_ok_and(|file| file.header().cluster == NO_CLUSTER)
+        && FileReader::open(disk, name, Reading::Cached)
+            .is_ok_and(|file| file.header().cluster == NO_CLUSTER)
 }

@@ -17,15 +17,17 @@ use crate::error::Error;
 /// Disks read and write multiples of this size, or of a divisor of it.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
 
-/// The most that is copied for a write past the page cache at a time.
+/// The most that is copied for a read or a write past the page cache at a time.
 const DIRECT_BYTES_MAX: usize = 1 << 20;
 
 /// What is written where zeros are wanted, again and again, so that it stays in a processor's cache.
-static ZEROS: Zeros = Zeros([0; 64 << 10]);
+static ZEROS: Zeros = Zeros([0; ZEROS_BYTES]);
+
+const ZEROS_BYTES: usize = 64 << 10;
 
 /// Whole blocks that start where the device may read them.
 #[repr(align(4096))]
-struct Zeros([u8; 64 << 10]);
+struct Zeros([u8; ZEROS_BYTES]);
 
 /// One directory without folders in it. Names are plain file names.
 ///
@@ -67,6 +69,17 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Fills the buffer; an error if the file ends before.
     fn read_at(&self, file: &Self::File, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// As `read_at`, but what is whole blocks of 4096 bytes is what the disk has, if it can be asked
+    /// past the memory that has a copy, which then gets none.
+    fn read_past_cache_at(
+        &self,
+        file: &Self::File,
+        buffer: &mut [u8],
+        offset: u64,
+    ) -> io::Result<()> {
+        self.read_at(file, buffer, offset)
+    }
+
     /// Writes all of it. Whole blocks of 4096 bytes take the least effort.
     fn write_at(&self, file: &Self::File, bytes: &[u8], offset: u64) -> io::Result<()>;
 
@@ -100,16 +113,16 @@ pub struct DirectoryDisk {
     lock: Mutex<Option<OwnedFd>>,
 }
 
-/// An open file of a `DirectoryDisk`. What is read comes through the page cache, and what is no
-/// whole number of blocks goes through it; whole blocks go past it. To have the cache write them
-/// back at each sync costs twice the time of a processor, and a third more until it is done.
+/// An open file of a `DirectoryDisk`. What is read comes through the page cache unless the disk is asked
+/// for, and what is no whole number of blocks goes through it; whole blocks go past it. To have the cache
+/// write them back at each sync costs twice the time of a processor, and a third more until it is done.
 #[derive(Debug)]
 pub struct DirectoryFile {
     cached: File,
     /// `None` where the file system has no such way.
     direct: Option<File>,
-    /// Where bytes are put that are written past the page cache. Each file has its own, so that
-    /// the log does not wait for a snapshot.
+    /// Where bytes are put that go past the page cache. Each file has its own, so that the log does
+    /// not wait for a snapshot.
     aligned: Mutex<Aligned>,
 }
 
@@ -299,6 +312,32 @@ impl Disk for DirectoryDisk {
         file.cached.read_exact_at(buffer, offset)
     }
 
+    fn read_past_cache_at(
+        &self,
+        file: &DirectoryFile,
+        buffer: &mut [u8],
+        mut offset: u64,
+    ) -> io::Result<()> {
+        let is_first_whole = offset.is_multiple_of(BLOCK_BYTES);
+        let Some(direct) = file.direct.as_ref().filter(|_| is_first_whole) else {
+            return self.read_at(file, buffer, offset);
+        };
+        let mut aligned = file.aligned.lock().expect("no holder of this lock panics");
+        let whole = buffer.len() - buffer.len() % BLOCK_BYTES as usize;
+        let (whole, rest) = buffer.split_at_mut(whole);
+        for chunk in whole.chunks_mut(DIRECT_BYTES_MAX) {
+            let place = aligned.place(chunk.len());
+            match direct.read_exact_at(place, offset) {
+                Ok(()) => chunk.copy_from_slice(place),
+                // The device has larger blocks.
+                Err(error) if is_invalid(&error) => file.cached.read_exact_at(chunk, offset)?,
+                Err(error) => return Err(error),
+            }
+            offset += chunk.len() as u64;
+        }
+        file.cached.read_exact_at(rest, offset)
+    }
+
     fn write_at(&self, file: &DirectoryFile, bytes: &[u8], offset: u64) -> io::Result<()> {
         let whole_blocks = (offset | bytes.len() as u64).is_multiple_of(BLOCK_BYTES);
         let Some(direct) = file.direct.as_ref().filter(|_| whole_blocks) else {
@@ -364,17 +403,21 @@ struct Aligned(Vec<u8>);
 impl Aligned {
     /// A copy of these bytes, at most `DIRECT_BYTES_MAX`.
     fn copy(&mut self, bytes: &[u8]) -> &[u8] {
+        let place = self.place(bytes.len());
+        place.copy_from_slice(bytes);
+        place
+    }
+
+    /// So many bytes, at most `DIRECT_BYTES_MAX`.
+    fn place(&mut self, bytes: usize) -> &mut [u8] {
         let block_bytes = BLOCK_BYTES as usize;
-        let needed = bytes.len() + block_bytes;
+        let needed = bytes + block_bytes;
         if self.0.len() < needed {
             self.0.resize(needed, 0);
         }
         let start = self.0.as_ptr().align_offset(block_bytes);
-        let place = self
-            .0
-            .get_mut(start..start + bytes.len())
-            .expect("there is a block more than what is copied");
-        place.copy_from_slice(bytes);
-        place
+        self.0
+            .get_mut(start..start + bytes)
+            .expect("there is a block more than what is asked for")
     }
 }

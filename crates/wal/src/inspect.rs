@@ -18,7 +18,7 @@ use crate::record::Header;
 use crate::recover::{Torn, header_of, look, runs};
 use crate::scan::Scan;
 use crate::segment::{Identity, NEXT_NAME, parse_name};
-use crate::snapshot_file::{parse_snapshot_name, snapshot_name};
+use crate::snapshot_file::{Reading, parse_snapshot_name, snapshot_name};
 use crate::snapshots::{is_unfinished, positions, verify};
 
 /// What is seen of a data directory, file by file and each from front to back.
@@ -322,10 +322,16 @@ impl<D: Disk> Inspection<'_, D> {
         for position in positions(self.names) {
             let name = snapshot_name(position);
             let see = &mut *self.see;
-            let verified = verify(self.disk, position, start.cluster, |content| {
-                let file = &name;
-                see(Seen::Piece { file, content })
-            });
+            let verified = verify(
+                self.disk,
+                position,
+                start.cluster,
+                Reading::Cached,
+                |content| {
+                    let file = &name;
+                    see(Seen::Piece { file, content })
+                },
+            );
             match verified {
                 Ok((snapshot, content_bytes)) => {
                     let holds = Holds::Snapshot {

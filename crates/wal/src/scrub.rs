@@ -20,7 +20,7 @@ use crate::meta::Mark;
 use crate::reader::{Extent, Shared};
 use crate::scan::Scan;
 use crate::segment::parse_name;
-use crate::snapshot_file::{parse_snapshot_name, snapshot_name};
+use crate::snapshot_file::{Reading, parse_snapshot_name, snapshot_name};
 use crate::snapshots::{positions, verify};
 
 /// So much is read between two calls of whoever sets the pace, and is then no longer kept in memory.
@@ -218,7 +218,7 @@ impl<D: Disk> Scrub<D> {
         let name = snapshot_name(position);
         let mut pace = Pace::new(disk, &name, read);
         let mut bytes = 0;
-        verify(disk, position, None, |content| {
+        verify(disk, position, None, Reading::PastCache, |content| {
             bytes += content.len() as u64;
             pace.reach(bytes);
             Ok(())

@@ -32,7 +32,7 @@
 //! stay where they are in every version. The bytes depend on what the snapshot holds alone: two
 //! servers that write the same write the same file, however they cut it into pieces.
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crc_fast::{CrcAlgorithm, Digest};
 use mutants::Mutant;
 use raft::{ClusterId, Entry, EntryKind, Index, Position, Snapshot, Term};
@@ -350,11 +350,28 @@ pub(crate) struct FileReader<F> {
     digest: Digest,
     /// The checksum over all, once the footer was reached.
     checksum: Option<u64>,
+    reading: Reading,
+    /// The memory of the last block, to be used again if nobody has any of it.
+    spare: BytesMut,
+}
+
+/// Where what is read comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// The memory that has a copy, if there is one; otherwise it gets one.
+    Cached,
+    /// The disk, since it is to be known that it is there. To have all of a large file in the page cache
+    /// besides takes longer than to read it.
+    PastCache,
 }
 
 impl<F> FileReader<F> {
     /// Opens a file and verifies its header.
-    pub(crate) fn open<D: Disk<File = F>>(disk: &D, name: &str) -> Result<FileReader<F>, Error> {
+    pub(crate) fn open<D: Disk<File = F>>(
+        disk: &D,
+        name: &str,
+        reading: Reading,
+    ) -> Result<FileReader<F>, Error> {
         let file = disk.open(name).map_err(Error::io(disk, name, "open"))?;
         let failed = Error::io(disk, name, "read");
         let corrupt = |problem| Unreadable::Corrupt(problem).into_error(disk, name);
@@ -393,6 +410,8 @@ impl<F> FileReader<F> {
             content_bytes: 0,
             digest,
             checksum: None,
+            reading,
+            spare: BytesMut::new(),
         })
     }
 
@@ -428,10 +447,16 @@ impl<F> FileReader<F> {
             return Ok(None);
         }
         let left = self.file_bytes - self.offset;
-        let mut part = vec![0; left.min(SNAPSHOT_BLOCK_BYTES as u64) as usize];
-        disk.read_at(&self.file, &mut part, self.offset)
-            .map_err(Error::io(disk, &self.name, "read"))?;
-        self.take(part.into()).map_err(|problem| Error::Corrupt {
+        let mut part = std::mem::take(&mut self.spare);
+        part.resize(left.min(SNAPSHOT_BLOCK_BYTES as u64) as usize, 0);
+        match self.reading {
+            Reading::Cached => disk.read_at(&self.file, &mut part, self.offset),
+            Reading::PastCache => disk.read_past_cache_at(&self.file, &mut part, self.offset),
+        }
+        .map_err(Error::io(disk, &self.name, "read"))?;
+        let bytes = part.split().freeze();
+        self.spare = part;
+        self.take(bytes).map_err(|problem| Error::Corrupt {
             file: disk.path().join(&self.name),
             offset: self.offset,
             problem,

@@ -14,7 +14,7 @@ use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::{Error, Problem};
 use crate::reader::Shared;
 use crate::snapshot_file::{
-    FileReader, SNAPSHOT_BLOCK_BYTES, footer_checksum, parse_stem, snapshot_name, stem,
+    FileReader, Reading, SNAPSHOT_BLOCK_BYTES, footer_checksum, parse_stem, snapshot_name, stem,
 };
 use crate::snapshots::{SnapshotReader, Snapshots, remove, remove_if_full};
 
@@ -52,7 +52,7 @@ impl<D: Disk> SnapshotSender<D> {
         let shared = Arc::clone(&snapshots.shared);
         let disk = &shared.disk;
         let name = snapshot_name(position);
-        let reader = FileReader::open(disk, &name)?;
+        let reader = FileReader::open(disk, &name, Reading::Cached)?;
         let identity = SnapshotIdentity {
             cluster: reader.header().cluster,
             position: reader.header().snapshot.position,
@@ -204,7 +204,7 @@ impl<D: Disk> SnapshotReceiver<D> {
 
     fn verify(&self) -> Result<Snapshot, Error> {
         let disk = &self.shared.disk;
-        let mut reader = FileReader::open(disk, &self.name)?;
+        let mut reader = FileReader::open(disk, &self.name, Reading::PastCache)?;
         let checksum = reader.verify(disk)?;
         let header = reader.header();
         let (expected, found) = (self.identity.position, header.snapshot.position);
@@ -275,7 +275,7 @@ fn whole_bytes<D: Disk>(disk: &D, name: &str, identity: &SnapshotIdentity) -> Re
         Err(Error::Corrupt { .. } | Error::NewerFormat { .. }) => Ok(false),
         other => other,
     };
-    let mut reader = match FileReader::open(disk, name) {
+    let mut reader = match FileReader::open(disk, name, Reading::Cached) {
         Ok(reader) => reader,
         Err(Error::Corrupt { .. } | Error::NewerFormat { .. }) => return Ok(0),
         Err(error) => return Err(error),

@@ -15,7 +15,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Problem};
 use crate::reader::Shared;
 use crate::snapshot_file::{
-    FileReader, FileWriter, NO_CLUSTER, SnapshotHeader, parse_snapshot_name, parse_stem,
+    FileReader, FileWriter, NO_CLUSTER, Reading, SnapshotHeader, parse_snapshot_name, parse_stem,
     snapshot_name, stem,
 };
 use crate::snapshot_transfer::{PART, parse_part_name};
@@ -127,9 +127,15 @@ impl<D: Disk> Shared<D> {
                 .map_err(Error::io(disk, "", "sync the data directory"))?;
         }
         if !mutants::is_on(Mutant::SnapshotNotReadBack) {
-            verify(disk, expected.position, None, |_| Ok(()))?;
+            verify(
+                disk,
+                expected.position,
+                None,
+                Reading::PastCache,
+                |_| Ok(()),
+            )?;
         }
-        let published = FileReader::open(disk, &name)?;
+        let published = FileReader::open(disk, &name, Reading::Cached)?;
         let kept = self.snapshots.add(expected.clone());
         let names = disk.list();
         let names = names.map_err(Error::io(disk, "", "list the data directory"))?;
@@ -296,7 +302,7 @@ impl<D: Disk> SnapshotReader<D> {
     /// it was written, `Error::NewerFormat` if a later release wrote it.
     pub fn open(snapshots: &Snapshots<D>, position: Position) -> Result<SnapshotReader<D>, Error> {
         let shared = Arc::clone(&snapshots.shared);
-        let file = FileReader::open(&shared.disk, &snapshot_name(position))?;
+        let file = FileReader::open(&shared.disk, &snapshot_name(position), Reading::Cached)?;
         Ok(SnapshotReader { shared, file })
     }
 
@@ -376,7 +382,7 @@ pub(crate) fn find<D: Disk>(
 ) -> Result<Found, Error> {
     let mut found = Found::default();
     for position in positions(names) {
-        match verify(disk, position, cluster, |_| Ok(())) {
+        match verify(disk, position, cluster, Reading::Cached, |_| Ok(())) {
             Ok((snapshot, _)) => {
                 found.newest = Some(snapshot);
                 break;
@@ -401,10 +407,11 @@ pub(crate) fn verify<D: Disk>(
     disk: &D,
     position: Position,
     cluster: Option<ClusterId>,
+    reading: Reading,
     mut see: impl FnMut(Bytes) -> Result<(), Error>,
 ) -> Result<(Snapshot, u64), Error> {
     let name = snapshot_name(position);
-    let mut file = FileReader::open(disk, &name).map_err(|error| error.or_damage(0))?;
+    let mut file = FileReader::open(disk, &name, reading).map_err(|error| error.or_damage(0))?;
     loop {
         let offset = file.offset();
         match file.next(disk).map_err(|error| error.or_damage(offset))? {

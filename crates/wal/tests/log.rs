@@ -278,6 +278,43 @@ fn a_real_directory_writes_zeros_where_it_is_told_to_and_nowhere_else() {
 }
 
 #[test]
+fn a_real_directory_reads_past_the_page_cache_what_was_written() {
+    let directory = tempfile::tempdir().expect("there is room for a directory");
+    let disk = DirectoryDisk::open(directory.path()).expect("it is there");
+    let file = disk.create("file").expect("it can be made");
+    let written: Vec<u8> = (0..3_u32 << 18).flat_map(u32::to_le_bytes).collect();
+    // The last bytes are no whole block, and so is what is written last: in the page cache alone.
+    let written = &written[..written.len() - 1000];
+    disk.write_at(&file, written, 0).expect("there is room");
+    // Whole blocks, more of them than are read at a time, none, and what is none at either end.
+    let places = [
+        (0, 1 << 20),
+        (4096, 4096),
+        (8192, (2 << 20) + 4096),
+        (4096, 0),
+        (4096, 70_000),
+        (1, 4096),
+        (3 << 19, (3 << 19) - 1000),
+        (0, written.len()),
+    ];
+    for (offset, length) in places {
+        let mut found = vec![0xa5; length];
+        disk.read_past_cache_at(&file, &mut found, offset as u64)
+            .expect("it can be read");
+        assert!(
+            found == written[offset..offset + length],
+            "{length} bytes at {offset}"
+        );
+    }
+    for (offset, length) in [(0, written.len() + 1), (3 << 20, 4096), (4096, 3 << 20)] {
+        let mut found = vec![0; length];
+        let read = disk.read_past_cache_at(&file, &mut found, offset);
+        let error = read.expect_err("the file ends before");
+        assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    }
+}
+
+#[test]
 fn a_real_directory_works_as_the_one_in_memory() {
     let parent = tempfile::tempdir().expect("there is room for a directory");
     let path = parent.path().join("quorate-data").join("1");
