@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import socket
@@ -37,6 +38,23 @@ def free_ports(count):
     return ports
 
 
+def free_base(count):
+    """A port that is free with the `count - 1` behind it. Below those that connections are given, so that
+    none of them is taken before it is listened on."""
+    while True:
+        base = random.randrange(10_000, 32_000)
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for number, each in enumerate(sockets):
+                each.bind(("127.0.0.1", base + number))
+            return base
+        except OSError:
+            continue
+        finally:
+            for each in sockets:
+                each.close()
+
+
 def wait_until(what, condition, every=0.005):
     """What `condition` gives once it gives something."""
     end = time.monotonic() + DEADLINE
@@ -67,6 +85,17 @@ def ask(stream, command):
             raise OSError("closed")
         reply += more
     return reply
+
+
+def find_leader(ports):
+    """Which of these a server of quorate answers on that leads; `None` if none does."""
+    for port in ports:
+        try:
+            if ask(connect(port), b"get k\r\n") == b"END\r\n":
+                return port
+        except OSError:
+            pass
+    return None
 
 
 class Peer:
