@@ -331,7 +331,7 @@ impl Disk for DirectoryDisk {
                 Ok(()) => chunk.copy_from_slice(place),
                 // The device has larger blocks.
                 Err(error) if is_invalid(&error) => file.cached.read_exact_at(chunk, offset)?,
-                Err(error) => return Err(error),
+                Err(error) => return Err(as_of_cached(error)),
             }
             offset += chunk.len() as u64;
         }
@@ -394,6 +394,24 @@ impl Disk for DirectoryDisk {
 
 fn is_invalid(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+}
+
+/// What a read through the page cache says where one past it failed with this. The kernel tells the
+/// latter why the device could not give back what it has, and the former only that.
+fn as_of_cached(error: io::Error) -> io::Error {
+    let whys = [
+        Errno::NODATA,
+        Errno::ILSEQ,
+        Errno::REMOTEIO,
+        Errno::NOLINK,
+        Errno::TIMEDOUT,
+        Errno::BADE,
+    ];
+    let is_why = |why: &Errno| error.raw_os_error() == Some(why.raw_os_error());
+    match whys.iter().any(is_why) {
+        true => Errno::IO.into(),
+        false => error,
+    }
 }
 
 /// Memory in which bytes start at a multiple of `BLOCK_BYTES`.

@@ -197,14 +197,14 @@ impl<D: Disk> SnapshotReceiver<D> {
         };
         let file = self
             .shared
-            .publish_snapshot(&self.name, &snapshot)
+            .publish_snapshot(&self.name, &snapshot, Reading::Cached)
             .inspect_err(|error| remove_if_full(disk, &self.name, error))?;
         Ok(SnapshotReader::of(self.shared, file))
     }
 
     fn verify(&self) -> Result<Snapshot, Error> {
         let disk = &self.shared.disk;
-        let mut reader = FileReader::open(disk, &self.name, Reading::PastCache)?;
+        let mut reader = FileReader::open(disk, &self.name, Reading::Cached)?;
         let checksum = reader.verify(disk)?;
         let header = reader.header();
         let (expected, found) = (self.identity.position, header.snapshot.position);

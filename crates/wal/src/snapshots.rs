@@ -114,6 +114,7 @@ impl<D: Disk> Shared<D> {
         &self,
         from: &str,
         expected: &Snapshot,
+        reading: Reading,
     ) -> Result<FileReader<D::File>, Error> {
         let disk = &self.disk;
         let publishing = &self.snapshots.publishing;
@@ -127,13 +128,7 @@ impl<D: Disk> Shared<D> {
                 .map_err(Error::io(disk, "", "sync the data directory"))?;
         }
         if !mutants::is_on(Mutant::SnapshotNotReadBack) {
-            verify(
-                disk,
-                expected.position,
-                None,
-                Reading::PastCache,
-                |_| Ok(()),
-            )?;
+            verify(disk, expected.position, None, reading, |_| Ok(()))?;
         }
         let published = FileReader::open(disk, &name, Reading::Cached)?;
         let kept = self.snapshots.add(expected.clone());
@@ -246,7 +241,7 @@ impl<D: Disk> SnapshotWriter<D> {
             let shared = &writer.shared;
             let finished = writer.file.finish(&shared.disk);
             finished.map_err(Error::without_space)?;
-            shared.publish_snapshot(&writer.name, &writer.snapshot)?;
+            shared.publish_snapshot(&writer.name, &writer.snapshot, Reading::PastCache)?;
             Ok(())
         })?;
         self.state = State::Ended;

@@ -8,6 +8,8 @@ use crc_fast::{CrcAlgorithm, checksum};
 use quorate_wal::record::ENTRY_BYTES_MAX;
 use quorate_wal::{DirectoryDisk, Disk, Error, Failure, MemoryDisk, Options, SEGMENT_BYTES, Wal};
 use raft::{Fetch, HardState, Index, Position, Reader, Restart, ServerId, Term, WriteId};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
 use support::hooked_disk::HookedDisk;
 use support::script::{Operation, script};
 use support::{Done, Model, observe, open, operate, options, read_all, write};
@@ -283,9 +285,13 @@ fn a_real_directory_reads_past_the_page_cache_what_was_written() {
     let disk = DirectoryDisk::open(directory.path()).expect("it is there");
     let file = disk.create("file").expect("it can be made");
     let written: Vec<u8> = (0..3_u32 << 18).flat_map(u32::to_le_bytes).collect();
-    // The last bytes are no whole block, and so is what is written last: in the page cache alone.
     let written = &written[..written.len() - 1000];
-    disk.write_at(&file, written, 0).expect("there is room");
+    // Whole blocks past the page cache, as blocks of a snapshot are, and the rest through it.
+    let (whole, rest) = written.split_at(written.len() / 4096 * 4096);
+    disk.write_at(&file, whole, 0).expect("there is room");
+    disk.write_at(&file, rest, whole.len() as u64)
+        .expect("there is room");
+    disk.sync(&file).expect("the disk is sound");
     // Whole blocks, more of them than are read at a time, none, and what is none at either end.
     let places = [
         (0, 1 << 20),
@@ -312,6 +318,48 @@ fn a_real_directory_reads_past_the_page_cache_what_was_written() {
         let error = read.expect_err("the file ends before");
         assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     }
+}
+
+/// Whether the page cache has the start of a file; `None` where that can't be said. To ask may have the
+/// kernel read it in, so a file can be asked for once.
+fn is_cached(path: &std::path::Path) -> Option<bool> {
+    let file = std::fs::File::open(path).expect("it is there");
+    let mut block = [0; 4096];
+    let buffers = &mut [std::io::IoSliceMut::new(&mut block)];
+    match rustix::io::preadv2(file, buffers, 0, ReadWriteFlags::NOWAIT) {
+        Ok(_) => Some(true),
+        Err(Errno::AGAIN) => Some(false),
+        Err(_) => None,
+    }
+}
+
+#[test]
+fn what_a_real_directory_reads_past_the_page_cache_is_not_in_it_then() {
+    // Not in memory, as the directory for temporary files may be.
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let directory = directory.expect("there is room for a directory");
+    let disk = DirectoryDisk::open(directory.path()).expect("it is there");
+    let written = vec![0xa5; 1 << 20];
+    let [unread, past, through] = ["unread", "past", "through"].map(|name| {
+        let file = disk.create(name).expect("it can be made");
+        disk.write_at(&file, &written, 0).expect("there is room");
+        disk.sync(&file).expect("the disk is sound");
+        disk.forget(name);
+        (file, directory.path().join(name))
+    });
+    // A file system without such a way, or one that keeps all in memory, has nothing to show.
+    let direct = rustix::fs::open(&unread.1, OFlags::DIRECT, Mode::empty());
+    if direct.is_err() || is_cached(&unread.1) != Some(false) {
+        return;
+    }
+    let mut found = vec![0; 1 << 20];
+    disk.read_past_cache_at(&past.0, &mut found, 0)
+        .expect("it can be read");
+    assert!(found == written);
+    assert_eq!(is_cached(&past.1), Some(false));
+    disk.read_at(&through.0, &mut found, 0)
+        .expect("it can be read");
+    assert_eq!(is_cached(&through.1), Some(true));
 }
 
 #[test]
