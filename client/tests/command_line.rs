@@ -199,6 +199,7 @@ async fn wrong_usage_exits_with_2() {
         &["bench", "--rate", "100", "--pipeline", "2"],
         &["bench", "--rate", "100", "--ops", "2"],
         &["bench", "--value-size", "65537", "--pipeline", "1024"],
+        &["bench", "--nats", "127.0.0.1:4222", "--rate", "100"],
     ] {
         assert_eq!(run(&server, arguments).await, ran(2, ""), "{arguments:?}");
     }
@@ -364,7 +365,7 @@ async fn a_benchmark_of_nats_puts_and_gets_on_subjects_of_its_connections() {
                 &format!("MSG {inbox} 1 30\r\n{{\"stream\":\"KV_bench\", \"seq\":1}}"),
             ),
             ["PUB", subject, inbox, "0"] if subject.contains("KV_bench.$KV.bench.bench-") => {
-                Do::say(&format!("HMSG {inbox} 1 37 {}\r\n{hit}", hit.len()))
+                Do::say(&format!("HMSG {inbox} 1 35 {}\r\n{hit}", hit.len()))
             }
             // A value.
             ["abc"] | [""] => Do::Say(String::new()),
@@ -392,6 +393,33 @@ async fn a_benchmark_of_nats_puts_and_gets_on_subjects_of_its_connections() {
     };
     assert_eq!(words("SUB", 1).len(), 3, "one for each connection");
     assert_eq!(words("SUB", 1), words("PUB", 2));
+}
+
+#[tokio::test]
+async fn a_benchmark_of_nats_has_answers_to_a_lost_connection_go_nowhere() {
+    let nats = Fake::start(|number, line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            // The first connection is lost with its first put.
+            ["PUB", ..] if number == 2 => Do::Close,
+            ["PUB", _, inbox, _] => Do::say(&format!(
+                "MSG {inbox} 1 30\r\n{{\"stream\":\"KV_bench\", \"seq\":1}}"
+            )),
+            _ => Do::Say(String::new()),
+        }
+    })
+    .await;
+    let address = nats.address.to_string();
+    let load = ["--nats", &address, "-c", "1", "-w", "set", "--ops", "3"];
+    let (_, shown) = bench(&nats.address, &load).await;
+    assert_eq!(
+        (&shown["commands"], &shown["errors"]["closed"]),
+        (&2.into(), &1.into())
+    );
+    let heard = nats.heard();
+    let subjects = heard.iter().filter(|line| line.starts_with("SUB"));
+    let subjects: BTreeSet<_> = subjects.filter_map(|line| line.split(' ').nth(1)).collect();
+    assert_eq!(subjects.len(), 2, "{heard:?}");
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ const LATENCY_MAX: u64 = 60_000_000_000;
 /// How often the progress bar moves.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
 
-/// Measures a cluster (or a plain memcached): throughput and latencies.
+/// Measures a cluster (or another server to compare with): throughput and latencies.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct BenchArgs {
     /// Measure this server, which need not be quorate's, instead of the cluster
@@ -202,6 +202,9 @@ pub(crate) enum BenchError {
     Preload(#[from] PreloadFailed),
     #[error("{pipeline} values of {value_bytes} bytes are more than {BATCH_BYTES_MAX} bytes")]
     BatchTooLong { pipeline: u32, value_bytes: u32 },
+    /// Gets overtake sets there, and what is under way is told apart by its order.
+    #[error("at a rate NATS is sent sets or gets alone: -w set or -w get")]
+    MixedAtRate,
     #[error("no runtime: {0}")]
     Runtime(#[from] std::io::Error),
 }
@@ -224,6 +227,10 @@ pub(crate) fn run(
             pipeline,
             value_bytes,
         });
+    }
+    let Ratio { sets, gets } = args.ratio();
+    if args.nats.is_some() && args.rate.is_some() && sets > 0 && gets > 0 {
+        return Err(BenchError::MixedAtRate);
     }
     let servers = match &args.memcached {
         Some(server) => vec![server.clone()],

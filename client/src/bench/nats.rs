@@ -1,11 +1,11 @@
 //! Requests and replies of a NATS server's key-value store, as its own clients use it: a put is a message
 //! to the stream of the bucket `bench`, a get asks any server that has a copy of the stream directly.
-//! Replies are messages to a subject of each connection's own.
+//! Replies are messages to a subject that each connection has for itself alone, as long as it lasts.
 
 use super::protocol::{KEY_BYTES, Malformed, Said, What, append_digits, append_key, line};
 
-/// Digits of a connection's number in its subject.
-const CONNECTION_DIGITS: usize = 5;
+/// Digits of the number in a connection's subject: those of any `u64`.
+const INBOX_DIGITS: usize = 20;
 
 /// A connection is answered on this with its number behind it.
 const INBOX: &[u8] = b" _INBOX.bench.";
@@ -34,7 +34,7 @@ impl Requests {
         Self { put_end }
     }
 
-    pub(super) fn append(&self, what: What, key: u32, connection: u64, to: &mut Vec<u8>) {
+    pub(super) fn append(&self, what: What, key: u32, inbox: u64, to: &mut Vec<u8>) {
         let (start, end) = match what {
             What::Set => (PUT, &self.put_end[..]),
             What::Get => (GET, &b" 0\r\n\r\n"[..]),
@@ -42,33 +42,33 @@ impl Requests {
         };
         to.extend_from_slice(start);
         append_key(key, to);
-        append_inbox(connection, to);
+        append_inbox(inbox, to);
         to.extend_from_slice(end);
     }
 
     /// The bytes of one set.
     pub(super) fn set_bytes(&self) -> usize {
-        PUT.len() + KEY_BYTES + INBOX.len() + CONNECTION_DIGITS + self.put_end.len()
+        PUT.len() + KEY_BYTES + INBOX.len() + INBOX_DIGITS + self.put_end.len()
     }
 }
 
-/// What a connection with this number sends before anything else.
-pub(super) fn opening(connection: u64) -> Vec<u8> {
+/// What a connection that is answered on this subject sends before anything else.
+pub(super) fn opening(inbox: u64) -> Vec<u8> {
     let mut opening = format!("CONNECT {OPTIONS}\r\nSUB").into_bytes();
-    append_inbox(connection, &mut opening);
+    append_inbox(inbox, &mut opening);
     opening.extend_from_slice(b" 1\r\n");
     opening
 }
 
-fn append_inbox(connection: u64, to: &mut Vec<u8>) {
+fn append_inbox(inbox: u64, to: &mut Vec<u8>) {
     to.extend_from_slice(INBOX);
-    append_digits::<CONNECTION_DIGITS>(connection, to);
+    append_digits::<INBOX_DIGITS>(inbox, to);
 }
 
 /// The reply at the start of `bytes`, with what the server says before it without being asked (its name,
-/// and whether the connection is alive, which a request says as well as an answer), and how long that is;
-/// `None` while it is not whole. Gets that are under way together may be answered in any order, so what is
-/// said is told by the reply alone.
+/// and to a connection that was silent whether it is alive: no run is silent for that long), and how long
+/// that is; `None` while it is not whole. Gets that are under way together may be answered in any order, so
+/// what is said is told by the reply alone.
 pub(super) fn reply(bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
     let mut start = 0;
     loop {
@@ -89,11 +89,12 @@ pub(super) fn reply(bytes: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
         };
         let length = words.next_back().ok_or(Malformed)?;
         let length: u32 = length.parse().map_err(|_| Malformed)?;
-        let end = start + length as usize;
-        let message = bytes.get(start..end).zip(bytes.get(end..end + 2));
+        let end = start.checked_add(length as usize).ok_or(Malformed)?;
+        let whole = end.checked_add(LINE_END.len()).ok_or(Malformed)?;
+        let message = bytes.get(start..end).zip(bytes.get(end..whole));
         return match message {
             None => Ok(None),
-            Some((message, LINE_END)) => Ok(Some((said(message, has_headers), end + 2))),
+            Some((message, LINE_END)) => Ok(Some((said(message, has_headers), whole))),
             Some(_) => Err(Malformed),
         };
     }
@@ -121,13 +122,13 @@ mod tests {
         let before = bytes.len();
         requests.append(What::Set, 12, 7, &mut bytes);
         assert_eq!(bytes.len() - before, requests.set_bytes());
-        requests.append(What::Get, 999_999_999, 10_000, &mut bytes);
+        requests.append(What::Get, 999_999_999, u64::MAX, &mut bytes);
         assert_eq!(
             String::from_utf8(bytes).unwrap(),
             "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true}\r\n\
-             SUB _INBOX.bench.00007 1\r\n\
-             PUB $KV.bench.bench-0000000012 _INBOX.bench.00007 3\r\nabc\r\n\
-             PUB $JS.API.DIRECT.GET.KV_bench.$KV.bench.bench-0999999999 _INBOX.bench.10000 0\r\n\r\n"
+             SUB _INBOX.bench.00000000000000000007 1\r\n\
+             PUB $KV.bench.bench-0000000012 _INBOX.bench.00000000000000000007 3\r\nabc\r\n\
+             PUB $JS.API.DIRECT.GET.KV_bench.$KV.bench.bench-0999999999 _INBOX.bench.18446744073709551615 0\r\n\r\n"
         );
     }
 
@@ -160,8 +161,8 @@ mod tests {
             headers.len() + 3
         );
         recognized(&hit, &Said::Hit);
-        let miss = "HMSG i 1 32 32\r\nNATS/1.0 404 Message Not Found\r\n\r\n\r\n";
-        recognized(&miss.replace("32", "34"), &Said::Miss);
+        let miss = "HMSG i 1 34 34\r\nNATS/1.0 404 Message Not Found\r\n\r\n\r\n";
+        recognized(miss, &Said::Miss);
         let nobody = Said::Refused("NATS/1.0 503".to_owned());
         recognized("HMSG i 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n", &nobody);
         let error = r#"{"error":{"code":503}}"#;

@@ -32,14 +32,14 @@ pub(super) enum What {
 /// What one reply says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// `STORED`.
+    /// `STORED`, or what the server has for it.
     Stored,
     Hit,
     Miss,
     Redirect(Address),
     NoLeader,
     Unknown,
-    /// `ERROR`, `CLIENT_ERROR` or any other `SERVER_ERROR`.
+    /// `ERROR`, `CLIENT_ERROR`, any other `SERVER_ERROR`, or what the server has for them.
     Refused(String),
 }
 
@@ -72,19 +72,19 @@ impl Requests {
         Self::Nats(nats::Requests::new(value_bytes))
     }
 
-    /// What a connection with this number sends before anything else.
-    pub(super) fn opening(&self, connection: u64) -> Vec<u8> {
+    /// What a connection sends before anything else, if it is to be answered on a subject, on this one.
+    pub(super) fn opening(&self, inbox: u64) -> Vec<u8> {
         match self {
             Self::Text(_) => Vec::new(),
-            Self::Nats(_) => nats::opening(connection),
+            Self::Nats(_) => nats::opening(inbox),
         }
     }
 
-    /// Appends a request of the connection with this number.
-    pub(super) fn append(&self, what: What, key: u32, connection: u64, to: &mut Vec<u8>) {
+    /// Appends a request of a connection with this subject.
+    pub(super) fn append(&self, what: What, key: u32, inbox: u64, to: &mut Vec<u8>) {
         match self {
             Self::Text(text) => text.append(what, key, to),
-            Self::Nats(nats) => nats.append(what, key, connection, to),
+            Self::Nats(nats) => nats.append(what, key, inbox, to),
         }
     }
 

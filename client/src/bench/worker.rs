@@ -70,7 +70,6 @@ struct Asked {
 
 #[derive(Debug)]
 pub(super) struct Worker {
-    number: u64,
     plan: Rc<Plan>,
     target: std::sync::Arc<Target>,
     tally: Rc<RefCell<Tally>>,
@@ -79,6 +78,9 @@ pub(super) struct Worker {
     /// that which commands are sent follows from the seed alone.
     budget: Option<u64>,
     connection: Option<(crate::Address, TcpStream)>,
+    /// The subject of the connection that is there or will be next: of no other, so that answers to one
+    /// that was lost do not reach it.
+    inbox: u64,
     /// What is on its way, and how much of that is sent.
     batch: Vec<u8>,
     sent: usize,
@@ -107,13 +109,13 @@ impl Worker {
     ) -> Self {
         let random = StdRng::seed_from_u64(plan.seed.wrapping_add(number));
         Self {
-            number,
             plan,
             target,
             tally,
             random,
             budget,
             connection: None,
+            inbox: 0,
             batch: Vec::new(),
             sent: 0,
             has_sent: false,
@@ -255,6 +257,9 @@ impl Worker {
     }
 
     fn clear_batch(&mut self) {
+        if self.connection.is_none() {
+            self.inbox = rand::make_rng::<StdRng>().random();
+        }
         self.batch.clear();
         self.asked.clear();
         self.stored.clear();
@@ -277,7 +282,7 @@ impl Worker {
             self.sent = 0;
         }
         let requests = &self.plan.requests;
-        requests.append(what, key, self.number, &mut self.batch);
+        requests.append(what, key, self.inbox, &mut self.batch);
         if self.asked.is_empty() {
             self.waits_since = Instant::now();
         }
@@ -438,7 +443,7 @@ impl Worker {
         }
         self.received.clear();
         let address = self.target.address();
-        let opening = self.plan.requests.opening(self.number);
+        let opening = self.plan.requests.opening(self.inbox);
         match timeout(CONNECT_TIME_MAX, open(&address, &opening)).await {
             Ok(Ok(stream)) => Some((address, stream)),
             _ => {

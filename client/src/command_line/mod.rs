@@ -326,9 +326,9 @@ fn run_bench(args: &bench::BenchArgs, servers: Vec<Address>, global: &Global) ->
             match error {
                 bench::BenchError::NotDone(_) => Exit::Unreachable,
                 bench::BenchError::Preload(_) => Exit::Miss,
-                bench::BenchError::BatchTooLong { .. } | bench::BenchError::Runtime(_) => {
-                    Exit::Usage
-                }
+                bench::BenchError::BatchTooLong { .. }
+                | bench::BenchError::MixedAtRate
+                | bench::BenchError::Runtime(_) => Exit::Usage,
             }
         }
     }
