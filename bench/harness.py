@@ -80,11 +80,15 @@ def ask(stream, command):
     stream.sendall(command)
     reply = b""
     while b"\r\n" not in reply:
-        more = stream.recv(65536)
-        if not more:
-            raise OSError("closed")
-        reply += more
+        reply += receive(stream)
     return reply
+
+
+def receive(stream):
+    more = stream.recv(65536)
+    if not more:
+        raise OSError("closed")
+    return more
 
 
 def find_leader(ports):

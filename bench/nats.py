@@ -2,7 +2,7 @@
 
 import json
 
-from harness import Peer, find_program, free_ports, wait_until
+from harness import Peer, find_program, free_ports, receive, wait_until
 
 
 class Nats(Peer):
@@ -36,10 +36,7 @@ class Nats(Peer):
         # What else the server says about itself meanwhile may come behind it.
         said = b""
         while b"PONG\r\n" not in said or not said.endswith(b"\r\n"):
-            more = stream.recv(65536)
-            if not more:
-                raise OSError("closed")
-            said += more
+            said += receive(stream)
         return stream
 
     def api(self, what, body):
@@ -48,7 +45,7 @@ class Nats(Peer):
         stream.sendall(b"PUB $JS.API.%s i.%d %d\r\n%s\r\n" % (what.encode(), id(stream), len(body), body))
         reply = b""
         while self.message(reply) is None:
-            reply += stream.recv(65536)
+            reply += receive(stream)
         return json.loads(self.message(reply)[1])
 
     @staticmethod
