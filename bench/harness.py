@@ -126,6 +126,24 @@ class Peer:
         return connect(self.port)
 
 
+# The spawner's five servers have three each, ten apart.
+SPAWNED_PORTS = 50
+
+
+class Spawned(Peer):
+    """Five servers of quorate, as the spawner starts them."""
+
+    name = "quorate"
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        base = free_base(SPAWNED_PORTS)
+        command = [BINARIES / "quorate-spawner", "--base-port", base]
+        self.run(*command, "--data-dir", directory / "data")
+        ports = range(base, base + SPAWNED_PORTS, 10)
+        self.port = wait_until("leader", lambda: find_leader(ports))
+
+
 class Cluster:
     """Servers with the ids 1 to `count`, as processes."""
 

@@ -1,6 +1,6 @@
-//! `quorate-client bench`: a load generator for a cluster, or for another server to compare with. Closed loop:
-//! each connection sends a batch of `--pipeline` commands when it has the replies to the one
-//! before. Open loop: with `--rate` commands are sent at their time, whatever the server does, and
+//! `quorate-client bench`: a load generator for a cluster, or for another server to compare with.
+//! Closed loop: each connection sends a batch of `--pipeline` commands when it has the replies to the
+//! one before. Open loop: with `--rate` commands are sent at their time, whatever the server does, and
 //! latency counts from that time, so that what a slow server keeps waiting is not left out. It shares
 //! its machine with what it measures, so it spends little: requests are encoded beforehand, replies
 //! only told apart, and each thread has its own runtime, counters and share of the connections.
