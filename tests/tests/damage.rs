@@ -2,7 +2,7 @@
 //! what it had or says where the damage is and ends. Nothing else is ever served.
 //!
 //! What is damaged is drawn from a fixed seed. `QUORATE_DAMAGE_CASES` says how often each test does
-//! it; `crates/wal/tests/sweep.rs` does it in every way to a directory in memory.
+//! it; `crates/wal/tests/wal/sweep.rs` does it in every way to a directory in memory.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -36,6 +36,7 @@ fn test_of(mutant: Mutant) -> Option<Test> {
         let name = "every_script_gives_its_recorded_output";
         test("quorate-raft", "script", name)
     };
+    let wal = |name| test("quorate-wal", "wal", name);
     let forward = |name| test("quorate-evaluator", "forward", name);
     match mutant {
         // What costs an election, a message or time, and no safety.
@@ -77,84 +78,54 @@ fn test_of(mutant: Mutant) -> Option<Test> {
         | Mutant::HealedByOldEntry
         | Mutant::HealedByOldWord => script(),
         // What takes damage at one place of a log.
-        Mutant::DamageTruncates | Mutant::DamageSkipped | Mutant::LostRemoved => test(
-            "quorate-wal",
-            "recovering",
-            "every_damaged_byte_of_a_log_leaves_what_is_in_front_of_it_and_a_mark",
-        ),
-        Mutant::MarkForgotten => test(
-            "quorate-wal",
-            "recovering",
-            "a_crash_at_any_moment_of_a_recovery_leaves_the_mark_or_the_damage",
-        ),
-        Mutant::LaterBatchIgnored => test(
-            "quorate-wal",
-            "corruption",
-            "a_batch_behind_a_lost_one_proves_that_it_was_synced",
-        ),
-        Mutant::MarkIgnored => test(
-            "quorate-wal",
-            "corruption",
-            "a_lost_sector_below_the_mark_or_with_a_later_batch_behind_it_is_found",
-        ),
-        Mutant::RotReadBack => test(
-            "quorate-wal",
-            "corruption",
-            "one_rotten_bit_of_a_value_is_found_by_the_reader",
-        ),
-        Mutant::ScrubBelievesMisreads => test(
-            "quorate-wal",
-            "scrub",
-            "what_is_misread_once_is_told_and_is_not_taken_for_rotten",
-        ),
-        Mutant::ScrubSkipsLast => test(
-            "quorate-wal",
-            "scrub",
-            "every_flipped_bit_below_the_synced_end_is_found_and_named",
-        ),
-        Mutant::RottenDropsUncovered => test(
-            "quorate-wal",
-            "scrub",
-            "a_rotten_segment_goes_once_a_snapshot_has_what_is_in_it_and_not_before",
-        ),
-        Mutant::RottenSnapshotKept => test(
-            "quorate-wal",
-            "scrub",
-            "a_rotten_snapshot_goes_with_the_next_one_or_is_written_again",
-        ),
+        Mutant::DamageTruncates | Mutant::DamageSkipped | Mutant::LostRemoved => {
+            wal("recovering::every_damaged_byte_of_a_log_leaves_what_is_in_front_of_it_and_a_mark")
+        }
+        Mutant::MarkForgotten => {
+            wal("recovering::a_crash_at_any_moment_of_a_recovery_leaves_the_mark_or_the_damage")
+        }
+        Mutant::LaterBatchIgnored => {
+            wal("corruption::a_batch_behind_a_lost_one_proves_that_it_was_synced")
+        }
+        Mutant::MarkIgnored => {
+            wal("corruption::a_lost_sector_below_the_mark_or_with_a_later_batch_behind_it_is_found")
+        }
+        Mutant::RotReadBack => wal("corruption::one_rotten_bit_of_a_value_is_found_by_the_reader"),
+        Mutant::ScrubBelievesMisreads => {
+            wal("scrub::what_is_misread_once_is_told_and_is_not_taken_for_rotten")
+        }
+        Mutant::ScrubSkipsLast => {
+            wal("scrub::every_flipped_bit_below_the_synced_end_is_found_and_named")
+        }
+        Mutant::RottenDropsUncovered => {
+            wal("scrub::a_rotten_segment_goes_once_a_snapshot_has_what_is_in_it_and_not_before")
+        }
+        Mutant::RottenSnapshotKept => {
+            wal("scrub::a_rotten_snapshot_goes_with_the_next_one_or_is_written_again")
+        }
         Mutant::WantedIgnored => test(
             "quorate-evaluator",
             "snapshots",
             "a_snapshot_that_is_wanted_is_taken_at_once_and_again_while_nothing_is_written",
         ),
-        Mutant::RestartReused => test(
-            "quorate-wal",
-            "corruption",
-            "a_rotten_meta_file_never_lets_a_restart_number_be_used_twice",
-        ),
-        Mutant::TornTailKept => test(
-            "quorate-wal",
-            "crash",
-            "a_crash_at_any_moment_loses_nothing_acknowledged_and_invents_nothing",
-        ),
+        Mutant::RestartReused => {
+            wal("corruption::a_rotten_meta_file_never_lets_a_restart_number_be_used_twice")
+        }
+        Mutant::TornTailKept => {
+            wal("crash::a_crash_at_any_moment_loses_nothing_acknowledged_and_invents_nothing")
+        }
         Mutant::SnapshotNotSynced
         | Mutant::SnapshotNameNotSynced
         | Mutant::DropsUncovered
-        | Mutant::OldLogDeletedFirst => test(
-            "quorate-wal",
-            "crash",
-            "a_crash_at_any_moment_finds_the_old_snapshot_or_the_new_one_and_the_log_that_goes_with_it",
+        | Mutant::OldLogDeletedFirst => wal(
+            "crash::a_crash_at_any_moment_finds_the_old_snapshot_or_the_new_one_and_the_log_that_goes_with_it",
         ),
-        Mutant::SnapshotNotReadBack => test(
-            "quorate-wal",
-            "snapshots",
-            "a_snapshot_that_is_not_read_back_as_it_was_written_does_not_count",
-        ),
-        Mutant::BadBlockAccepted => test("quorate-wal", "snapshots", "every_flipped_bit_is_found"),
-        Mutant::RestoreKeepsCluster | Mutant::RestoreUnmarked => test(
-            "quorate-wal",
-            "backup",
-            "what_is_restored_is_what_a_start_begins_with_and_belongs_to_the_cluster_that_it_becomes",
+        Mutant::SnapshotNotReadBack => {
+            wal("snapshots::a_snapshot_that_is_not_read_back_as_it_was_written_does_not_count")
+        }
+        Mutant::BadBlockAccepted => wal("snapshots::every_flipped_bit_is_found"),
+        Mutant::RestoreKeepsCluster | Mutant::RestoreUnmarked => wal(
+            "backup::what_is_restored_is_what_a_start_begins_with_and_belongs_to_the_cluster_that_it_becomes",
         ),
         Mutant::LoadForgetsExpiry | Mutant::LoadForgetsUnique => test(
             "quorate-store",
@@ -194,11 +165,9 @@ fn test_of(mutant: Mutant) -> Option<Test> {
         Mutant::LowUniqueTaken | Mutant::RaisedUniqueForgotten => {
             test("quorate-store", "meta", "a_unique_may_only_be_raised")
         }
-        Mutant::ObsoleteLogKept => test(
-            "quorate-wal",
-            "beginning",
-            "a_log_is_given_up_for_a_snapshot_that_it_does_not_reach_or_contradicts",
-        ),
+        Mutant::ObsoleteLogKept => {
+            wal("beginning::a_log_is_given_up_for_a_snapshot_that_it_does_not_reach_or_contradicts")
+        }
         // Promises about time and room.
         Mutant::NoTicks => test(
             "quorate-evaluator",

@@ -1,8 +1,6 @@
 //! The format on disk: directories of released versions are read, and bytes that are none of
 //! ours harm nobody.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 
 use bolero::check;
@@ -11,7 +9,9 @@ use quorate_wal::{Disk, MemoryDisk, Wal};
 use raft::{
     ClusterId, EntryKind, HardState, Index, Instance, Position, Restart, Seating, ServerId, Term,
 };
-use support::{Model, open, options, write};
+
+use crate::support;
+use crate::support::{Model, open, options, write};
 
 fn fixture(version: &str) -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");

@@ -1,7 +1,5 @@
 //! What a log gives back to those who use it as they should, and whom it refuses.
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 
 use crc_fast::{CrcAlgorithm, checksum};
@@ -10,9 +8,10 @@ use quorate_wal::{DirectoryDisk, Disk, Error, Failure, MemoryDisk, Options, SEGM
 use raft::{Fetch, HardState, Index, Position, Reader, Restart, ServerId, Term, WriteId};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
-use support::hooked_disk::HookedDisk;
-use support::script::{Operation, script};
-use support::{Done, Model, observe, open, operate, options, read_all, write};
+
+use crate::support::hooked_disk::HookedDisk;
+use crate::support::script::{Operation, script};
+use crate::support::{Done, Model, observe, open, operate, options, read_all, write};
 
 #[test]
 fn an_empty_directory_becomes_an_empty_log() {
@@ -64,7 +63,7 @@ fn a_reader_sees_what_is_synced_and_nothing_else() {
             model.apply(write);
         }
         let synced = operate(&mut wal, &operation).expect("the disk is sound");
-        if let Done::Synced(_) = synced {
+        if let Done::Synced = synced {
             assert_eq!(read_all(&wal, Index(0), model.last().index), model.entries);
         }
     }

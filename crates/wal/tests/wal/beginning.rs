@@ -1,13 +1,12 @@
 //! Where a log begins: what is dropped for a snapshot, what is given up for one, and what a start
 //! makes of a log and snapshots that do not fit (rules 43, 44).
 
-mod support;
-
 use quorate_wal::{Disk, Error, MemoryDisk, Wal};
 use raft::{Fetch, HardState, Index, Position, Reader, Seating, ServerId, Snapshot, Term, Write};
-use support::hooked_disk::HookedDisk;
-use support::snapshots::{CLUSTER, position, read_snapshot, snapshot_at, write_snapshot};
-use support::{files_named, open, options, read_all, write};
+
+use crate::support::hooked_disk::HookedDisk;
+use crate::support::snapshots::{CLUSTER, position, read_snapshot, snapshot_at, write_snapshot};
+use crate::support::{files_named, open, options, read_all, write};
 
 /// A log of this many entries of term 1, a few to a segment.
 fn filled(disk: &MemoryDisk, entries: u64) -> Wal<MemoryDisk> {

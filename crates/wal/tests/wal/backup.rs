@@ -1,7 +1,5 @@
 //! A directory begins with a backup wholly or not at all.
 
-mod support;
-
 use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +9,10 @@ use quorate_wal::{
     restore,
 };
 use raft::{ClusterId, HardState, Index, Position, Seating, ServerId, Snapshot, Term, WriteId};
-use support::snapshots::{CLUSTER, content_of, position, snapshot_at};
-use support::{healing_options, options};
+
+use crate::support;
+use crate::support::snapshots::{CLUSTER, content_of, position, snapshot_at};
+use crate::support::{healing_options, options};
 
 /// A backup in a directory of its own.
 struct File {

@@ -1,12 +1,12 @@
 //! What rots below the synced end of the log is found and named, and never taken for a torn end;
 //! a torn end is never taken for rot.
 
-mod support;
-
 use quorate_wal::{Disk, Error, MemoryDisk, Options, Problem, SEGMENT_BYTES_MIN, Wal};
 use raft::{Fetch, Index, Reader, Restart, WriteId};
-use support::script::{Operation, script, script_with_snapshots};
-use support::{
+
+use crate::support;
+use crate::support::script::{Operation, script, script_with_snapshots};
+use crate::support::{
     Model, assert_grown, files_named, mix, open, operate, options, segments, used, write,
 };
 

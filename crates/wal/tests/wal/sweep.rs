@@ -10,11 +10,9 @@
 //! export MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=100000000
 //! for part in 1 2 3 4 5 6 7 8; do
 //!     QUORATE_SWEEP_KIB=1024 QUORATE_SWEEP_PART=$part/8 \
-//!         cargo test --profile sim -p quorate-wal --test sweep -- --nocapture
+//!         cargo test --profile sim -p quorate-wal --test wal -- sweep:: --nocapture
 //! done
 //! ```
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,8 +22,9 @@ use std::time::Instant;
 
 use quorate_wal::{Error, MemoryDisk, Opened, Options, SnapshotReader, Wal};
 use raft::Seating;
-use support::sweep::{Listed, Part, Subject};
-use support::{Model, assert_grown, mix, observe_log};
+
+use crate::support::sweep::{Listed, Part, Subject};
+use crate::support::{Model, assert_grown, mix, observe_log};
 
 /// What the directory's size is to be unless `QUORATE_SWEEP_KIB` says otherwise: three segments of the
 /// least length make it four times that.

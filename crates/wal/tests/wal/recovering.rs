@@ -2,16 +2,16 @@
 //! is in front of it, and is marked as recovering before it gives up anything; one without refuses,
 //! and changes nothing.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 
 use quorate_wal::{DirectoryDisk, Disk, Error, MemoryDisk, Opened, Problem, Wal};
 use raft::{Entry, Index, Restart, Seating, Write, WriteId};
-use support::script::{Operation, script, script_with_snapshots};
-use support::{
+
+use crate::support;
+use crate::support::script::{Operation, script, script_with_snapshots};
+use crate::support::{
     Model, assert_grown, files_named, healing_options, mix, observe, operate, options, used,
 };
 

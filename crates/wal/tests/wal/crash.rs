@@ -1,15 +1,14 @@
 //! Whatever the power or the process does, a log gives back everything that was acknowledged and
 //! nothing that was never written (rules 1, 2, 7, 8).
 
-mod support;
-
 use std::sync::{Arc, Mutex};
 
 use quorate_wal::{Disk, Error, Failure, MemoryDisk, Opened, Options, Wal};
 use raft::{Index, Restart, Snapshot};
-use support::hooked_disk::{Act, HookedDisk};
-use support::script::{Operation, script, script_behind, script_with_snapshots};
-use support::{
+
+use crate::support::hooked_disk::{Act, HookedDisk};
+use crate::support::script::{Operation, script, script_behind, script_with_snapshots};
+use crate::support::{
     Done, Model, assert_grown, healing_options, mix, observe, open, operate, options, write,
 };
 
@@ -125,7 +124,7 @@ impl Watch {
     /// After it.
     fn end(&mut self, operation: &Operation, done: &Done) {
         match (operation, done) {
-            (_, Done::Synced(_)) => {
+            (_, Done::Synced) => {
                 self.acknowledged = self.appended.clone();
                 self.marks.0 = self.marks.1;
             }
@@ -431,7 +430,7 @@ fn a_log_without_space_for_its_next_segment_waits_and_loses_nothing() {
                 disk.set_full(false);
                 done = operate(&mut wal, operation);
             }
-            if let Done::Synced(_) = done.expect("there is space") {
+            if let Done::Synced = done.expect("there is space") {
                 acknowledged = model.clone();
             }
         }
@@ -482,7 +481,7 @@ fn run(disk: &MemoryDisk, script: &[Operation]) -> Result<Model, Box<(Model, Mod
             done = operate(&mut wal, operation);
         }
         match done {
-            Ok(Done::Synced(_)) => acknowledged = appended.clone(),
+            Ok(Done::Synced) => acknowledged = appended.clone(),
             Ok(_) => {}
             Err(error) => {
                 assert!(matches!(error, Error::Io { .. }), "{error}");

@@ -1,8 +1,6 @@
 //! Snapshot files: what they hold, on the way to another server too; what is found when they are
 //! not as they were written; and that a full disk ends no more than one of them (rules 7, 43, 44).
 
-mod support;
-
 use std::path::Path;
 
 use quorate_wal::{
@@ -12,11 +10,12 @@ use quorate_wal::{
 use raft::{ClusterId, Position, Snapshot};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use support::snapshots::{
+
+use crate::support::snapshots::{
     CLUSTER, content_of, position, read_snapshot, receive_snapshot, sender, snapshot_at,
     write_snapshot,
 };
-use support::{mix, open, options, write};
+use crate::support::{mix, open, options, write};
 
 /// A directory of a server that has applied what these tests write.
 fn directory() -> (MemoryDisk, Wal<MemoryDisk>) {

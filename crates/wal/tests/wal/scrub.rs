@@ -1,16 +1,18 @@
 //! What rots while a server runs is found and named, whatever is written, dropped and installed
 //! meanwhile, and goes once a snapshot stands for it, not before (rule 64).
 
-mod support;
-
 use std::sync::{Arc, Mutex};
 
 use quorate_wal::{Disk, Error, MemoryDisk, Part, Rotten, Scrub, Scrubbed, Wal};
 use raft::{Index, Snapshot};
-use support::hooked_disk::{Act, HookedDisk};
-use support::script::script_with_snapshots;
-use support::snapshots::{position, snapshot_at, write_snapshot};
-use support::{Model, files_named, healing_options, observe, open, operate, options, used, write};
+
+use crate::support;
+use crate::support::hooked_disk::{Act, HookedDisk};
+use crate::support::script::script_with_snapshots;
+use crate::support::snapshots::{position, snapshot_at, write_snapshot};
+use crate::support::{
+    Model, files_named, healing_options, observe, open, operate, options, used, write,
+};
 
 /// What one pass found, and how many bytes it has read.
 fn pass<D: Disk>(scrub: &mut Scrub<D>) -> (Vec<Scrubbed>, u64) {

@@ -1,14 +1,14 @@
 //! What is found when a data directory is looked at is what a start finds, and nothing is changed.
 
-mod support;
-
 use quorate_wal::{
     DirectoryDisk, Disk, Error, Finding, Holds, MemoryDisk, Seen, Verdict, Wal, inspect,
 };
 use raft::{Recovered, WriteId};
-use support::script::{script, script_with_snapshots};
-use support::snapshots::{position, snapshot_at, write_snapshot};
-use support::{SERVER, healing_options, mix, open, operate, options};
+
+use crate::support;
+use crate::support::script::{script, script_with_snapshots};
+use crate::support::snapshots::{position, snapshot_at, write_snapshot};
+use crate::support::{SERVER, healing_options, mix, open, operate, options};
 
 /// What was seen.
 #[derive(Debug, Default)]
