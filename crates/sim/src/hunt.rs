@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -12,16 +12,7 @@ use std::time::Instant;
 use mutants::Mutant;
 use quorate_sim::{Failure, Run};
 
-/// Where the tests are built that are run with a mutant: apart from all that is without.
-const TESTS_TARGET: &str = "target/mutants";
-
-/// A test of one of our packages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Test {
-    package: &'static str,
-    file: &'static str,
-    name: &'static str,
-}
+use crate::built_tests::{BuiltTests, Test};
 
 /// The test that kills this mutant, if the simulation is not to.
 fn test_of(mutant: Mutant) -> Option<Test> {
@@ -264,6 +255,13 @@ enum Fate {
 pub(crate) fn hunt(seeds: u64, ms: u64, threads: usize, only: &[Mutant]) -> ExitCode {
     let began = Instant::now();
     let hunted = if only.is_empty() { Mutant::ALL } else { only };
+    let tests = match BuiltTests::build(&hunted.iter().copied().filter_map(test_of).collect()) {
+        Ok(tests) => tests,
+        Err(error) => {
+            eprintln!("quorate-sim: the tests of the mutants can't be built: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let next = AtomicUsize::new(0);
     let survivors = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -272,7 +270,8 @@ pub(crate) fn hunt(seeds: u64, ms: u64, threads: usize, only: &[Mutant]) -> Exit
                 while let Some(mutant) = hunted.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let began = Instant::now();
                     let fate = match test_of(*mutant) {
-                        Some(test) => fate_in(*mutant, test),
+                        Some(test) if tests.kill(test, *mutant) => Fate::KilledBy(test),
+                        Some(_) => Fate::Survives,
                         None => fate(*mutant, seeds, ms),
                     };
                     let took = began.elapsed().as_secs_f64();
@@ -315,35 +314,6 @@ fn fate(mutant: Mutant, seeds: u64, ms: u64) -> Fate {
         }
     }
     Fate::Survives
-}
-
-/// The test must pass as it is, and fail with the mutant.
-fn fate_in(mutant: Mutant, test: Test) -> Fate {
-    let passes = |mutant: Option<Mutant>| {
-        let mut cargo = Command::new("cargo");
-        cargo
-            .args(["test", "--quiet", "--locked", "--package", test.package])
-            .args(["--features", "mutants/switch", "--target-dir", TESTS_TARGET])
-            .args(["--test", test.file, "--", "--exact", test.name])
-            .env_remove(mutants::VARIABLE)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if let Some(mutant) = mutant {
-            cargo.env(mutants::VARIABLE, mutant.name());
-        }
-        let output = cargo.output();
-        let text = output.map(|output| output.stdout).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        match (text.contains("1 passed"), text.contains("1 failed")) {
-            (true, false) => Some(true),
-            (false, true) => Some(false),
-            _ => None,
-        }
-    };
-    match (passes(None), passes(Some(mutant))) {
-        (Some(true), Some(false)) => Fate::KilledBy(test),
-        _ => Fate::Survives,
-    }
 }
 
 fn tell(mutant: Mutant, fate: &Fate, seeds: u64, took: f64) -> bool {

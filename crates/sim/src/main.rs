@@ -1,6 +1,8 @@
 //! `quorate-sim`: runs seeds, replays one, shortens a failure.
 
 #[cfg(feature = "mutants")]
+mod built_tests;
+#[cfg(feature = "mutants")]
 mod hunt;
 
 use std::collections::BTreeSet;
