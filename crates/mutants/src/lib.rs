@@ -2,8 +2,8 @@
 //! the simulator switches on one at a time to show that it would find them.
 //!
 //! Without the feature `switch` there are none: [`is_on`] is a constant, and nothing of a mutant
-//! is left in the program. Only a build of the simulator has the feature, and in a target folder of
-//! its own:
+//! is left in the program. Only builds of the simulator and of some tests have the feature, and the
+//! simulator's program is in a target folder of its own:
 //!
 //! ```text
 //! cargo build -p quorate-sim --features mutants --target-dir target/mutants

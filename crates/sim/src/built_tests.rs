@@ -2,16 +2,16 @@
 //! mutant after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use mutants::Mutant;
 use serde_json::Value;
 
-/// Where the programs go, and what they are built of unless `CARGO_BUILD_BUILD_DIR` says otherwise:
-/// apart from all that is without mutants.
+/// Where cargo builds them, apart from all that is without mutants. `CARGO_BUILD_BUILD_DIR` has it build
+/// elsewhere, where only the names differ.
 const TARGET: &str = "target/mutants";
 
 /// A test of one of our packages.
@@ -34,8 +34,17 @@ struct Program {
     path: PathBuf,
     /// Where cargo would run it.
     directory: PathBuf,
-    /// Whether the test passes without a mutant, once that is known.
-    is_sound: OnceLock<bool>,
+}
+
+/// What a test says of a mutant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It passes without the mutant, and fails with it.
+    Killed,
+    /// It passes with it as well, or comes to no end.
+    Survives,
+    /// It does not pass without it: it says nothing.
+    Unsound,
 }
 
 impl BuiltTests {
@@ -59,49 +68,51 @@ impl BuiltTests {
             .stderr(Stdio::inherit());
         let output = cargo.output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let built: Vec<(String, PathBuf, PathBuf)> = text.lines().filter_map(built).collect();
+        let built: Vec<(String, PathBuf, PathBuf)> =
+            text.lines().filter_map(test_program).collect();
         let mut programs = BTreeMap::new();
         for test in tests {
             let (_, path, directory) = built
                 .iter()
                 .find(|(file, _, directory)| file == test.file && test.is_in(directory))
-                .ok_or_else(|| io::Error::other(format!("{test:?} was not built")))?;
+                .ok_or_else(|| io::Error::other(format!("there is no {test}")))?;
             let program = Program {
                 path: path.clone(),
                 directory: directory.clone(),
-                is_sound: OnceLock::new(),
             };
             programs.insert(*test, program);
         }
         Ok(BuiltTests { programs })
     }
 
-    /// Whether the test, which passes as it is, fails with the mutant.
-    pub(crate) fn kill(&self, test: Test, mutant: Mutant) -> bool {
-        let Some(program) = self.programs.get(&test) else {
-            return false;
+    /// Runs a test without the mutant and with it.
+    pub(crate) fn judge(&self, test: Test, mutant: Mutant) -> Verdict {
+        let passes = |mutant| {
+            let program = self.programs.get(&test);
+            program.and_then(|program| program.passes(test, mutant))
         };
-        let is_sound = *program
-            .is_sound
-            .get_or_init(|| program.passes(test, None) == Some(true));
-        is_sound && program.passes(test, Some(mutant)) == Some(false)
+        match (passes(None), passes(Some(mutant))) {
+            (Some(true), Some(false)) => Verdict::Killed,
+            (Some(true), _) => Verdict::Survives,
+            _ => Verdict::Unsound,
+        }
     }
 }
 
 impl Program {
     /// Runs one test; `None` if it came to no end, or there is none of this name.
     fn passes(&self, test: Test, mutant: Option<Mutant>) -> Option<bool> {
-        let mut program = Command::new(&self.path);
-        program
+        let mut command = Command::new(&self.path);
+        command
             .args(["--exact", test.name])
             .current_dir(&self.directory)
             .env_remove(mutants::VARIABLE)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         if let Some(mutant) = mutant {
-            program.env(mutants::VARIABLE, mutant.name());
+            command.env(mutants::VARIABLE, mutant.name());
         }
-        let output = program.output();
+        let output = command.output();
         let text = output.map(|output| output.stdout).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         match (text.contains("1 passed"), text.contains("1 failed")) {
@@ -120,11 +131,19 @@ impl Test {
     }
 }
 
-/// The test file, the program and the package's directory, if this line of cargo's is of a program.
-fn built(line: &str) -> Option<(String, PathBuf, PathBuf)> {
+impl fmt::Display for Test {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}, {}: {}", self.package, self.file, self.name)
+    }
+}
+
+/// The test file, the program and the package's directory, if this line of cargo's is of a test program.
+fn test_program(line: &str) -> Option<(String, PathBuf, PathBuf)> {
     let message: Value = serde_json::from_str(line).ok()?;
     let path = message["executable"].as_str()?;
-    let file = message["target"]["name"].as_str()?;
+    let target = &message["target"];
+    let is_test = target["kind"].as_array()?.iter().any(|kind| kind == "test");
+    let file = target["name"].as_str().filter(|_| is_test)?;
     let manifest = Path::new(message["manifest_path"].as_str()?);
     let directory = manifest.parent()?;
     Some((file.to_owned(), path.into(), directory.to_owned()))

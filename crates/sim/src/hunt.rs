@@ -12,7 +12,7 @@ use std::time::Instant;
 use mutants::Mutant;
 use quorate_sim::{Failure, Run};
 
-use crate::built_tests::{BuiltTests, Test};
+use crate::built_tests::{BuiltTests, Test, Verdict};
 
 /// The test that kills this mutant, if the simulation is not to.
 fn test_of(mutant: Mutant) -> Option<Test> {
@@ -245,10 +245,24 @@ fn test_of(mutant: Mutant) -> Option<Test> {
 enum Fate {
     Killed(Failure),
     KilledBy(Test),
-    /// No seed shows it, and no test.
+    /// No seed shows it.
     Survives,
+    /// Its test passes with it.
+    SurvivesTest(Test),
     /// The seed that shows it fails without it as well.
     Wrong(Failure),
+    /// Its test does not pass without it.
+    Unproved(Test),
+}
+
+impl Fate {
+    fn by(test: Test, verdict: Verdict) -> Fate {
+        match verdict {
+            Verdict::Killed => Fate::KilledBy(test),
+            Verdict::Survives => Fate::SurvivesTest(test),
+            Verdict::Unsound => Fate::Unproved(test),
+        }
+    }
 }
 
 /// Tries seeds on each mutant, or its test; fails unless each is killed.
@@ -270,8 +284,7 @@ pub(crate) fn hunt(seeds: u64, ms: u64, threads: usize, only: &[Mutant]) -> Exit
                 while let Some(mutant) = hunted.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let began = Instant::now();
                     let fate = match test_of(*mutant) {
-                        Some(test) if tests.kill(test, *mutant) => Fate::KilledBy(test),
-                        Some(_) => Fate::Survives,
+                        Some(test) => Fate::by(test, tests.judge(test, *mutant)),
                         None => fate(*mutant, seeds, ms),
                     };
                     let took = began.elapsed().as_secs_f64();
@@ -326,16 +339,11 @@ fn tell(mutant: Mutant, fate: &Fate, seeds: u64, took: f64) -> bool {
             let line = format!("seed {seed:<4} at {at_ms:>6} ms, {took:>5.1} s: {what}");
             (line, true)
         }
-        Fate::KilledBy(test) => {
-            let Test {
-                package,
-                file,
-                name,
-            } = test;
-            (format!("{package}, {file}: {name}"), true)
-        }
+        Fate::KilledBy(test) => (test.to_string(), true),
         Fate::Survives => (format!("SURVIVES {seeds} seeds, {took:.1} s"), false),
+        Fate::SurvivesTest(test) => (format!("SURVIVES {test}"), false),
         Fate::Wrong(failure) => (format!("the correct code fails too: {failure}"), false),
+        Fate::Unproved(test) => (format!("the correct code does not pass {test}"), false),
     };
     let mut out = std::io::stdout().lock();
     // That nobody reads it is no failure of the hunt.

@@ -64,7 +64,8 @@ fn version_1_is_read() {
     assert_eq!(opened.torn, None);
 }
 
-/// Run by hand when there is a version to keep.
+/// Run by hand when there is a version to keep, by its whole name, since there is another one:
+/// `formats::write_the_fixture`.
 #[test]
 #[ignore = "writes the fixture of the newest version"]
 fn write_the_fixture() {

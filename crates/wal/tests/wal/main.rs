@@ -1,5 +1,5 @@
-//! The log, on disks that lose power, rot or are full. All in one program: in each of several the
-//! log would be built once more for the disks that are there for tests.
+//! The log, on disks that lose power, rot or are full. All in one program: each of several would have
+//! the log, which is generic over its disk, compiled for the disks of the tests once more.
 
 mod backup;
 mod beginning;

@@ -598,7 +598,8 @@ fn version_1_is_read_and_still_written_so() {
     assert!(written == file);
 }
 
-/// Run by hand when there is a version to keep.
+/// Run by hand when there is a version to keep, by its whole name, since there is another one:
+/// `snapshots::write_the_fixture`.
 #[test]
 #[ignore = "writes the fixture of the newest version"]
 fn write_the_fixture() {
