@@ -1,5 +1,6 @@
 //! A frozen state, its bytes, and the store that they make.
 
+mod meta_support;
 mod support;
 mod topic_support;
 
@@ -7,10 +8,11 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use command::{Exptime, Key, LogTime, Preamble, Read, Reply, StoreMode, Write};
+use meta_support::any_meta_write;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use quorate_store::{Frozen, Garbage, LoadError, Loader, STATE_HASH_FUNCTION, Store};
-use support::{all_keys, any_key, any_meta_write, any_value, any_write};
+use support::{all_keys, any_key, any_value, any_write};
 use topic_support::topic_changes;
 
 /// A second since 1970 at which all tests start.

@@ -64,17 +64,23 @@ fn version_1_is_read() {
     assert_eq!(opened.torn, None);
 }
 
-/// Run by hand when there is a version to keep, by its whole name, since there is another one:
-/// `formats::write_the_fixture`.
-#[test]
-#[ignore = "writes the fixture of the newest version"]
-fn write_the_fixture() {
+/// What is in the fixtures, written as this version does.
+fn filled_disk() -> MemoryDisk {
     let disk = MemoryDisk::new();
     let (mut wal, _, _) = open(disk.clone(), 42);
     fill(&mut |write| {
         wal.append(write).expect("the log takes it");
         wal.sync().expect("the disk is sound");
     });
+    disk
+}
+
+/// Run by hand when there is a version to keep, by its whole name, since there is another one:
+/// `formats::write_the_fixture`.
+#[test]
+#[ignore = "writes the fixture of the newest version"]
+fn write_the_fixture() {
+    let disk = filled_disk();
     let directory = fixture("v1");
     std::fs::create_dir_all(&directory).expect("it can be made");
     for name in disk.list().expect("the disk is sound") {
@@ -140,12 +146,7 @@ fn every_header_is_read_as_it_was_written_and_not_with_another_salt() {
 
 #[test]
 fn any_bytes_in_place_of_a_file_are_an_error_or_a_log() {
-    let sound = MemoryDisk::new();
-    let (mut wal, _, _) = open(sound.clone(), 42);
-    fill(&mut |write| {
-        wal.append(write).expect("the log takes it");
-        wal.sync().expect("the disk is sound");
-    });
+    let sound = filled_disk();
     let mut names = sound.list().expect("the disk is sound");
     names.sort();
     check!()

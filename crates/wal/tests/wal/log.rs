@@ -99,6 +99,16 @@ fn a_fetch_stops_at_its_limits() {
     assert_eq!(read(0, 60, 1000), [0; 0]);
 }
 
+/// All entries up to this one, however long they are.
+fn until(to: Index) -> Fetch {
+    Fetch {
+        reader: Reader::Apply,
+        from: Index(1),
+        to,
+        bytes_max: usize::MAX,
+    }
+}
+
 #[test]
 fn a_superseded_entry_is_not_given_to_a_reader() {
     let (mut wal, _, _) = open(MemoryDisk::new(), 1);
@@ -107,13 +117,7 @@ fn a_superseded_entry_is_not_given_to_a_reader() {
     wal.sync().expect("the disk is sound");
     let reader = wal.reader();
     let payloads = || {
-        let fetch = Fetch {
-            reader: Reader::Apply,
-            from: Index(1),
-            to: Index(9),
-            bytes_max: 1000,
-        };
-        let entries = reader.read(&fetch).expect("the disk is sound");
+        let entries = reader.read(&until(Index(9))).expect("the disk is sound");
         entries
             .iter()
             .map(|entry| entry.payload.to_vec())
@@ -147,14 +151,8 @@ fn an_entry_that_is_superseded_while_it_is_read_is_not_given_out() {
     wal.sync().expect("the disk is sound");
     let reader = wal.reader();
     *running.lock().expect("no holder of this lock panics") = Some(wal);
-    let fetch = Fetch {
-        reader: Reader::Apply,
-        from: Index(1),
-        to: Index(3),
-        bytes_max: 1000,
-    };
-    let entries = reader.read(&fetch).expect("the disk is sound");
-    assert_eq!(entries.len(), 1);
+    let entries = reader.read(&until(Index(3)));
+    assert_eq!(entries.expect("the disk is sound").len(), 1);
 }
 
 #[test]
@@ -384,15 +382,8 @@ fn a_real_directory_works_as_the_one_in_memory() {
 
         let reader = wal.reader();
         let to = model.last().index;
-        let entries = std::thread::spawn(move || {
-            let fetch = Fetch {
-                reader: Reader::Apply,
-                from: Index(1),
-                to,
-                bytes_max: usize::MAX,
-            };
-            reader.read(&fetch).expect("the disk is sound")
-        });
+        let entries =
+            std::thread::spawn(move || reader.read(&until(to)).expect("the disk is sound"));
         assert_eq!(entries.join().expect("it does not panic"), model.entries);
         wal.close().expect("the disk is sound");
     }
